@@ -1,0 +1,1 @@
+//! Finding records over the attributes that this node may read.

@@ -1,0 +1,1 @@
+//! libp2p carries sync's messages between nodes that know each other's charters.

@@ -1,0 +1,1 @@
+//! Who may see what: Cedar policies, decided once per organization, role, purpose and division.

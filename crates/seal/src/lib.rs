@@ -1,0 +1,1 @@
+//! Closing and opening cells: field keys, row keys, bodies, grants and keystores.

@@ -1,0 +1,1 @@
+//! Replication as messages, without a network.

@@ -1,0 +1,1 @@
+//! Marks that lead an answer back to its access entry.

@@ -1,0 +1,2 @@
+//! The `fangzhi` binary.
+fn main() {}

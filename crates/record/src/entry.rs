@@ -141,6 +141,9 @@ pub enum GrantOperation {
     /// Nothing is missing up to this size of the shard's ledger.
     #[n(4)]
     Heartbeat,
+    /// The envelope of keys, sealed to the holder.
+    #[n(5)]
+    Keys,
 }
 
 /// One leaf of a grant's ledger.
@@ -153,7 +156,7 @@ pub struct GrantEntry {
     /// What changes for the holder.
     #[n(1)]
     pub operation: GrantOperation,
-    /// The record; absent in a heartbeat.
+    /// The record; absent in a heartbeat and in keys.
     #[n(2)]
     pub record: Option<RecordId>,
     /// Size of the shard's ledger that this entry speaks of.
@@ -163,7 +166,8 @@ pub struct GrantEntry {
     #[cbor(n(4), with = "minicbor::bytes")]
     pub shard_root: Hash,
     /// SHA-256 of the parcel: cells, sealed row keys and proofs.
-    /// In a heartbeat, of the shard's checkpoint with its cosignatures.
+    /// In a heartbeat, of the shard's checkpoint with its cosignatures;
+    /// with keys, of the sealed envelope.
     #[cbor(n(5), with = "minicbor::bytes")]
     pub parcel: Option<Hash>,
     /// When the owner recorded it.

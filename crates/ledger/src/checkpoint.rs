@@ -32,7 +32,9 @@ pub enum CheckpointError {
     #[error("the checkpoint is not three or more non-empty lines; fetch it again, whole")]
     Lines,
     /// The origin is empty or has a control character.
-    #[error("the origin is empty or has a control character; use one like `example.org/division/kind`")]
+    #[error(
+        "the origin is empty or has a control character; use one like `example.org/division/kind`"
+    )]
     Origin,
     /// The size is not a canonical decimal number of at most [`SIZE_MAX`].
     #[error("the tree size is not a plain decimal number below 2^63; fetch the checkpoint again")]
@@ -46,7 +48,9 @@ pub enum CheckpointError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SignError {
     /// The key has another name than the log.
-    #[error("the key `{key}` may not sign for the log `{origin}`; sign with the key of that origin")]
+    #[error(
+        "the key `{key}` may not sign for the log `{origin}`; sign with the key of that origin"
+    )]
     WrongKey {
         /// Name of the key.
         key: String,
@@ -84,7 +88,9 @@ pub enum OpenError {
         origin: String,
     },
     /// The verifier given is for the other kind of signature.
-    #[error("the key `{name}` is of the wrong kind: logs sign with type 0x01, witnesses with 0x04; use the other vkey")]
+    #[error(
+        "the key `{name}` is of the wrong kind: logs sign with type 0x01, witnesses with 0x04; use the other vkey"
+    )]
     WrongKind {
         /// Name of the key.
         name: String,
@@ -133,8 +139,7 @@ impl Checkpoint {
     /// # Errors
     /// [`CheckpointError`].
     pub fn parse(text: &[u8]) -> Result<Self, CheckpointError> {
-        let text =
-            str::from_utf8(text).map_err(|_| CheckpointError::Text(NoteError::Text))?;
+        let text = str::from_utf8(text).map_err(|_| CheckpointError::Text(NoteError::Text))?;
         check_text(text).map_err(CheckpointError::Text)?;
         let mut lines = text.strip_suffix('\n').unwrap_or(text).split('\n');
         let mut line = || {

@@ -26,7 +26,14 @@ pub(crate) fn hash_from_text(text: &str) -> Option<Hash> {
     if text.len() != 44 {
         return None;
     }
-    BASE64.decode(text.as_bytes()).ok()?.try_into().ok()
+    base64(text)?.try_into().ok()
+}
+
+/// The bytes behind standard base64 with padding, in its one spelling.
+pub(crate) fn base64(text: &str) -> Option<Vec<u8>> {
+    let bytes = BASE64.decode(text.as_bytes()).ok()?;
+    // The decoder also takes several padded texts in a row (`AA==AA==`), a second spelling.
+    (BASE64.encode(&bytes) == text).then_some(bytes)
 }
 
 #[cfg(test)]
@@ -62,5 +69,16 @@ mod tests {
         assert_eq!(hash_from_text(text.trim_end_matches('=')), None);
         assert_eq!(hash_from_text(&text.replace("c=", "d=")), None);
         assert_eq!(hash_from_text(&format!("{text}\n")), None);
+    }
+    #[test]
+    fn base64_has_one_spelling() {
+        assert_eq!(base64(""), Some(vec![]));
+        assert_eq!(base64("AAA="), Some(vec![0; 2]));
+        for refused in ["AAA", "AAA=\n", "AAB=", "AA==AA==", "AAA=AAAA", "AA-_", "="] {
+            assert_eq!(base64(refused), None, "{refused:?}");
+        }
+        // 44 characters and 32 bytes, padded in the middle.
+        let middle = format!("{}AAA={}", "A".repeat(20), "A".repeat(20));
+        assert_eq!(hash_from_text(&middle), None);
     }
 }

@@ -19,13 +19,17 @@ pub struct Frontier {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FrontierError {
     /// The size exceeds [`SIZE_MAX`].
-    #[error("a tree size of `{size}` exceeds the limit of `{SIZE_MAX}`; the source is damaged, fetch it again")]
+    #[error(
+        "a tree size of `{size}` exceeds the limit of `{SIZE_MAX}`; the source is damaged, fetch it again"
+    )]
     TooLarge {
         /// The size given.
         size: u64,
     },
     /// The number of peaks is not the number of bits set in the size.
-    #[error("a tree of `{size}` leaves has `{expected}` peaks, not `{given}`; the source is damaged, fetch it again")]
+    #[error(
+        "a tree of `{size}` leaves has `{expected}` peaks, not `{given}`; the source is damaged, fetch it again"
+    )]
     PeakCount {
         /// The size given.
         size: u64,

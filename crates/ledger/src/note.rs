@@ -9,6 +9,7 @@ mod key;
 
 pub use key::{KeyError, KeyKind, NAME_BYTES_MAX, NoteSigner, TIME_SECS_MAX, Verifier};
 
+use crate::format::base64;
 use data_encoding::BASE64;
 use std::fmt;
 
@@ -48,7 +49,9 @@ pub enum VerifyError {
     #[error("no known key signed the note; obtain it with its signatures, or add the signer's key")]
     NoKnownKey,
     /// A line by a known key does not verify.
-    #[error("the signature of `{name}` on the note is wrong; keep the note apart and obtain it from its source")]
+    #[error(
+        "the signature of `{name}` on the note is wrong; keep the note apart and obtain it from its source"
+    )]
     BadSignature {
         /// Name of the key.
         name: String,
@@ -88,7 +91,7 @@ impl SignatureLine {
 
     fn from_text(line: &str) -> Option<Self> {
         let (name, blob) = line.strip_prefix("— ")?.split_once(' ')?;
-        let blob = BASE64.decode(blob.as_bytes()).ok()?;
+        let blob = base64(blob)?;
         let (id, signature) = blob.split_first_chunk()?;
         if !key::name_is_valid(name) || signature.is_empty() {
             return None;
@@ -226,7 +229,7 @@ impl Note {
                 && line.time_secs().is_some()
         });
         match earlier {
-            Some(held) if held.time_secs() > line.time_secs() => return Ok(()),
+            Some(held) if held.time_secs() >= line.time_secs() => return Ok(()),
             Some(held) => *held = line,
             None => grown.signatures.push(line),
         }

@@ -28,7 +28,7 @@ pub struct Violation {
 
 /// Values that obey their schema: canonical text by position.
 ///
-/// Only [`Draft::check`] and [`Checked::amended`] make one.
+/// Only [`Draft::check`], [`Checked::since`] and [`Checked::from_opened`] make one.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Checked {
     pub(crate) kind: Kind,

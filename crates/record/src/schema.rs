@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::codes::CodeList;
 use crate::id::{Hash, Kind};
 
 /// The position of a field in its kind.
@@ -152,7 +153,7 @@ impl Schema {
 #[derive(Debug, Clone)]
 pub struct Catalogue {
     pub(crate) schemas: BTreeMap<(Kind, u32), Schema>,
-    pub(crate) codes: BTreeMap<String, BTreeMap<String, String>>,
+    pub(crate) lists: BTreeMap<String, CodeList>,
     pub(crate) hash: Hash,
 }
 
@@ -181,7 +182,7 @@ impl Catalogue {
 
     /// A code list: code to name.
     pub fn codes(&self, list: &str) -> Option<&BTreeMap<String, String>> {
-        self.codes.get(list)
+        self.lists.get(list).map(|list| &list.names)
     }
 
     /// SHA-256 over all schemas and lists: what acts and policies rely on.

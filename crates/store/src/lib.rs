@@ -10,7 +10,7 @@
 //! head.** One [`suite`] runs on every engine.
 //!
 //! The modules in reading order: [`key`] and [`batch`] say what is written; [`error`] what can go
-//! wrong; [`memory`] is the smallest engine; `format`, `segment` and `walk` are the bytes on
+//! wrong; [`memory`] is the smallest engine; `format`, `frame`, `segment` and `walk` are the bytes on
 //! disk; `index`, `recover`, `queue` and [`embedded`] the engine over them; [`snapshot`] verifies
 //! the same files without any of that; [`pages`] and [`atomic`] keep bytes outside the store.
 //!
@@ -37,6 +37,8 @@ pub mod error;
 pub mod memory;
 
 mod format;
+
+mod frame;
 
 mod segment;
 

@@ -3,6 +3,7 @@
 //! Owns key names, key ids and the two signature types that this crate speaks.
 //! Refuses names that a note cannot carry, weak public keys, and vkeys whose id does not match.
 
+use crate::format::base64;
 use data_encoding::{BASE64, HEXLOWER};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use sha2::{Digest, Sha256};
@@ -36,25 +37,33 @@ impl KeyKind {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// The name is empty, too long, or has a space, a plus or a control character.
-    #[error("the key name is empty, longer than 255 bytes, or has a space, a plus or a control character; choose one like `example.org/log`")]
+    #[error(
+        "the key name is empty, longer than 255 bytes, or has a space, a plus or a control character; choose one like `example.org/log`"
+    )]
     Name,
     /// The text is not `<name>+<8 hex digits>+<base64>`.
     #[error("the verifier key is not `<name>+<id>+<base64>`; copy the whole line from its owner")]
     Shape,
     /// The signature type is not one of [`KeyKind`].
-    #[error("the verifier key has signature type `{kind:#04x}`, only 0x01 and 0x04 are supported; ask its owner for an Ed25519 key")]
+    #[error(
+        "the verifier key has signature type `{kind:#04x}`, only 0x01 and 0x04 are supported; ask its owner for an Ed25519 key"
+    )]
     Kind {
         /// The type byte found.
         kind: u8,
     },
     /// The id is not the hash of name, type and key.
-    #[error("the id of verifier key `{name}` does not match its key; copy the whole line from its owner")]
+    #[error(
+        "the id of verifier key `{name}` does not match its key; copy the whole line from its owner"
+    )]
     Id {
         /// Name of the key.
         name: String,
     },
     /// The 32 bytes are not a point that Ed25519 signatures may be checked with.
-    #[error("the verifier key `{name}` is not a usable Ed25519 public key; ask its owner for another")]
+    #[error(
+        "the verifier key `{name}` is not a usable Ed25519 public key; ask its owner for another"
+    )]
     Point {
         /// Name of the key.
         name: String,
@@ -110,9 +119,7 @@ impl Verifier {
             .ok()
             .and_then(|id| id.try_into().ok())
             .ok_or(KeyError::Shape)?;
-        let key = BASE64
-            .decode(key.as_bytes())
-            .map_err(|_| KeyError::Shape)?;
+        let key = base64(key).ok_or(KeyError::Shape)?;
         let (kind, key) = key.split_first().ok_or(KeyError::Shape)?;
         let kind = match *kind {
             0x01 => KeyKind::Note,

@@ -1,0 +1,345 @@
+//! The task that drives libp2p.
+//!
+//! It owns the swarm: TCP, TLS 1.3 with X25519MLKEM768, yamux, ping. It dials on request, reuses a
+//! connection that is open, and closes one whose peer no longer answers pings. It refuses Noise,
+//! port reuse (it collides with restarts and simultaneous dials), and to decide who is welcome.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures::StreamExt;
+use libp2p::core::transport::TransportError;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::swarm::{ConnectionId, DialError, NetworkBehaviour, SwarmEvent};
+use libp2p::{PeerId, Swarm, SwarmBuilder, ping, tcp, tls, yamux};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use crate::error::StartError;
+use crate::gate::Gate;
+use crate::key::TransportKey;
+use crate::limits::Limits;
+use crate::streams::{Inbound, Reply, Streams, multiaddr, socket_addr};
+
+/// For conversations to say farewell when the endpoint closes, and then for connections.
+const DRAIN: Duration = Duration::from_secs(3);
+/// For the operating system to report the port.
+const LISTEN: Duration = Duration::from_secs(5);
+
+/// Order matters: a behaviour that denies must come before those that would prepare.
+#[derive(NetworkBehaviour)]
+pub(crate) struct Behaviour {
+    gate: Gate,
+    ping: ping::Behaviour,
+    streams: Streams,
+}
+
+/// Why there is no stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OpenError {
+    WrongKey,
+    ThisNode,
+    /// What the operating system said, where it said something.
+    Transport(Option<io::ErrorKind>),
+    /// This node's own limits.
+    Full,
+    OtherProtocol,
+    NoReply,
+    /// The connection ended meanwhile.
+    Lost,
+}
+
+/// What the endpoint asks of the task.
+pub(crate) enum Command {
+    /// A stream to the peer, on a connection of its own if `fresh`.
+    Open {
+        addr: SocketAddr,
+        peer: PeerId,
+        fresh: bool,
+        reply: Reply,
+    },
+    /// Closes every connection with the peer.
+    Disconnect(PeerId),
+}
+
+struct Dialing {
+    peer: PeerId,
+    addr: SocketAddr,
+    replies: Vec<Reply>,
+}
+
+pub(crate) struct Driver {
+    swarm: Swarm<Behaviour>,
+    dialing: HashMap<ConnectionId, Dialing>,
+    /// The newest connection last.
+    connected: HashMap<PeerId, Vec<ConnectionId>>,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        key: &TransportKey,
+        limits: &Limits,
+        inbound: mpsc::Sender<Inbound>,
+    ) -> Result<Self, StartError> {
+        let behaviour = Behaviour {
+            gate: Gate::new(
+                limits.pending_incoming_max,
+                limits.established_max,
+                limits.established_per_peer_max,
+            ),
+            ping: ping::Behaviour::new(
+                ping::Config::new()
+                    .with_interval(limits.ping_interval)
+                    .with_timeout(limits.ping_timeout),
+            ),
+            streams: Streams::new(inbound),
+        };
+        let streams_max = limits.streams_per_connection_max;
+        let swarm = SwarmBuilder::with_existing_identity(key.keypair())
+            .with_tokio()
+            .with_tcp(
+                tcp::Config::default().nodelay(true),
+                tls::Config::new,
+                || {
+                    let mut config = yamux::Config::default();
+                    config.set_max_num_streams(streams_max);
+                    config
+                },
+            )
+            .map_err(|_| StartError::Certificate)?
+            .with_behaviour(|_| behaviour)
+            .unwrap_or_else(|never| match never {})
+            .with_swarm_config(|config| {
+                config
+                    .with_idle_connection_timeout(limits.idle_timeout)
+                    .with_max_negotiating_inbound_streams(streams_max)
+            })
+            .with_connection_timeout(limits.connect_timeout)
+            .build();
+        Ok(Self {
+            swarm,
+            dialing: HashMap::new(),
+            connected: HashMap::new(),
+        })
+    }
+
+    /// Listens, and returns the address with its real port.
+    pub(crate) async fn listen(&mut self, addr: SocketAddr) -> Result<SocketAddr, StartError> {
+        let failed = |source| StartError::Listen { addr, source };
+        self.swarm.listen_on(multiaddr(addr)).map_err(|error| {
+            failed(match error {
+                TransportError::Other(source) => source,
+                TransportError::MultiaddrNotSupported(_) => io::ErrorKind::Unsupported.into(),
+            })
+        })?;
+        let heard = timeout(LISTEN, async {
+            loop {
+                match self.swarm.select_next_some().await {
+                    SwarmEvent::NewListenAddr { address, .. } => {
+                        if let Some(heard) = socket_addr(&address) {
+                            return Ok(SocketAddr::new(addr.ip(), heard.port()));
+                        }
+                    }
+                    SwarmEvent::ListenerError { error, .. } => return Err(error),
+                    SwarmEvent::ListenerClosed { reason, .. } => {
+                        return Err(reason.err().unwrap_or(io::ErrorKind::NotConnected.into()));
+                    }
+                    event => self.on_event(event),
+                }
+            }
+        });
+        match heard.await {
+            Ok(heard) => heard.map_err(failed),
+            Err(_) => Err(failed(io::ErrorKind::TimedOut.into())),
+        }
+    }
+
+    /// Runs until the endpoint is gone, then lets conversations and connections end in order.
+    pub(crate) async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<Command>,
+        mut live: mpsc::Receiver<Infallible>,
+    ) {
+        loop {
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(command) => self.on_command(command),
+                    None => break,
+                },
+                event = self.swarm.select_next_some() => self.on_event(event),
+            }
+        }
+        let _ = timeout(DRAIN, async {
+            loop {
+                tokio::select! {
+                    _ = live.recv() => break,
+                    event = self.swarm.select_next_some() => self.on_event(event),
+                }
+            }
+        })
+        .await;
+        for peer in self.connected.keys().copied().collect::<Vec<_>>() {
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
+        let _ = timeout(DRAIN, async {
+            while !self.connected.is_empty() {
+                let event = self.swarm.select_next_some().await;
+                self.on_event(event);
+            }
+        })
+        .await;
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Disconnect(peer) => {
+                // The error says only that there was no connection.
+                let _ = self.swarm.disconnect_peer_id(peer);
+            }
+            Command::Open {
+                addr,
+                peer,
+                fresh,
+                reply,
+            } => {
+                let newest = self
+                    .connected
+                    .get(&peer)
+                    .and_then(|all| all.last().copied());
+                match newest {
+                    Some(connection) if !fresh => {
+                        self.swarm
+                            .behaviour_mut()
+                            .streams
+                            .open(peer, connection, reply);
+                    }
+                    _ => self.dial(addr, peer, reply),
+                }
+            }
+        }
+    }
+
+    fn dial(&mut self, addr: SocketAddr, peer: PeerId, reply: Reply) {
+        let same = |dialing: &&mut Dialing| dialing.peer == peer && dialing.addr == addr;
+        if let Some(dialing) = self.dialing.values_mut().find(same) {
+            dialing.replies.push(reply);
+            return;
+        }
+        let opts = DialOpts::peer_id(peer)
+            .condition(PeerCondition::Always)
+            .addresses(vec![multiaddr(addr)])
+            .allocate_new_port()
+            .build();
+        let connection = opts.connection_id();
+        match self.swarm.dial(opts) {
+            Ok(()) => {
+                let replies = vec![reply];
+                self.dialing.insert(
+                    connection,
+                    Dialing {
+                        peer,
+                        addr,
+                        replies,
+                    },
+                );
+            }
+            Err(error) => {
+                let _ = reply.0.send(Err(open_error(&error)));
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::ConnectionEstablished {
+                peer_id,
+                connection_id,
+                ..
+            } => {
+                self.connected
+                    .entry(peer_id)
+                    .or_default()
+                    .push(connection_id);
+                let dialing = self.dialing.remove(&connection_id);
+                for reply in dialing.into_iter().flat_map(|dialing| dialing.replies) {
+                    let streams = &mut self.swarm.behaviour_mut().streams;
+                    streams.open(peer_id, connection_id, reply);
+                }
+            }
+            SwarmEvent::ConnectionClosed {
+                peer_id,
+                connection_id,
+                ..
+            } => {
+                if let Some(all) = self.connected.get_mut(&peer_id) {
+                    all.retain(|one| *one != connection_id);
+                    if all.is_empty() {
+                        self.connected.remove(&peer_id);
+                    }
+                }
+            }
+            SwarmEvent::OutgoingConnectionError {
+                connection_id,
+                error,
+                ..
+            } => {
+                let why = open_error(&error);
+                let dialing = self.dialing.remove(&connection_id);
+                for reply in dialing.into_iter().flat_map(|dialing| dialing.replies) {
+                    let _ = reply.0.send(Err(why));
+                }
+            }
+            SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event {
+                connection,
+                result: Err(failure),
+                ..
+            })) => {
+                tracing::info!(%failure, "a peer no longer answers; closing its connection");
+                self.swarm.close_connection(connection);
+            }
+            SwarmEvent::IncomingConnectionError {
+                send_back_addr,
+                error,
+                ..
+            } => {
+                tracing::debug!(from = %send_back_addr, %error, "an incoming connection failed");
+            }
+            SwarmEvent::ListenerClosed { reason, .. } => {
+                tracing::error!(?reason, "listening for peers ended; restart the node");
+            }
+            SwarmEvent::ListenerError { error, .. } => {
+                tracing::warn!(%error, "accepting a connection failed");
+            }
+            _ => {}
+        }
+    }
+}
+
+fn open_error(error: &DialError) -> OpenError {
+    match error {
+        DialError::WrongPeerId { .. } => OpenError::WrongKey,
+        DialError::LocalPeerId { .. } => OpenError::ThisNode,
+        DialError::Denied { .. } => OpenError::Full,
+        DialError::Transport(tries) => {
+            OpenError::Transport(tries.iter().find_map(|(_, error)| error_kind(error)))
+        }
+        DialError::NoAddresses | DialError::DialPeerConditionFalse(_) | DialError::Aborted => {
+            OpenError::Lost
+        }
+    }
+}
+
+/// What the operating system said, by its number in the text. The chain of sources does not lead
+/// there: the sum types in libp2p's errors forward `source` and so skip the error they hold.
+fn error_kind(error: &TransportError<io::Error>) -> Option<io::ErrorKind> {
+    let TransportError::Other(error) = error else {
+        return None;
+    };
+    let text = error.to_string();
+    let (_, number) = text.rsplit_once("(os error ")?;
+    let (number, _) = number.split_once(')')?;
+    Some(io::Error::from_raw_os_error(number.parse().ok()?).kind())
+}

@@ -1,0 +1,102 @@
+//! How a denial and a bad policy set are told.
+//!
+//! Owns the messages: which rule, why, whom to ask. Refuses to carry values of
+//! fields; identifiers of rules, fields and purposes only.
+
+use record::schema::Position;
+
+/// The rule named when no rule permits: the default is nothing.
+pub const DEFAULT_RULE: &str = "default-nothing";
+/// Whom to ask when no rule says so.
+pub const DEFAULT_ASK: &str = "本单位安全员 / the security officer of your organization";
+
+/// Why something is not allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Reason {
+    /// A rule forbids it.
+    #[error("a rule forbids it")]
+    Forbidden,
+    /// No rule permits it.
+    #[error("no rule permits it")]
+    NothingPermits,
+    /// A rule or the question could not be evaluated, which denies.
+    #[error(
+        "it could not be evaluated, which denies; have the policy set and the question checked"
+    )]
+    Failed,
+    /// The purpose is not in the realm's list.
+    #[error("the purpose is not in the list of purposes; choose one of the list")]
+    UnknownPurpose,
+    /// The field is not in the schema.
+    #[error("the field is not in this version of the schema; reload the schema")]
+    UnknownField,
+    /// The action is not asked in this way.
+    #[error("the action does not apply to this; ask it of fields, a grant or a division")]
+    Misplaced,
+}
+
+/// Not allowed: by which rule, why, and whom to ask.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not allowed by rule `{rule}`: {reason}; ask {ask}")]
+pub struct Denied {
+    /// The id of the rule that denied, or [`DEFAULT_RULE`].
+    pub rule: String,
+    /// Whom to ask, in Chinese and English, divided by ` / `.
+    pub ask: String,
+    /// Why.
+    pub reason: Reason,
+    /// The field that was refused, if one was.
+    pub field: Option<Position>,
+}
+
+impl Denied {
+    pub(crate) fn by_default(reason: Reason) -> Self {
+        Denied {
+            rule: DEFAULT_RULE.to_owned(),
+            ask: DEFAULT_ASK.to_owned(),
+            reason,
+            field: None,
+        }
+    }
+
+    pub(crate) fn of_field(mut self, position: Position) -> Self {
+        self.field = Some(position);
+        self
+    }
+}
+
+/// Why a policy set is refused. Nothing is decided by a set that is not whole.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PolicyError {
+    /// A file cannot be read as what its name says.
+    #[error("`{file}` cannot be read: {detail}; correct the file")]
+    Syntax {
+        /// The file.
+        file: String,
+        /// What the parser says.
+        detail: String,
+    },
+    /// A rule lacks an annotation, or is a template.
+    #[error("a rule in `{file}` {fault}; give every rule its own @id and an @ask")]
+    Rule {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        fault: String,
+    },
+    /// Strict validation found faults.
+    #[error("the policy set does not fit its schema: {detail}; correct the rules")]
+    Invalid {
+        /// What the validator says, all of it.
+        detail: String,
+    },
+    /// The list of purposes and the schema differ.
+    #[error("the purposes in `purposes.json` and in the schema differ; make both lists the same")]
+    Purposes,
+    /// A file is neither a rule file nor `purposes.json`.
+    #[error("`{file}` is not a file of a policy set; use `*.cedar` and `purposes.json`")]
+    UnknownFile {
+        /// The file.
+        file: String,
+    },
+}

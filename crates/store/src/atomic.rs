@@ -1,0 +1,156 @@
+//! Small files that are replaced whole or not at all, and read up to a bound.
+//!
+//! Owns the order write, fsync, rename, fsync of the folder.
+//! Refuses to read more than the caller expects.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// Why a small file was not read or replaced.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// There is no such file.
+    #[error("`{}` does not exist", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is longer than what it can be.
+    #[error("`{}` is longer than {max} bytes; it is not the file expected there", path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// The bound, in bytes.
+        max: u64,
+    },
+    /// The operating system refused.
+    #[error("cannot {action} `{}`; check its permissions and the room on the disk", path.display())]
+    Io {
+        /// `read` or `replace`.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Puts `bytes` in the place of the file at `path`, readable by its owner only. When this returns
+/// Ok, they survive a power cut; otherwise the file is as it was, or, when only the last step
+/// failed, perhaps already the new one.
+///
+/// Two processes must not replace one file at a time: the temporary file has one name,
+/// `.<name>.tmp`, so that what an interrupted attempt left is written over by the next.
+///
+/// # Errors
+/// [`FileError::Io`].
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    try_replace(path, bytes).map_err(|source| FileError::Io {
+        action: "replace",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// The bytes of the file at `path`, at most `max` of them.
+///
+/// # Errors
+/// [`FileError::Missing`], [`FileError::TooLong`] without reading it whole, [`FileError::Io`].
+pub fn read_bounded(path: &Path, max: u64) -> Result<Vec<u8>, FileError> {
+    let mut bytes = Vec::new();
+    let read =
+        File::open(path).and_then(|file| file.take(max.saturating_add(1)).read_to_end(&mut bytes));
+    match read {
+        Ok(count) if count as u64 > max => Err(FileError::TooLong {
+            path: path.to_owned(),
+            max,
+        }),
+        Ok(_) => Ok(bytes),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(FileError::Missing {
+            path: path.to_owned(),
+        }),
+        Err(source) => Err(FileError::Io {
+            action: "read",
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+/// Where the bytes are written before they take the place of the file at `path`.
+pub(crate) fn temporary(path: &Path) -> Option<PathBuf> {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name()?);
+    name.push(".tmp");
+    Some(path.with_file_name(name))
+}
+
+fn try_replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let invalid = || io::Error::new(io::ErrorKind::InvalidInput, "not the path of a file");
+    let temporary = temporary(path).ok_or_else(invalid)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)?;
+    let written = file
+        // A left-over temporary file keeps the mode that it was made with.
+        .set_permissions(fs::Permissions::from_mode(0o600))
+        .and_then(|()| file.write_all(bytes))
+        .and_then(|()| file.sync_all());
+    if let Err(error) = written {
+        // The half-written copy is of no use; a failure to remove it changes nothing.
+        let _ = fs::remove_file(&temporary);
+        return Err(error);
+    }
+    fs::rename(&temporary, path)?;
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => crate::segment::sync_dir(parent),
+        _ => crate::segment::sync_dir(Path::new(".")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_whole_and_only_its_owner_reads_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("keystore");
+        fs::write(dir.path().join(".keystore.tmp"), b"left over").unwrap();
+        replace(&path, b"one").unwrap();
+        replace(&path, b"second").unwrap();
+        assert_eq!(read_bounded(&path, 6).unwrap(), b"second");
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_longer_file_and_a_missing_one_are_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        assert!(matches!(
+            read_bounded(&path, 6),
+            Err(FileError::Missing { .. })
+        ));
+        fs::write(&path, b"seven b").unwrap();
+        assert!(matches!(
+            read_bounded(&path, 6),
+            Err(FileError::TooLong { max: 6, .. })
+        ));
+    }
+
+    #[test]
+    fn a_failed_replacement_leaves_the_old_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("folder");
+        fs::create_dir(&path).unwrap();
+        assert!(replace(&path, b"x").is_err());
+        assert!(path.is_dir());
+    }
+}

@@ -1,0 +1,174 @@
+//! The end of the last segment: appending to it, and overwriting what was erased before it.
+//!
+//! Owns the one handle that segments are written through, and what is known to be durable.
+//! Refuses to go on after a failure that leaves the disk's content unknown.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use crate::error::{CommitError, OpenError, commit_io, is_full, open_io};
+use crate::format::{self, GroupHeader, Pointer, SEGMENT_HEADER, TRAILER};
+use crate::frame;
+use crate::index::Place;
+use crate::queue::Ticket;
+use crate::segment;
+
+/// The end of the last segment, and what is behind the index.
+pub(super) struct Writer {
+    dir: PathBuf,
+    file: File,
+    pub(super) end: Place,
+    /// Bytes of all segments before the last.
+    before: u64,
+    pub(super) buffer: Vec<u8>,
+    pub(super) since_checkpoint: u64,
+    pub(super) checkpointed: Instant,
+    stopped: Option<String>,
+}
+
+impl Writer {
+    pub(super) fn open(dir: &Path, end: Place) -> Result<Writer, OpenError> {
+        let path = segment::path(dir, end.segment);
+        let file = segment::open_to_write(dir, end.segment).map_err(open_io(&path))?;
+        let mut before = 0;
+        for number in segment::FIRST..end.segment {
+            let path = segment::path(dir, number);
+            before += path.metadata().map_err(open_io(&path))?.len();
+        }
+        Ok(Writer {
+            dir: dir.to_owned(),
+            file,
+            end,
+            before,
+            buffer: Vec::new(),
+            since_checkpoint: 0,
+            checkpointed: Instant::now(),
+            stopped: None,
+        })
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.before + u64::from(self.end.offset)
+    }
+
+    pub(super) fn number(&self) -> u32 {
+        self.end.segment
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped.is_some()
+    }
+
+    fn path(&self) -> PathBuf {
+        segment::path(&self.dir, self.end.segment)
+    }
+
+    pub(super) fn usable(&self) -> Result<(), CommitError> {
+        match &self.stopped {
+            Some(reason) => Err(CommitError::Stopped {
+                reason: reason.clone(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes no more batches, and says why from here on.
+    pub(super) fn stop(&mut self, error: CommitError) -> CommitError {
+        let source = std::error::Error::source(&error).map(|source| format!(" ({source})"));
+        let reason = format!("{error}{}", source.unwrap_or_default());
+        tracing::error!(%reason, "the store stopped");
+        self.stopped = Some(reason);
+        error
+    }
+
+    /// Begins the next segment when the last has reached its size.
+    pub(super) fn roll(&mut self, segment_bytes: u64) -> Result<(), CommitError> {
+        if u64::from(self.end.offset) < segment_bytes {
+            return Ok(());
+        }
+        let number = self.end.segment + 1;
+        let path = segment::path(&self.dir, number);
+        match segment::create(&self.dir, number) {
+            Ok(file) => {
+                self.before += u64::from(self.end.offset);
+                self.file = file;
+                self.end.segment = number;
+                self.end.offset = SEGMENT_HEADER;
+                Ok(())
+            }
+            // What there is of the file is written over by the next attempt.
+            Err(error) if is_full(&error) => Err(CommitError::Full { file: path }),
+            Err(error) => Err(self.stop(commit_io(&path)(error))),
+        }
+    }
+
+    /// Appends one group to the buffer; returns the place of its first frame.
+    pub(super) fn push(&mut self, ticket: &mut Ticket, head: u64) -> u32 {
+        let start = self.buffer.len();
+        let mut header = GroupHeader {
+            len: 0,
+            frames: ticket.frames.len() as u32,
+            offset: self.end.offset + start as u32,
+            synced: self.end.offset,
+            sequence: self.end.sequence,
+            head,
+            shard_len: ticket.shard.len() as u8,
+        };
+        header.len = (header.bytes() + ticket.bytes.len() + TRAILER) as u32;
+        format::push_group_header(&mut self.buffer, &header, &ticket.shard);
+        let trailer = std::mem::take(&mut ticket.trailer);
+        let trailer = frame::finish_trailer(trailer, &self.buffer[start..]);
+        self.buffer.extend_from_slice(&ticket.bytes);
+        self.buffer.extend_from_slice(&trailer);
+        self.end.sequence += 1;
+        header.offset + header.bytes() as u32
+    }
+
+    /// Writes the buffer and makes it durable. When there is no room the file is as before.
+    pub(super) fn append(&mut self) -> Result<(), CommitError> {
+        let path = self.path();
+        let end = u64::from(self.end.offset);
+        if let Err(error) = self.file.write_all_at(&self.buffer, end) {
+            if !is_full(&error) {
+                return Err(self.stop(commit_io(&path)(error)));
+            }
+            let undone = self.file.set_len(end).and_then(|()| self.file.sync_data());
+            return Err(match undone {
+                Ok(()) => CommitError::Full { file: path },
+                Err(error) => self.stop(commit_io(&path)(error)),
+            });
+        }
+        // After a failed fsync the system may forget what it could not write, so a second
+        // attempt would prove nothing.
+        if let Err(error) = self.file.sync_data() {
+            return Err(self.stop(commit_io(&path)(error)));
+        }
+        self.end.offset += self.buffer.len() as u32;
+        Ok(())
+    }
+
+    /// Overwrites bodies that the round replaced or deleted.
+    pub(super) fn erase(&self, erasures: &mut [(Pointer, Vec<u8>)]) -> Result<(), CommitError> {
+        erasures.sort_unstable();
+        for of_segment in erasures.chunk_by(|a, b| a.0.segment == b.0.segment) {
+            let number = of_segment[0].0.segment;
+            let path = segment::path(&self.dir, number);
+            let erase = || -> io::Result<()> {
+                let file = segment::open_to_write(&self.dir, number)?;
+                for (pointer, key) in of_segment {
+                    if !segment::erase(&file, *pointer, key)? {
+                        let offset = pointer.offset;
+                        let what = format!("no body to erase at byte {offset}");
+                        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+                    }
+                }
+                file.sync_data()
+            };
+            erase().map_err(commit_io(&path))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,234 @@
+//! What can go wrong when a store is opened, read or written.
+//!
+//! Owns one enum per operation; each message says what to do next.
+//! Refuses to carry a value: file, offset and key are all that it names.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::key::{Key, KeyError};
+
+/// Why a store did not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it open.
+    #[error("`{}` is in use by {holder}; stop that process first, or talk to it", dir.display())]
+    Locked {
+        /// The store's folder.
+        dir: PathBuf,
+        /// `process N`, or `another process` when it left no number.
+        holder: String,
+    },
+    /// Bytes that were durable fail their check or are gone.
+    #[error(
+        "`{}` is damaged at byte {offset}: {what}; restore the file from a backup or the parent, and run `fangzhi verify` to see all damage",
+        file.display()
+    )]
+    Damaged {
+        /// The segment file.
+        file: PathBuf,
+        /// Where in it.
+        offset: u64,
+        /// What is wrong there.
+        what: &'static str,
+    },
+    /// Written by a later version of this format.
+    #[error("`{}` has format version {version}, which this program does not know; run the version that wrote it", file.display())]
+    Unsupported {
+        /// The segment file.
+        file: PathBuf,
+        /// The version it names.
+        version: u8,
+    },
+    /// An option is out of its range.
+    #[error("option `{name}` is {value}; choose {range}")]
+    Option {
+        /// Its name.
+        name: &'static str,
+        /// What it was set to.
+        value: u64,
+        /// What it may be.
+        range: &'static str,
+    },
+    /// The index could not be rebuilt.
+    #[error("the index in `{}` cannot be written: {detail}; make room, check the disk, and open again", dir.display())]
+    Index {
+        /// The index's folder.
+        dir: PathBuf,
+        /// What sled said.
+        detail: String,
+    },
+    /// The operating system refused.
+    #[error("cannot open the store at `{}`; check its permissions and the disk", file.display())]
+    Io {
+        /// The file or folder.
+        file: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Why a reading failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The bytes on disk fail their checksum.
+    #[error(
+        "`{}` is damaged at byte {offset}: {what}; restore the file from a backup or the parent, and run `fangzhi verify` to see all damage",
+        file.display()
+    )]
+    Damaged {
+        /// The segment file.
+        file: PathBuf,
+        /// Where the frame begins.
+        offset: u64,
+        /// What is wrong there.
+        what: &'static str,
+    },
+    /// The index cannot be read; it is rebuilt when the store is next opened.
+    #[error(
+        "the index cannot be read: {detail}; restart the node, which rebuilds it from the segments"
+    )]
+    Index {
+        /// What sled said.
+        detail: String,
+    },
+    /// The shard or table to scan cannot be part of a key.
+    #[error(transparent)]
+    Name(#[from] KeyError),
+    /// The operating system refused.
+    #[error("cannot read `{}`; check its permissions and the disk", file.display())]
+    Io {
+        /// The file or folder.
+        file: PathBuf,
+        /// What the system said.
+        #[source]
+        source: Arc<io::Error>,
+    },
+}
+
+/// Why a batch was not committed, or not certainly.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CommitError {
+    /// Somebody else wrote first. Nothing was written.
+    #[error("shard `{shard}` is at head {head}, not at {expected}; read it again and plan again")]
+    Conflict {
+        /// The shard.
+        shard: String,
+        /// What the batch expected.
+        expected: u64,
+        /// What it found.
+        head: u64,
+    },
+    /// There was no room. Nothing was written, and the store goes on.
+    #[error("there is no room to write to `{}`; nothing was written; make room and commit again", file.display())]
+    Full {
+        /// The file that could not grow.
+        file: PathBuf,
+    },
+    /// A value or the batch is beyond the limits. Nothing was written.
+    #[error("a {what} of {bytes} bytes is too large; at most {max} fit, so split it")]
+    TooLarge {
+        /// `value` or `batch`.
+        what: &'static str,
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// The shard's name is unfit. Nothing was written.
+    #[error(transparent)]
+    Name(#[from] KeyError),
+    /// A key belongs to another shard. Nothing was written.
+    #[error(
+        "key `{key}` does not belong to shard `{shard}`; commit it in a batch of its own shard"
+    )]
+    ForeignKey {
+        /// The batch's shard.
+        shard: String,
+        /// The key.
+        key: Key,
+    },
+    /// One batch names one key twice. Nothing was written.
+    #[error("key `{key}` occurs twice in one batch; name each key once")]
+    KeyTwice {
+        /// The key.
+        key: Key,
+    },
+    /// A snapshot takes no batches. Nothing was written.
+    #[error("this store was opened to be verified and takes no batches; open it as `Embedded`")]
+    ReadOnly,
+    /// An earlier write failed, so what the disk holds is not known. This batch was not written.
+    #[error("the store stopped after an earlier failure: {reason}; reopen it and read the head")]
+    Stopped {
+        /// The earlier failure.
+        reason: String,
+    },
+    /// The write failed, and whether the batch is durable is not known.
+    #[error("cannot write `{}`; reopen the store and read the head", file.display())]
+    Io {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        #[source]
+        source: Arc<io::Error>,
+    },
+    /// The batch may be durable in the segments but did not reach the index.
+    #[error("the index cannot be written: {detail}; reopen the store and read the head")]
+    Index {
+        /// What sled said.
+        detail: String,
+    },
+}
+
+impl CommitError {
+    /// Whether it is certain that nothing of this batch was written, so that the caller may
+    /// correct it and try again without reopening the store.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            CommitError::Conflict { .. }
+            | CommitError::Full { .. }
+            | CommitError::TooLarge { .. }
+            | CommitError::Name(_)
+            | CommitError::ForeignKey { .. }
+            | CommitError::KeyTwice { .. }
+            | CommitError::ReadOnly => true,
+            CommitError::Stopped { .. } | CommitError::Io { .. } | CommitError::Index { .. } => {
+                false
+            }
+        }
+    }
+}
+
+/// Puts the file's name beside what the system said.
+pub(crate) fn open_io(file: &Path) -> impl FnOnce(io::Error) -> OpenError + '_ {
+    move |source| OpenError::Io {
+        file: file.to_owned(),
+        source,
+    }
+}
+
+/// Puts the file's name beside what the system said.
+pub(crate) fn read_io(file: &Path) -> impl FnOnce(io::Error) -> ReadError + '_ {
+    move |source| ReadError::Io {
+        file: file.to_owned(),
+        source: Arc::new(source),
+    }
+}
+
+/// Puts the file's name beside what the system said.
+pub(crate) fn commit_io(file: &Path) -> impl FnOnce(io::Error) -> CommitError + '_ {
+    move |source| CommitError::Io {
+        file: file.to_owned(),
+        source: Arc::new(source),
+    }
+}
+
+/// Whether the system refused for want of room: disk, quota or a limit on the file's size.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
+}

@@ -1,0 +1,291 @@
+//! Pages of record secrets: small sealed chunks, kept apart from everything else so that they can
+//! be destroyed.
+//!
+//! Owns `dir/secrets/NNNNNNNN.page` and the rewriting of a page under another number, which
+//! destroys the old one. A page is checked when it is first touched; opening costs nothing.
+//! Refuses to open a chunk or to say when a page is full: both are its caller's business. The
+//! caller makes sure that one process uses the folder (the store's lock serves).
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::atomic;
+use crate::error::is_full;
+use crate::segment::{number, read_up_to, sync_dir};
+
+mod error;
+
+mod chunk;
+
+mod rewrite;
+
+use chunk::{Chunk, HEAD, chunk_at, encode};
+pub use error::PagesError;
+use error::{bad_chunk, failed};
+
+/// The longest chunk, in bytes.
+pub const CHUNK_BYTES_MAX: usize = 1 << 20;
+/// The longest page file, in bytes; a page is read whole.
+pub const PAGE_BYTES_MAX: u64 = 64 << 20;
+/// The highest page number: eight digits.
+pub const PAGE_NUMBER_MAX: u32 = 99_999_999;
+
+/// Handles kept open.
+const OPEN_MAX: usize = 64;
+/// Where a chunk lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ChunkAt {
+    /// The page's number, 1 or more.
+    pub page: u32,
+    /// Where in the page file its head begins.
+    pub offset: u64,
+    /// Bytes of the chunk without its head.
+    pub len: u32,
+}
+
+/// The pages in one folder.
+pub struct Pages {
+    folder: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Pages touched since opening: the end of their last whole chunk.
+    open: HashMap<u32, Open>,
+    stopped: BTreeSet<u32>,
+}
+
+struct Open {
+    file: File,
+    end: u64,
+}
+
+impl Pages {
+    /// Opens the pages in `dir/secrets`, and finishes a rewriting that was interrupted.
+    ///
+    /// # Errors
+    /// [`PagesError::Io`], [`PagesError::Note`].
+    pub fn open(dir: &Path) -> Result<Pages, PagesError> {
+        let folder = dir.join("secrets");
+        fs::create_dir_all(&folder)
+            .and_then(|()| sync_dir(dir))
+            .map_err(failed(&folder))?;
+        let pages = Pages {
+            folder,
+            state: Mutex::default(),
+        };
+        pages.finish_rewriting()?;
+        Ok(pages)
+    }
+
+    /// The numbers of all pages, in order.
+    ///
+    /// # Errors
+    /// [`PagesError::Io`].
+    pub fn numbers(&self) -> Result<Vec<u32>, PagesError> {
+        let mut numbers = BTreeSet::new();
+        for entry in fs::read_dir(&self.folder).map_err(failed(&self.folder))? {
+            let name = entry.map_err(failed(&self.folder))?.file_name();
+            numbers.extend(name.to_str().and_then(|name| number(name, ".page")));
+        }
+        Ok(numbers.into_iter().collect())
+    }
+
+    /// The size of a page in bytes, heads included; 0 when it does not exist.
+    ///
+    /// # Errors
+    /// [`PagesError::Damaged`] or [`PagesError::Io`] when it is touched for the first time.
+    pub fn size(&self, page: u32) -> Result<u64, PagesError> {
+        let mut state = self.state();
+        match self.touch(&mut state, page, false) {
+            Ok(open) => Ok(open.end),
+            Err(PagesError::Missing { .. }) => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes a chunk at the end of a page, which it begins if need be. Durable when this returns
+    /// Ok.
+    ///
+    /// # Errors
+    /// As for [`Pages::append_all`].
+    pub fn append(&self, page: u32, chunk: &[u8]) -> Result<ChunkAt, PagesError> {
+        let places = self.append_all(page, &[chunk])?;
+        Ok(places[0])
+    }
+
+    /// Writes chunks at the end of a page with one fsync, all or none; returns their places.
+    ///
+    /// # Errors
+    /// [`PagesError::Size`] and [`PagesError::Full`]: nothing was written. [`PagesError::Io`]:
+    /// the page takes nothing more until it is reopened.
+    pub fn append_all(&self, page: u32, chunks: &[&[u8]]) -> Result<Vec<ChunkAt>, PagesError> {
+        if chunks.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut state = self.state();
+        let path = self.path(page)?;
+        let begins = !path.exists();
+        let open = self.touch(&mut state, page, true)?;
+        let (bytes, places) = encode(page, open.end, chunks)?;
+        let written = open.file.write_all_at(&bytes, open.end);
+        let error = match written {
+            Ok(()) => {
+                let synced = open.file.sync_data().and_then(|()| match begins {
+                    true => sync_dir(&self.folder),
+                    false => Ok(()),
+                });
+                match synced {
+                    Ok(()) => {
+                        open.end += bytes.len() as u64;
+                        return Ok(places);
+                    }
+                    Err(error) => error,
+                }
+            }
+            Err(error) if is_full(&error) => {
+                match open
+                    .file
+                    .set_len(open.end)
+                    .and_then(|()| open.file.sync_data())
+                {
+                    Ok(()) => return Err(PagesError::Full { file: path }),
+                    Err(error) => error,
+                }
+            }
+            Err(error) => error,
+        };
+        state.open.remove(&page);
+        state.stopped.insert(page);
+        Err(failed(&path)(error))
+    }
+
+    /// The chunk at a place that `append` gave.
+    ///
+    /// # Errors
+    /// [`PagesError::Missing`] when the page is gone, [`PagesError::Damaged`].
+    pub fn read(&self, at: ChunkAt) -> Result<Vec<u8>, PagesError> {
+        let path = self.path(at.page)?;
+        let damaged = |what| PagesError::Damaged {
+            file: path.clone(),
+            offset: at.offset,
+            what,
+        };
+        if at.len as usize > CHUNK_BYTES_MAX {
+            return Err(damaged("no chunk is that long"));
+        }
+        let mut state = self.state();
+        let open = self.touch(&mut state, at.page, false)?;
+        let mut bytes = vec![0; HEAD + at.len as usize];
+        let have = read_up_to(&open.file, &mut bytes, at.offset).map_err(failed(&path))?;
+        drop(state);
+        match chunk_at(at.page, &bytes[..have]) {
+            Chunk::Whole(chunk) if chunk.len() == at.len as usize => {
+                bytes.drain(..HEAD);
+                Ok(bytes)
+            }
+            _ => Err(damaged("there is no such chunk")),
+        }
+    }
+
+    /// All chunks of a page in their order.
+    ///
+    /// # Errors
+    /// As for [`Pages::read`].
+    pub fn chunks(&self, page: u32) -> Result<Vec<(ChunkAt, Vec<u8>)>, PagesError> {
+        let path = self.path(page)?;
+        let mut state = self.state();
+        self.touch(&mut state, page, false)?;
+        let bytes = atomic::read_bounded(&path, PAGE_BYTES_MAX)?;
+        drop(state);
+        let (mut chunks, mut offset) = (Vec::new(), 0);
+        while offset < bytes.len() {
+            let Chunk::Whole(chunk) = chunk_at(page, &bytes[offset..]) else {
+                return Err(bad_chunk(path, offset));
+            };
+            let at = ChunkAt {
+                page,
+                offset: offset as u64,
+                len: chunk.len() as u32,
+            };
+            chunks.push((at, chunk.to_vec()));
+            offset += HEAD + chunk.len();
+        }
+        Ok(chunks)
+    }
+
+    /// The open page, checked to its end when this is the first touch.
+    fn touch<'a>(
+        &self,
+        state: &'a mut State,
+        page: u32,
+        create: bool,
+    ) -> Result<&'a mut Open, PagesError> {
+        let path = self.path(page)?;
+        if state.stopped.contains(&page) {
+            return Err(PagesError::Stopped { page });
+        }
+        if !state.open.contains_key(&page) {
+            let opened = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(create)
+                .truncate(false)
+                .mode(0o600)
+                .open(&path);
+            let file = match opened {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return Err(PagesError::Missing { page });
+                }
+                opened => opened.map_err(failed(&path))?,
+            };
+            let end = check_page(page, &path, &file)?;
+            if state.open.len() >= OPEN_MAX {
+                state.open.clear();
+            }
+            state.open.insert(page, Open { file, end });
+        }
+        state
+            .open
+            .get_mut(&page)
+            .ok_or(PagesError::Missing { page })
+    }
+
+    fn path(&self, page: u32) -> Result<PathBuf, PagesError> {
+        match page {
+            1..=PAGE_NUMBER_MAX => Ok(self.folder.join(format!("{page:08}.page"))),
+            _ => Err(PagesError::Number { page }),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Finds the end of the last whole chunk, and cuts off what an interrupted append left, keeping a
+/// copy in `NNNNNNNN.cut`, which is destroyed with the page.
+fn check_page(page: u32, path: &Path, file: &File) -> Result<u64, PagesError> {
+    let bytes = atomic::read_bounded(path, PAGE_BYTES_MAX)?;
+    let mut end = 0;
+    while end < bytes.len() {
+        match chunk_at(page, &bytes[end..]) {
+            Chunk::Whole(chunk) => end += HEAD + chunk.len(),
+            Chunk::Torn => break,
+            Chunk::Bad => return Err(bad_chunk(path.to_owned(), end)),
+        }
+    }
+    if end < bytes.len() {
+        tracing::warn!(file = %path.display(), end, "cut an unfinished chunk");
+        atomic::replace(&path.with_extension("cut"), &bytes[end..])?;
+        file.set_len(end as u64)
+            .and_then(|()| file.sync_all())
+            .map_err(failed(path))?;
+    }
+    Ok(end as u64)
+}

@@ -1,0 +1,181 @@
+//! Pages of record secrets: what is appended is there, what is rewritten is destroyed.
+
+#![expect(clippy::unwrap_used, reason = "a failing step fails the test")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use store::pages::{CHUNK_BYTES_MAX, ChunkAt, Pages, PagesError};
+
+fn file(dir: &Path, page: u32) -> PathBuf {
+    dir.join(format!("secrets/{page:08}.page"))
+}
+
+fn contents(pages: &Pages, page: u32) -> Vec<Vec<u8>> {
+    let chunks = pages.chunks(page).unwrap();
+    chunks.into_iter().map(|(_, chunk)| chunk).collect()
+}
+
+#[test]
+fn chunks_are_read_back_by_place_and_by_page_also_after_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    let pages = Pages::open(dir.path()).unwrap();
+    let one = pages.append(1, b"one").unwrap();
+    let more = pages.append_all(1, &[b"two", b"three"]).unwrap();
+    let other = pages.append(7, b"other").unwrap();
+    drop(pages);
+    let pages = Pages::open(dir.path()).unwrap();
+    assert_eq!(pages.numbers().unwrap(), [1, 7]);
+    assert_eq!(pages.read(one).unwrap(), b"one");
+    assert_eq!(pages.read(more[1]).unwrap(), b"three");
+    assert_eq!(pages.read(other).unwrap(), b"other");
+    assert_eq!(contents(&pages, 1), [&b"one"[..], b"two", b"three"]);
+    assert_eq!(pages.size(1).unwrap(), 3 * 8 + 11);
+    assert_eq!(pages.size(2).unwrap(), 0);
+    assert!(matches!(
+        pages.chunks(2),
+        Err(PagesError::Missing { page: 2 })
+    ));
+    assert!(!file(dir.path(), 2).exists());
+}
+
+#[test]
+fn places_and_sizes_that_are_none_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let pages = Pages::open(dir.path()).unwrap();
+    let at = pages.append(1, b"a chunk").unwrap();
+    for wrong in [
+        ChunkAt { offset: 1, ..at },
+        ChunkAt { len: 6, ..at },
+        ChunkAt { len: 8, ..at },
+        ChunkAt { offset: 999, ..at },
+        ChunkAt {
+            len: u32::MAX,
+            ..at
+        },
+    ] {
+        assert!(matches!(pages.read(wrong), Err(PagesError::Damaged { .. })));
+    }
+    for size in [0, CHUNK_BYTES_MAX + 1] {
+        let refused = pages.append(1, &vec![1; size]);
+        assert!(matches!(refused, Err(PagesError::Size { .. })));
+    }
+    for page in [0, 100_000_000] {
+        let refused = pages.append(page, b"x");
+        assert!(matches!(refused, Err(PagesError::Number { .. })));
+    }
+    assert_eq!(contents(&pages, 1), [b"a chunk"]);
+}
+
+#[test]
+fn a_page_cut_at_any_byte_keeps_its_whole_chunks() {
+    let dir = tempfile::tempdir().unwrap();
+    let pages = Pages::open(dir.path()).unwrap();
+    pages.append(1, b"first").unwrap();
+    let start = pages.size(1).unwrap() as usize;
+    pages.append(1, b"second").unwrap();
+    drop(pages);
+    let bytes = fs::read(file(dir.path(), 1)).unwrap();
+    for end in start..bytes.len() {
+        for zeros in [0, 9] {
+            let torn = [&bytes[..end], &vec![0; zeros]].concat();
+            if zeros > 0 && end > start {
+                continue;
+            }
+            fs::write(file(dir.path(), 1), torn).unwrap();
+            let pages = Pages::open(dir.path()).unwrap();
+            let at = pages.append(1, b"third").unwrap();
+            assert_eq!(contents(&pages, 1), [&b"first"[..], b"third"], "{end}");
+            assert_eq!(pages.read(at).unwrap(), b"third");
+        }
+    }
+}
+
+#[test]
+fn a_flipped_bit_is_never_read_as_a_chunk() {
+    let dir = tempfile::tempdir().unwrap();
+    let pages = Pages::open(dir.path()).unwrap();
+    let places = pages.append_all(1, &[b"first", b"second"]).unwrap();
+    drop(pages);
+    let bytes = fs::read(file(dir.path(), 1)).unwrap();
+    for bit in 0..bytes.len() * 8 {
+        let mut flipped = bytes.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        fs::write(file(dir.path(), 1), flipped).unwrap();
+        let pages = Pages::open(dir.path()).unwrap();
+        let first = pages.read(places[0]).ok();
+        let second = pages.read(places[1]).ok();
+        assert!(first.is_none_or(|chunk| chunk == b"first"), "{bit}");
+        assert!(second.is_none_or(|chunk| chunk == b"second"), "{bit}");
+    }
+}
+
+#[test]
+fn a_page_under_another_number_is_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let pages = Pages::open(dir.path()).unwrap();
+    pages.append(1, b"chunk").unwrap();
+    fs::copy(file(dir.path(), 1), file(dir.path(), 2)).unwrap();
+    assert!(matches!(pages.chunks(2), Err(PagesError::Damaged { .. })));
+}
+
+#[test]
+fn rewriting_moves_what_is_given_and_destroys_the_old_page() {
+    let dir = tempfile::tempdir().unwrap();
+    let pages = Pages::open(dir.path()).unwrap();
+    let old = pages.append_all(1, &[b"kept", b"erased"]).unwrap();
+    // A second name on the same bytes shows what became of them.
+    let witness = dir.path().join("witness");
+    fs::hard_link(file(dir.path(), 1), &witness).unwrap();
+    fs::write(file(dir.path(), 1).with_extension("cut"), b"rest").unwrap();
+    let new = pages.rewrite(1, 2, &[b"kept again"]).unwrap();
+    assert_eq!(pages.read(new[0]).unwrap(), b"kept again");
+    assert!(matches!(
+        pages.read(old[0]),
+        Err(PagesError::Missing { page: 1 })
+    ));
+    assert!(fs::read(&witness).unwrap().iter().all(|&byte| byte == 0));
+    assert_eq!(fs::read_dir(dir.path().join("secrets")).unwrap().count(), 1);
+    assert!(matches!(
+        pages.rewrite(2, 2, &[]),
+        Err(PagesError::Exists { page: 2 })
+    ));
+    assert!(matches!(
+        pages.rewrite(1, 3, &[]),
+        Err(PagesError::Missing { page: 1 })
+    ));
+    assert_eq!(pages.rewrite(2, 3, &[]).unwrap(), []);
+    assert_eq!(pages.numbers().unwrap(), []);
+}
+
+#[test]
+fn an_interrupted_rewriting_is_finished_or_undone() {
+    let dir = tempfile::tempdir().unwrap();
+    let note = dir.path().join("secrets/rewriting");
+    let pages = Pages::open(dir.path()).unwrap();
+    pages.append(1, b"old").unwrap();
+    drop(pages);
+    // Before the new page had its name: undone.
+    fs::write(&note, "1 2 0\n").unwrap();
+    fs::write(dir.path().join("secrets/.00000002.page.tmp"), b"half").unwrap();
+    let pages = Pages::open(dir.path()).unwrap();
+    assert_eq!(contents(&pages, 1), [b"old"]);
+    assert!(!note.exists());
+    assert!(!dir.path().join("secrets/.00000002.page.tmp").exists());
+    // Afterwards, with the old page half overwritten: finished.
+    pages.append(2, b"new").unwrap();
+    drop(pages);
+    fs::write(&note, "1 2 0\n").unwrap();
+    fs::write(file(dir.path(), 1), [0; 11]).unwrap();
+    let pages = Pages::open(dir.path()).unwrap();
+    assert_eq!(pages.numbers().unwrap(), [2]);
+    assert_eq!(contents(&pages, 2), [b"new"]);
+    drop(pages);
+    fs::write(&note, "2 3 1\n").unwrap();
+    assert_eq!(Pages::open(dir.path()).unwrap().numbers().unwrap(), []);
+    fs::write(&note, "nonsense").unwrap();
+    assert!(matches!(
+        Pages::open(dir.path()),
+        Err(PagesError::Note { .. })
+    ));
+}

@@ -1,0 +1,300 @@
+//! The ledgers that the peer offers: what is missing here, and what of it is sound.
+//!
+//! Owns the receiver's half of replication. Refuses shorter, forked and foreign heads, and chunks
+//! that [`crate::chunk`] refuses; one ledger's trouble stops no other.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use record::authority::Charter;
+use record::id::Origin;
+
+use crate::chunk;
+use crate::code::RejectCode;
+use crate::limits::{LEDGERS_MAX, TRANSFERS_MAX};
+use crate::message::{Cosigned, Entries, Message, Offer, Rejected};
+use crate::output::{LedgerStatus, Output, Side};
+use crate::transfer::{Reject, Transfer, Verdict, judge, send, send_held, send_rejected};
+use crate::trust::Trust;
+
+#[derive(Debug, Default)]
+pub(crate) struct Inbound {
+    ledgers: BTreeMap<Origin, Ledger>,
+    /// Ledgers whose latest note waits for a free transfer.
+    queue: VecDeque<Origin>,
+}
+
+#[derive(Debug, Default)]
+struct Ledger {
+    held: u64,
+    offered: u64,
+    error: Option<String>,
+    waiting: Option<String>,
+    transfer: Option<Box<Transfer>>,
+}
+
+impl Inbound {
+    pub(crate) fn offered(
+        &mut self,
+        peer: &Charter,
+        offer: Offer,
+        trust: &dyn Trust,
+        out: &mut Vec<Output>,
+    ) {
+        let Offer { origin, note } = offer;
+        if !self.ledgers.contains_key(&origin) && self.ledgers.len() >= LEDGERS_MAX {
+            let reject = Reject::new(RejectCode::TooMany, "offer it in another session");
+            send_rejected(&origin, 0, &reject, out);
+            return;
+        }
+        let ledger = self.ledgers.entry(origin.clone()).or_default();
+        let Some(transfer) = ledger.transfer.as_mut() else {
+            self.evaluate(peer, &origin, note, trust, out);
+            return;
+        };
+        match transfer.offered(note) {
+            Ok(size) => ledger.offered = size,
+            Err(reject) => {
+                // A rejection ends the ledger's transfer on both sides.
+                ledger.transfer = None;
+                ledger.reject(&origin, reject, out);
+                self.start_waiting(peer, trust, out);
+            }
+        }
+    }
+
+    /// Judges an offer by what is held, and begins a transfer if there is room for one.
+    fn evaluate(
+        &mut self,
+        peer: &Charter,
+        origin: &Origin,
+        note: String,
+        trust: &dyn Trust,
+        out: &mut Vec<Output>,
+    ) {
+        let busy = self
+            .ledgers
+            .values()
+            .filter(|ledger| ledger.transfer.is_some());
+        let is_full = busy.count() >= TRANSFERS_MAX;
+        let Some(ledger) = self.ledgers.get_mut(origin) else {
+            return;
+        };
+        ledger.waiting = None;
+        let accept = match trust.accept(peer, origin) {
+            Ok(accept) => accept,
+            Err(refusal) => {
+                let reject = Reject::new(RejectCode::NotAccepted, refusal.reason);
+                ledger.reject(origin, reject, out);
+                return;
+            }
+        };
+        ledger.held = accept.held.as_ref().map_or(0, |held| held.frontier.size());
+        let cosign = accept.cosign;
+        match judge(origin, &note, accept) {
+            Err(reject) => ledger.reject(origin, reject, out),
+            Ok(Verdict::Current(verified)) => {
+                ledger.offered = ledger.held;
+                ledger.error = None;
+                if cosign {
+                    let origin = origin.clone();
+                    out.push(Output::Cosign { origin, verified });
+                } else {
+                    send_held(origin, ledger.held, out);
+                }
+            }
+            Ok(Verdict::Behind(transfer)) => {
+                ledger.offered = transfer.target.checkpoint.size();
+                if is_full {
+                    ledger.waiting = Some(note);
+                    if !self.queue.contains(origin) {
+                        self.queue.push_back(origin.clone());
+                    }
+                } else {
+                    transfer.want(origin, out);
+                    ledger.transfer = Some(transfer);
+                }
+            }
+        }
+    }
+
+    /// Goes on with ledgers that waited for a transfer to end.
+    fn start_waiting(&mut self, peer: &Charter, trust: &dyn Trust, out: &mut Vec<Output>) {
+        // Each is tried once; those for which there is still no room queue again, behind.
+        for _ in 0..self.queue.len() {
+            let busy = self
+                .ledgers
+                .values()
+                .filter(|ledger| ledger.transfer.is_some());
+            if busy.count() >= TRANSFERS_MAX {
+                return;
+            }
+            let Some(origin) = self.queue.pop_front() else {
+                return;
+            };
+            let waiting = self
+                .ledgers
+                .get_mut(&origin)
+                .and_then(|ledger| ledger.waiting.take());
+            if let Some(note) = waiting {
+                self.evaluate(peer, &origin, note, trust, out);
+            }
+        }
+    }
+
+    pub(crate) fn entries(
+        &mut self,
+        peer: &Charter,
+        entries: Entries,
+        trust: &dyn Trust,
+        out: &mut Vec<Output>,
+    ) {
+        let origin = entries.origin.clone();
+        let Some(ledger) = self.ledgers.get_mut(&origin) else {
+            return;
+        };
+        let awaited = ledger
+            .transfer
+            .as_mut()
+            .filter(|transfer| transfer.storing.is_none());
+        let Some(transfer) = awaited else {
+            // Sent before the peer heard that the transfer was given up.
+            return;
+        };
+        match chunk::verify(&transfer.expected(&origin), entries) {
+            Ok(delivery) => {
+                transfer.storing = Some(delivery.held().clone());
+                out.push(Output::Store(Box::new(delivery)));
+            }
+            Err(error) => {
+                let reject = Reject::new(error.code(), error.to_string());
+                ledger.transfer = None;
+                ledger.reject(&origin, reject, out);
+                self.start_waiting(peer, trust, out);
+            }
+        }
+    }
+
+    pub(crate) fn stored(
+        &mut self,
+        peer: &Charter,
+        origin: &Origin,
+        size: u64,
+        trust: &dyn Trust,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(ledger) = self.ledgers.get_mut(origin) else {
+            return;
+        };
+        let Some(transfer) = ledger.transfer.as_mut() else {
+            return;
+        };
+        let Some(held) = transfer
+            .storing
+            .take_if(|held| held.frontier.size() == size)
+        else {
+            return;
+        };
+        ledger.held = size;
+        ledger.error = None;
+        if transfer.advance(origin, held, out) {
+            transfer.want(origin, out);
+        } else {
+            ledger.transfer = None;
+            self.start_waiting(peer, trust, out);
+        }
+    }
+
+    pub(crate) fn not_stored(
+        &mut self,
+        peer: &Charter,
+        origin: &Origin,
+        reason: &str,
+        trust: &dyn Trust,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(ledger) = self.ledgers.get_mut(origin) else {
+            return;
+        };
+        if ledger.transfer.take().is_some() {
+            let reject = Reject::new(RejectCode::Unavailable, reason);
+            ledger.reject(origin, reject, out);
+            self.start_waiting(peer, trust, out);
+        }
+    }
+
+    /// The peer cannot give what it offered; a later offer, if it came already, goes on.
+    pub(crate) fn withdrawn(
+        &mut self,
+        peer: &Charter,
+        message: &Rejected,
+        trust: &dyn Trust,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(ledger) = self.ledgers.get_mut(&message.origin) else {
+            return;
+        };
+        let awaiting = |transfer: &mut Box<Transfer>| transfer.storing.is_none();
+        let Some(mut transfer) = ledger.transfer.take_if(awaiting) else {
+            return;
+        };
+        ledger.error = Some(message.reason.clone());
+        if let Some(next) = transfer.next.take() {
+            transfer.target = next;
+            transfer.want(&message.origin, out);
+            ledger.transfer = Some(transfer);
+        } else {
+            self.start_waiting(peer, trust, out);
+        }
+    }
+
+    pub(crate) fn cosigned(
+        &self,
+        origin: &Origin,
+        size: u64,
+        lines: Vec<String>,
+        out: &mut Vec<Output>,
+    ) {
+        if self.ledgers.contains_key(origin) {
+            let origin = origin.clone();
+            send(
+                out,
+                &Message::Cosigned(Cosigned {
+                    origin,
+                    size,
+                    lines,
+                }),
+            );
+        }
+    }
+
+    pub(crate) fn status(&self) -> impl Iterator<Item = LedgerStatus> {
+        self.ledgers.iter().map(|(origin, ledger)| LedgerStatus {
+            origin: origin.clone(),
+            offered_by: Side::Peer,
+            offered_size: ledger.offered,
+            held_size: ledger.held,
+            error: ledger.error.clone(),
+        })
+    }
+}
+
+impl Ledger {
+    /// Tells the peer and the shell; nothing of what was offered is kept.
+    fn reject(&mut self, origin: &Origin, mut reject: Reject, out: &mut Vec<Output>) {
+        let reason = send_rejected(origin, self.held, &reject, out);
+        self.error = Some(reason.clone());
+        if let Some(evidence) = reject.evidence.take() {
+            out.push(Output::Fork {
+                origin: origin.clone(),
+                evidence,
+            });
+        } else if reject.code.is_alarm() {
+            out.push(Output::Alarm {
+                origin: origin.clone(),
+                code: reject.code,
+                held: self.held,
+                reason,
+            });
+        }
+    }
+}

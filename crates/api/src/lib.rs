@@ -1,1 +1,13 @@
 //! The HTTP interface of a node.
+//!
+//! Owns routes, sessions and the words of failures. Refuses to send a record that is not
+//! [`watermark::Marked`]: `read` has no other return type, and nothing else returns records.
+//!
+//! Read in this order: [`routes`], [`state`], [`error`].
+
+pub mod routes;
+pub mod state;
+pub mod error;
+
+pub use routes::router;
+pub use state::{AppState, now};

@@ -1,0 +1,211 @@
+//! The routes: each parses, calls one use case, and answers.
+
+use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use record::authority::Role;
+use record::id::{DivisionId, GrantId, Kind, OperatorId, UnixMillis};
+use registry::RegistryError;
+use registry::grant::{GrantLine, GrantRequest};
+use registry::read::{Answer, ReadRequest};
+use registry::register::{Amendment, ImportChunk, ImportReport, Registered};
+use registry::replicate::{Invitation, NewInvitation};
+use registry::session::{NewOperator, OperatorLine};
+use registry::status::{Check, NodeStatus};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use watermark::Marked;
+
+use crate::error::ApiError;
+use crate::state::{AppState, Caller, now};
+
+/// The largest request. An import sends 256 rows at a time, a preview the whole file.
+const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+type Answered<T> = Result<Json<T>, ApiError>;
+
+/// The HTTP interface of a node.
+pub fn router(state: AppState) -> Router {
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/metrics", get(metrics))
+        .route("/api/v1/status", get(status))
+        .route("/api/v1/doctor", get(doctor))
+        .route("/api/v1/schemas", get(schemas))
+        .route("/api/v1/schemas/{kind}", get(schema))
+        .route("/api/v1/sessions", post(login).delete(logout))
+        .route("/api/v1/operators", get(operators).post(enrol_operator))
+        .route("/api/v1/import", post(import))
+        .route("/api/v1/read", post(read))
+        .route("/api/v1/amendments", post(amend))
+        .route("/api/v1/grants", get(grants).post(grant))
+        .route("/api/v1/invitations", post(invite))
+        .route("/api/v1/revocations", post(revoke))
+        .fallback(no_route)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(state)
+}
+
+async fn no_route() -> ApiError {
+    ApiError(RegistryError::NotFound {
+        what: "路径 / route",
+        name: "requested".into(),
+        next: "see docs/api.md for the routes",
+    })
+}
+
+async fn healthz() -> Json<Value> {
+    Json(json!({ "status": "ok" }))
+}
+
+async fn metrics(State(state): State<AppState>) -> Result<Response, ApiError> {
+    let text = state.run(|registry| registry.metrics()).await?;
+    Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
+}
+
+async fn status(State(state): State<AppState>) -> Answered<NodeStatus> {
+    Ok(Json(state.run(|registry| registry.status()).await?))
+}
+
+async fn doctor(State(state): State<AppState>) -> Answered<Vec<Check>> {
+    Ok(Json(state.run(|registry| registry.doctor(now())).await?))
+}
+
+async fn schemas(State(state): State<AppState>) -> Json<Value> {
+    let schemas = state.registry().catalogue().kinds();
+    Json(json!({ "schemas": schemas }))
+}
+
+async fn schema(State(state): State<AppState>, Path(kind): Path<String>) -> Answered<Value> {
+    let registry = state.registry();
+    let found = Kind::new(&kind).ok().and_then(|kind| registry.catalogue().schema(&kind));
+    let schema = found.ok_or_else(|| {
+        ApiError(RegistryError::NotFound {
+            what: "类别 / kind",
+            name: "requested".into(),
+            next: "see `fangzhi schema list`",
+        })
+    })?;
+    Ok(Json(json!(schema)))
+}
+
+/// What a login sends.
+#[derive(Deserialize)]
+struct Login {
+    login: String,
+    passphrase: String,
+}
+
+/// What a login gets.
+#[derive(Serialize)]
+struct LoggedIn {
+    token: String,
+    operator: OperatorId,
+    role: Role,
+    organization: DivisionId,
+    expires: UnixMillis,
+}
+
+async fn login(State(state): State<AppState>, Json(login): Json<Login>) -> Answered<LoggedIn> {
+    let passphrase = zeroize::Zeroizing::new(login.passphrase);
+    let name = login.login;
+    let _turn = state.logins.acquire().await.map_err(|_| ApiError(RegistryError::NoSession))?;
+    let session = state.run(move |registry| registry.login(&name, &passphrase, now())).await?;
+    let logged_in = LoggedIn {
+        token: String::new(),
+        operator: session.operator,
+        role: session.role,
+        organization: session.organization.clone(),
+        expires: session.expires,
+    };
+    let token = state.open(session)?;
+    Ok(Json(LoggedIn { token, ..logged_in }))
+}
+
+async fn logout(State(state): State<AppState>, caller: Caller) -> StatusCode {
+    state.close(&caller.token);
+    StatusCode::NO_CONTENT
+}
+
+async fn operators(State(state): State<AppState>, _caller: Caller) -> Answered<Vec<OperatorLine>> {
+    Ok(Json(state.run(|registry| registry.operators()).await?))
+}
+
+async fn enrol_operator(
+    State(state): State<AppState>,
+    caller: Caller,
+    Json(new): Json<NewOperator>,
+) -> Answered<Value> {
+    let operator: OperatorId = state
+        .run(move |registry| registry.enrol_operator(Some(&caller.session), &new, now()))
+        .await?;
+    Ok(Json(json!({ "operator": operator })))
+}
+
+async fn import(
+    State(state): State<AppState>,
+    caller: Caller,
+    Json(chunk): Json<ImportChunk>,
+) -> Answered<ImportReport> {
+    Ok(Json(state.run(move |registry| registry.import(&caller.session, &chunk, now())).await?))
+}
+
+/// Only a marked answer leaves, and only the registry can have it marked.
+async fn read(
+    State(state): State<AppState>,
+    caller: Caller,
+    Json(request): Json<ReadRequest>,
+) -> Answered<Marked<Answer>> {
+    Ok(Json(state.run(move |registry| registry.read(&caller.session, &request, now())).await?))
+}
+
+async fn amend(
+    State(state): State<AppState>,
+    caller: Caller,
+    Json(amendment): Json<Amendment>,
+) -> Answered<Registered> {
+    Ok(Json(state.run(move |registry| registry.amend(&caller.session, &amendment, now())).await?))
+}
+
+async fn grants(State(state): State<AppState>) -> Answered<Vec<GrantLine>> {
+    Ok(Json(state.run(|registry| registry.grants()).await?))
+}
+
+async fn grant(
+    State(state): State<AppState>,
+    caller: Caller,
+    Json(request): Json<GrantRequest>,
+) -> Answered<Value> {
+    let grant: GrantId =
+        state.run(move |registry| registry.grant(&caller.session, &request, now())).await?;
+    Ok(Json(json!({ "grant": grant })))
+}
+
+async fn invite(
+    State(state): State<AppState>,
+    caller: Caller,
+    Json(new): Json<NewInvitation>,
+) -> Answered<Invitation> {
+    Ok(Json(state.run(move |registry| registry.invite(&caller.session, &new, now())).await?))
+}
+
+/// Which node's charter is revoked, and why.
+#[derive(Deserialize)]
+struct RevokeRequest {
+    division: DivisionId,
+    reason: Kind,
+}
+
+async fn revoke(
+    State(state): State<AppState>,
+    caller: Caller,
+    Json(request): Json<RevokeRequest>,
+) -> Result<StatusCode, ApiError> {
+    state
+        .run(move |registry| registry.revoke(&caller.session, &request.division, &request.reason, now()))
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}

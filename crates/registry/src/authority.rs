@@ -1,0 +1,178 @@
+//! Who is who: charters, operators and grants, as the authority ledgers say.
+//!
+//! Held in memory, rebuilt from the ledgers at every start. A charter counts only when its
+//! issuer, itself chartered, signed it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use record::authority::{Charter, GrantStatement, OperatorCertificate, Statement};
+use record::entry::Entry;
+use record::id::{DivisionId, GrantId, Hash, OperatorId, Origin};
+use store::Store;
+
+use crate::config::NodeConfig;
+use crate::error::{RegistryError, Result};
+use crate::table;
+
+/// How many entries are read at a time.
+const SCAN: usize = 1024;
+
+/// What the authority ledgers held here say.
+#[derive(Debug, Default)]
+pub struct Authority {
+    charters: BTreeMap<DivisionId, Charter>,
+    revoked: BTreeSet<Hash>,
+    operators: BTreeMap<(DivisionId, OperatorId), OperatorCertificate>,
+    disabled: BTreeSet<(DivisionId, OperatorId)>,
+    grants: BTreeMap<GrantId, GrantStatement>,
+    /// Charters whose issuer is not known yet.
+    waiting: Vec<Charter>,
+}
+
+impl Authority {
+    /// Reads every authority ledger in the store.
+    pub(crate) fn load(store: &dyn Store, config: &NodeConfig) -> Result<Self> {
+        let mut authority = Self::default();
+        for charter in config.charters()?.into_iter().rev() {
+            authority.charters.insert(charter.division.clone(), charter);
+        }
+        for shard in store.shards()? {
+            let Ok(origin) = Origin::parse(&shard) else { continue };
+            if origin.ledger().as_str() == "authority" {
+                authority.read(store, &origin, 0)?;
+            }
+        }
+        Ok(authority)
+    }
+
+    /// Reads one authority ledger from an index on.
+    pub(crate) fn read(&mut self, store: &dyn Store, origin: &Origin, from: u64) -> Result<()> {
+        let mut at = from;
+        loop {
+            let rows = store.scan(origin.as_str(), table::ENTRY, &at.to_be_bytes(), SCAN)?;
+            for (_, bytes) in &rows {
+                let entry = Entry::decode(bytes).map_err(|e| RegistryError::damaged(e.to_string()))?;
+                if let Entry::Authority(entry) = entry {
+                    self.learn(&origin.division(), &entry.statement);
+                }
+            }
+            at += rows.len() as u64;
+            if rows.len() < SCAN {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes a statement out of the ledger of `division`.
+    pub(crate) fn learn(&mut self, division: &DivisionId, statement: &Statement) {
+        match statement {
+            Statement::Charter(charter) => {
+                if charter.parent == *division || charter.division == *division {
+                    self.waiting.push(charter.clone());
+                    self.settle();
+                }
+            }
+            Statement::Revocation(revocation) => {
+                let by_parent =
+                    self.charters.get(&revocation.division).is_none_or(|c| c.parent == *division);
+                if by_parent {
+                    self.revoked.insert(revocation.charter);
+                }
+            }
+            Statement::Operator(certificate) => {
+                self.operators.insert((division.clone(), certificate.operator), certificate.clone());
+            }
+            Statement::OperatorDisabled(operator) => {
+                self.disabled.insert((division.clone(), *operator));
+            }
+            Statement::Grant(grant) => {
+                if grant.origin.division() == *division {
+                    self.grants.insert(grant.id, grant.clone());
+                }
+            }
+            Statement::InForce(_) => {}
+        }
+    }
+
+    /// Accepts waiting charters whose issuer is known, until none is left that can be.
+    fn settle(&mut self) {
+        loop {
+            let before = self.waiting.len();
+            let mut waiting = std::mem::take(&mut self.waiting);
+            waiting.retain(|charter| {
+                let Some(issuer) = self.charters.get(&charter.parent) else { return true };
+                let newer =
+                    self.charters.get(&charter.division).is_none_or(|old| old.serial < charter.serial);
+                // A root's own charter is given by configuration; nobody can replace it.
+                if newer && charter.parent != charter.division && charter.verify(&issuer.keys.sign).is_ok() {
+                    self.charters.insert(charter.division.clone(), charter.clone());
+                }
+                false
+            });
+            self.waiting = waiting;
+            if self.waiting.len() == before {
+                return;
+            }
+        }
+    }
+
+    /// The charter of a division, if one is known.
+    pub fn charter(&self, division: &DivisionId) -> Option<&Charter> {
+        self.charters.get(division)
+    }
+
+    /// Every charter known.
+    pub fn charters(&self) -> impl Iterator<Item = &Charter> {
+        self.charters.values()
+    }
+
+    /// Whether a charter was revoked.
+    pub fn revoked(&self, charter: &Hash) -> bool {
+        self.revoked.contains(charter)
+    }
+
+    /// The divisions above one, nearest first.
+    pub fn ancestors(&self, division: &DivisionId) -> Vec<DivisionId> {
+        let mut above = Vec::new();
+        let mut at = division.clone();
+        while let Some(charter) = self.charters.get(&at) {
+            if charter.parent == at || above.len() >= 8 {
+                break;
+            }
+            above.push(charter.parent.clone());
+            at = charter.parent.clone();
+        }
+        above
+    }
+
+    /// Whether `division` is `above` or lies under it.
+    pub fn within(&self, division: &DivisionId, above: &DivisionId) -> bool {
+        division == above || self.ancestors(division).contains(above)
+    }
+
+    /// An operator in good standing.
+    pub fn operator(&self, division: &DivisionId, operator: &OperatorId) -> Option<&OperatorCertificate> {
+        let at = (division.clone(), *operator);
+        if self.disabled.contains(&at) { None } else { self.operators.get(&at) }
+    }
+
+    /// The operator of a division with this key, in good standing or not.
+    pub fn operator_by_key(&self, division: &DivisionId, key: &[u8; 32]) -> Option<&OperatorCertificate> {
+        self.operators.iter().find(|((d, _), c)| d == division && c.key == *key).map(|(_, c)| c)
+    }
+
+    /// How many operators a division enrolled.
+    pub fn operator_count(&self, division: &DivisionId) -> usize {
+        self.operators.keys().filter(|(d, _)| d == division).count()
+    }
+
+    /// A grant.
+    pub fn grant(&self, id: &GrantId) -> Option<&GrantStatement> {
+        self.grants.get(id)
+    }
+
+    /// Every grant known.
+    pub fn grants(&self) -> impl Iterator<Item = &GrantStatement> {
+        self.grants.values()
+    }
+}

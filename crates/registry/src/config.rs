@@ -1,0 +1,185 @@
+//! A node's directory: its configuration and where its files lie.
+
+use std::path::{Path, PathBuf};
+
+use record::authority::{Charter, Level};
+use record::id::{DivisionId, Realm};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{RegistryError, Result};
+
+/// The version of `node.json`.
+pub const CONFIG_FORMAT: u32 = 1;
+/// The largest `node.json`.
+const CONFIG_MAX: u64 = 256 * 1024;
+
+/// Where a parent is reached, and by which key it is known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParentAddress {
+    /// The parent's division.
+    pub division: DivisionId,
+    /// `IP:port`.
+    pub address: String,
+    /// Ed25519 transport key, hexadecimal.
+    pub transport: String,
+}
+
+/// What opens the keystore.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum KeyCustody {
+    /// The file `kek` in the directory, readable by the node's user only.
+    File,
+    /// A passphrase, stretched by argon2id; the keystore names the parameters.
+    Passphrase,
+}
+
+/// `node.json`: who this node is. Public: it holds no secret and names no person.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeConfig {
+    /// [`CONFIG_FORMAT`].
+    pub format: u32,
+    /// The realm.
+    pub realm: Realm,
+    /// The division or organization.
+    pub division: DivisionId,
+    /// Its Chinese name.
+    pub name: String,
+    /// Its level.
+    pub level: Level,
+    /// The realm root's `sign` key, hexadecimal.
+    pub root: String,
+    /// The charter chain, own first, root last, each hexadecimal CBOR.
+    pub chain: Vec<String>,
+    /// The parent, unless this is the root.
+    pub parent: Option<ParentAddress>,
+    /// Where HTTP listens, `IP:port`.
+    pub http: String,
+    /// Where replication listens, `IP:port`.
+    pub listen: String,
+    /// What opens the keystore.
+    pub custody: KeyCustody,
+}
+
+impl NodeConfig {
+    /// Reads `node.json` of a directory.
+    ///
+    /// # Errors
+    /// [`RegistryError::Directory`] when there is no node, [`RegistryError::File`] when it cannot be read.
+    pub fn read(dir: &Path) -> Result<Self> {
+        let path = Files::new(dir).config();
+        if !path.exists() {
+            return Err(RegistryError::Directory(format!(
+                "`{0}` 中没有节点 / no node in `{0}`; make one with `fangzhi init` or `fangzhi join`",
+                dir.display()
+            )));
+        }
+        let bytes = store::atomic::read_bounded(&path, CONFIG_MAX).map_err(RegistryError::from)?;
+        let config: Self = serde_json::from_slice(&bytes).map_err(|e| {
+            RegistryError::Directory(format!("`{}`: {e}; restore the file from a backup", path.display()))
+        })?;
+        if config.format != CONFIG_FORMAT {
+            return Err(RegistryError::Directory(format!(
+                "`{}` has format {}; this program reads {CONFIG_FORMAT}",
+                path.display(),
+                config.format
+            )));
+        }
+        Ok(config)
+    }
+
+    /// Writes `node.json`, whole or not at all.
+    ///
+    /// # Errors
+    /// [`RegistryError::File`].
+    pub fn write(&self, dir: &Path) -> Result<()> {
+        let path = Files::new(dir).config();
+        let bytes = serde_json::to_vec_pretty(self)
+            .map_err(|e| RegistryError::Directory(e.to_string()))?;
+        store::atomic::replace(&path, &bytes).map_err(RegistryError::from)
+    }
+
+    /// The charter chain, decoded.
+    ///
+    /// # Errors
+    /// [`RegistryError::Directory`] when a charter cannot be read.
+    pub fn charters(&self) -> Result<Vec<Charter>> {
+        self.chain
+            .iter()
+            .map(|hex| {
+                let bytes = data_encoding::HEXLOWER.decode(hex.as_bytes()).ok();
+                bytes
+                    .and_then(|b| Charter::decode(&b).ok())
+                    .ok_or_else(|| RegistryError::Directory("a charter in `node.json` cannot be read; restore the file".into()))
+            })
+            .collect()
+    }
+
+    /// The realm root's `sign` key.
+    ///
+    /// # Errors
+    /// [`RegistryError::Directory`] when it is not 32 bytes of hexadecimal.
+    pub fn root_key(&self) -> Result<[u8; 32]> {
+        key_from_hex(&self.root)
+    }
+}
+
+/// 32 bytes of hexadecimal.
+///
+/// # Errors
+/// [`RegistryError::Directory`].
+pub fn key_from_hex(text: &str) -> Result<[u8; 32]> {
+    data_encoding::HEXLOWER
+        .decode(text.as_bytes())
+        .ok()
+        .and_then(|bytes| bytes.try_into().ok())
+        .ok_or_else(|| RegistryError::Directory("a key is not 64 hexadecimal digits; copy it again".into()))
+}
+
+/// Where a node's files lie.
+#[derive(Debug, Clone)]
+pub struct Files {
+    dir: PathBuf,
+}
+
+impl Files {
+    /// The files of a directory.
+    pub fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
+    }
+
+    /// `node.json`.
+    pub fn config(&self) -> PathBuf {
+        self.dir.join("node.json")
+    }
+
+    /// The key file, when custody is [`KeyCustody::File`].
+    pub fn kek(&self) -> PathBuf {
+        self.dir.join("kek")
+    }
+
+    /// The sealed keystore.
+    pub fn keystore(&self) -> PathBuf {
+        self.dir.join("keystore")
+    }
+
+    /// Operators' sealed keys.
+    pub fn operators(&self) -> PathBuf {
+        self.dir.join("operators")
+    }
+
+    /// Sealed pages of the working index.
+    pub fn index(&self) -> PathBuf {
+        self.dir.join("working-index")
+    }
+
+    /// Where a running node says how to reach it.
+    pub fn run(&self) -> PathBuf {
+        self.dir.join("run.json")
+    }
+
+    /// The directory itself.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+}

@@ -1,0 +1,120 @@
+//! What can go wrong in a use case, by what the caller can do about it.
+
+use record::draft::Violation;
+use record::id::{DivisionId, Kind, Origin};
+
+/// Why a use case did not happen. Nothing was written unless a variant says so.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// The policy does not allow it.
+    #[error("不允许：{reason}（规则 {rule}；请联系 {ask}） / not allowed: {reason} (rule `{rule}`; ask {ask})")]
+    Denied {
+        /// The rule's id.
+        rule: String,
+        /// Whom to ask.
+        ask: String,
+        /// Why, in words.
+        reason: String,
+    },
+    /// Login or passphrase do not fit.
+    #[error("登录名或口令不符 / the login or the passphrase does not fit; check both, or ask the security officer to enrol you again")]
+    BadLogin,
+    /// The session ended or never was.
+    #[error("请先登录 / no valid session; log in again")]
+    NoSession,
+    /// What was given breaks rules, all of them listed.
+    #[error("{} 处不合规 / {} rules are broken; mend the fields named and send it again", .0.len(), .0.len())]
+    Invalid(Vec<Violation>),
+    /// The request itself makes no sense.
+    #[error("{0}")]
+    BadRequest(String),
+    /// There is no such thing here.
+    #[error("未找到{what} / no {what} `{name}` here; {next}")]
+    NotFound {
+        /// What was looked for.
+        what: &'static str,
+        /// Its identifier.
+        name: String,
+        /// What to do next.
+        next: &'static str,
+    },
+    /// No such kind of record.
+    #[error("没有类别 `{0}` / no kind `{0}` in the catalogue; see `fangzhi schema list`")]
+    NoKind(Kind),
+    /// The directory holds a node already, or none.
+    #[error("{0}")]
+    Directory(String),
+    /// Two writers met; the caller may try again.
+    #[error("`{0}` 正被另一操作写入，请重试 / `{0}` was written by another operation meanwhile; try again")]
+    Conflict(Origin),
+    /// No charter of that division is known here.
+    #[error("没有 `{0}` 的节点证书 / no charter of `{0}` is known here; wait until the parent has replicated it, or enrol the node")]
+    NoCharter(DivisionId),
+    /// Stored bytes do not hold.
+    #[error("存储内容有误：{what} / stored data does not hold: {what}; run `fangzhi verify`")]
+    Damaged {
+        /// What, in words.
+        what: String,
+    },
+    /// The store refused or failed.
+    #[error("存储失败 / the store failed: {0}")]
+    Store(String),
+    /// A file could not be read or written.
+    #[error("文件有误 / {0}")]
+    File(String),
+}
+
+impl RegistryError {
+    /// A stable code for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Denied { .. } => "denied",
+            Self::BadLogin => "bad-login",
+            Self::NoSession => "no-session",
+            Self::Invalid(_) => "invalid",
+            Self::BadRequest(_) => "bad-request",
+            Self::NotFound { .. } => "not-found",
+            Self::NoKind(_) => "no-kind",
+            Self::Directory(_) => "directory",
+            Self::Conflict(_) => "conflict",
+            Self::NoCharter(_) => "no-charter",
+            Self::Damaged { .. } => "damaged",
+            Self::Store(_) => "store",
+            Self::File(_) => "file",
+        }
+    }
+
+    pub(crate) fn damaged(what: impl Into<String>) -> Self {
+        Self::Damaged { what: what.into() }
+    }
+
+    pub(crate) fn file(path: &std::path::Path, source: std::io::Error) -> Self {
+        Self::File(format!("file `{}`: {source}", path.display()))
+    }
+}
+
+impl From<store::atomic::FileError> for RegistryError {
+    fn from(error: store::atomic::FileError) -> Self {
+        Self::File(words(&error))
+    }
+}
+
+/// An error with its causes, on one line.
+fn words(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
+
+impl From<store::ReadError> for RegistryError {
+    fn from(error: store::ReadError) -> Self {
+        Self::Store(words(&error))
+    }
+}
+
+/// The result of a use case.
+pub type Result<T> = std::result::Result<T, RegistryError>;

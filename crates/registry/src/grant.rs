@@ -1,0 +1,582 @@
+//! Granting (授权): which fields of which rows a holder may open, and keeping that current.
+//!
+//! The holder gets field keys in one envelope, and for each row in scope a parcel with its
+//! row keys, cells and proofs, through the grant's own ledger. Rows enter, change and leave
+//! by signed entries; a heartbeat says up to where nothing is missing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, PoisonError};
+
+use minicbor::{Decode, Encode};
+use policy::Action;
+use record::authority::{GrantStatement, Statement};
+use record::cbor;
+use record::entry::{Entry, GrantEntry, GrantOperation, Operation, RecordEntry, SUITE};
+use record::id::{DivisionId, GrantId, Hash, Kind, Origin, Purpose, RecordId, UnixMillis};
+use record::schema::{Position, Schema};
+use seal::body::Body;
+use seal::grant::EnvelopeInfo;
+use seal::parcel::{GrantScope, Parcel, ShardLeaf};
+use seal::secret::GrantSecret;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use store::Batch;
+
+use crate::book::{Leaf, commit};
+use crate::error::{RegistryError, Result};
+use crate::holding::{Access, EPOCH, Version};
+use crate::keys::rng;
+use crate::node::{Registry, lock, purpose};
+use crate::session::Session;
+use crate::table::{self, Head, Tiles};
+
+/// How many entries of the shard one act of a grant's ledger works through.
+const STEP: u64 = 512;
+/// The longest grant.
+const DAYS_MAX: u32 = 366;
+
+/// What a security officer wants to grant.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GrantRequest {
+    /// The kind.
+    pub kind: Kind,
+    /// Who receives.
+    pub holder: DivisionId,
+    /// Field ids.
+    pub fields: Vec<String>,
+    /// Field id to value: a row is in scope when all hold; every row when empty.
+    #[serde(default)]
+    pub rows: BTreeMap<String, String>,
+    /// What for.
+    pub purpose: Purpose,
+    /// Legal basis.
+    pub basis: String,
+    /// Reference of the impact assessment.
+    pub assessment: String,
+    /// For how many days.
+    pub days: u32,
+}
+
+/// A grant as listed: from the authority ledger, and how far its own ledger came.
+#[derive(Debug, Clone, Serialize)]
+pub struct GrantLine {
+    /// The grant.
+    pub id: GrantId,
+    /// The shard.
+    pub origin: Origin,
+    /// The grant's ledger.
+    pub ledger: Origin,
+    /// Who receives.
+    pub holder: DivisionId,
+    /// Field ids.
+    pub fields: Vec<String>,
+    /// What for.
+    pub purpose: Purpose,
+    /// Legal basis.
+    pub basis: String,
+    /// Ends by itself.
+    pub not_after: UnixMillis,
+    /// Records in scope here: at the holder, records held; absent at others.
+    pub records: Option<u64>,
+    /// Entries of its ledger held here.
+    pub size: u64,
+}
+
+/// What the owner keeps of a grant, sealed.
+#[derive(Encode, Decode)]
+#[cbor(map)]
+struct Kept {
+    #[cbor(n(0), with = "minicbor::bytes")]
+    secret: [u8; 32],
+    #[n(1)]
+    rows: Vec<(Position, String)>,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.secret);
+    }
+}
+
+/// How far a grant's ledger came, in the same commit as its entries.
+#[derive(Encode, Decode)]
+#[cbor(map)]
+struct Cursor {
+    /// Entries of the shard worked through.
+    #[n(0)]
+    shard_size: u64,
+}
+
+impl Registry {
+    /// What an envelope is bound to: nothing of it can be opened for another grant or holder.
+    pub(crate) fn envelope_info(&self, grant: &GrantStatement) -> Result<EnvelopeInfo> {
+        let owner = grant.origin.division();
+        let authority = self.authority();
+        let owner_charter =
+            authority.charter(&owner).ok_or_else(|| RegistryError::NoCharter(owner.clone()))?.id();
+        Ok(EnvelopeInfo {
+            grant: grant.id,
+            owner_charter,
+            holder_charter: grant.holder_charter,
+            origin: grant.origin.clone(),
+            epoch: grant.epoch,
+            fields: grant.fields.clone(),
+        })
+    }
+
+    /// Grants a subset of an own shard to another node of the realm.
+    ///
+    /// # Errors
+    /// [`RegistryError::Denied`] by policy, [`RegistryError::NoCharter`] when the holder is not
+    /// known here, [`RegistryError::BadRequest`] for unknown fields.
+    pub fn grant(&self, session: &Session, request: &GrantRequest, now: UnixMillis) -> Result<GrantId> {
+        let schema = self.schema(&request.kind)?;
+        let positions = positions(schema, &request.fields)?;
+        let rows = row_conditions(schema, &request.rows, &self.catalogue)?;
+        if request.days == 0 || request.days > DAYS_MAX {
+            return Err(RegistryError::BadRequest(format!("a grant lasts 1 to {DAYS_MAX} days; renew it later")));
+        }
+        if request.basis.trim().is_empty() || request.assessment.trim().is_empty() {
+            return Err(RegistryError::BadRequest(
+                "授权必须注明法律依据和影响评估 / a grant needs its legal basis and its impact assessment; state both".into(),
+            ));
+        }
+        let holder = self
+            .authority()
+            .charter(&request.holder)
+            .cloned()
+            .ok_or_else(|| RegistryError::NoCharter(request.holder.clone()))?;
+        self.may_grant(session, schema, &positions, &holder, request)?;
+
+        let mut rng = rng()?;
+        let mut id = [0u8; 16];
+        rand_core::Rng::fill_bytes(&mut rng, &mut id);
+        let id = GrantId(id);
+        let shard = self.shard(&request.kind);
+        let secret = GrantSecret::generate(&mut rng);
+        let mut statement = GrantStatement {
+            id,
+            origin: shard.clone(),
+            holder: request.holder.clone(),
+            holder_charter: holder.id(),
+            fields: positions.iter().copied().collect(),
+            schema: schema.version,
+            rows: rows_hash(&rows),
+            purpose: request.purpose.clone(),
+            basis: request.basis.clone(),
+            assessment: request.assessment.clone(),
+            epoch: EPOCH,
+            envelope: [0; 32],
+            policy: self.policies.hash(),
+            not_after: UnixMillis(now.0 + u64::from(request.days) * 86_400_000),
+        };
+        let epoch = self.keys.epoch(&shard, EPOCH)?;
+        let keys = positions
+            .iter()
+            .map(|position| (*position, seal::derive::field_key(&epoch, &shard, EPOCH, *position)))
+            .collect();
+        let info = self.envelope_info(&statement)?;
+        let envelope = seal::grant::seal_envelope(&info, &holder.keys.seal, &secret, &keys, &mut rng)
+            .map_err(|e| RegistryError::BadRequest(format!("the holder's charter has no usable seal key: {e}")))?;
+        statement.envelope = Sha256::digest(&envelope).into();
+
+        // Order: the owner's own copy of the secret, then the grant's ledger with the envelope, then
+        // the statement that makes it a grant. What a crash leaves before the last opens nothing.
+        let ledger = shard.grant(&id);
+        let kept = Kept { secret: *secret.expose(), rows };
+        let sealed =
+            seal::blob::seal_blob(&self.keys.index_key(), &kept_aad(&ledger), &cbor::to_vec(&kept), &mut rng);
+        let mut batch = Batch::new(ledger.as_str(), Some(0));
+        batch.put(table::key(&ledger, table::GRANT, b""), sealed);
+        commit(self.store.as_ref(), &ledger, &batch)?;
+        let keys_entry = GrantEntry {
+            suite: SUITE,
+            operation: GrantOperation::Keys,
+            record: None,
+            shard_size: 0,
+            shard_root: ledger::hash::empty_root(),
+            parcel: Some(statement.envelope),
+            recorded_at: now,
+        };
+        let book = self.book(&ledger)?;
+        let leaf = Leaf { entry: Entry::Grant(keys_entry), body: Some(envelope) };
+        self.append(
+            &mut lock(&book),
+            &session.signer(request.purpose.clone(), None),
+            vec![leaf],
+            now,
+            |_, _, _| {},
+        )?;
+        self.state(
+            vec![Statement::Grant(statement)],
+            &session.signer(request.purpose.clone(), None),
+            now,
+        )?;
+        self.advance_grants(now)?;
+        Ok(id)
+    }
+
+    /// Works every own grant up to the newest cosigned checkpoint of its shard.
+    ///
+    /// # Errors
+    /// A failure of the store; then it is tried again with the next checkpoint.
+    pub fn advance_grants(&self, now: UnixMillis) -> Result<()> {
+        let own: Vec<GrantStatement> = self
+            .authority()
+            .grants()
+            .filter(|g| g.origin.division() == self.config.division && g.not_after > now)
+            .cloned()
+            .collect();
+        for grant in own {
+            while self.advance_grant(&grant, now)? {}
+        }
+        Ok(())
+    }
+
+    /// One step; `true` when there is more to do.
+    fn advance_grant(&self, grant: &GrantStatement, now: UnixMillis) -> Result<bool> {
+        let ledger = grant.origin.grant(&grant.id);
+        let head = Head::read(self.store.as_ref(), &grant.origin)?;
+        let Some(note) = head.cosigned else { return Ok(false) };
+        let checkpoint = checkpoint_of(&note)?;
+        let (target, root) = (checkpoint.size(), *checkpoint.root());
+        let book = self.book(&ledger)?;
+        let mut book = lock(&book);
+        let cursor_key = table::key(&ledger, table::SCOPE, b"cursor");
+        let from = match self.store.get(&cursor_key)? {
+            None => 0,
+            Some(bytes) => table::decode::<Cursor>("grant cursor", &bytes)?.shard_size,
+        };
+        if from >= target {
+            return Ok(false);
+        }
+        let to = target.min(from + STEP);
+        let kept = self.kept(&ledger)?;
+        let mut leaves = Vec::new();
+        let mut scope: BTreeMap<RecordId, Option<u64>> = BTreeMap::new();
+        for at in from..to {
+            let Some((bytes, entry)) = self.record_entry(&grant.origin, at)? else { continue };
+            let was = match scope.get(&entry.record) {
+                Some(known) => known.is_some(),
+                None => self.in_scope(&ledger, &entry.record)?,
+            };
+            let version = match entry.operation {
+                Operation::Erase | Operation::TransferOut => None,
+                _ => Some(self.open_shard(&grant.origin, at)?).filter(|v| matches(v, &kept.rows)),
+            };
+            let (operation, parcel) = match (&version, was) {
+                (None, false) => continue,
+                (None, true) => (GrantOperation::Retract, None),
+                (Some(version), was) => {
+                    let parcel = self.parcel(grant, &kept, version, &bytes, at, target)?;
+                    let operation = if was { GrantOperation::Update } else { GrantOperation::Enter };
+                    (operation, Some(parcel))
+                }
+            };
+            scope.insert(entry.record, version.as_ref().map(|_| at));
+            leaves.push(Leaf {
+                entry: Entry::Grant(GrantEntry {
+                    suite: SUITE,
+                    operation,
+                    record: Some(entry.record),
+                    shard_size: target,
+                    shard_root: root,
+                    parcel: parcel.as_ref().map(|p| Sha256::digest(p).into()),
+                    recorded_at: now,
+                }),
+                body: parcel,
+            });
+        }
+        if to == target {
+            leaves.push(Leaf {
+                entry: Entry::Grant(GrantEntry {
+                    suite: SUITE,
+                    operation: GrantOperation::Heartbeat,
+                    record: None,
+                    shard_size: target,
+                    shard_root: root,
+                    parcel: Some(Sha256::digest(note.as_bytes()).into()),
+                    recorded_at: now,
+                }),
+                body: Some(note.into_bytes()),
+            });
+        }
+        let extend = |batch: &mut Batch| {
+            batch.put(cursor_key, cbor::to_vec(&Cursor { shard_size: to }));
+            for (record, at) in &scope {
+                let key = table::key(&ledger, table::SCOPE, &record.0);
+                match at {
+                    Some(at) => batch.put(key, at.to_be_bytes().to_vec()),
+                    None => batch.delete(key),
+                };
+            }
+        };
+        let signer = self.service(purpose("sharing"));
+        if leaves.is_empty() {
+            // Nothing for the holder in this stretch: only the cursor moves.
+            drop(signer);
+            book.extend(self.store.as_ref(), extend)?;
+        } else {
+            self.append(&mut book, &signer, leaves, now, |batch, _, _| extend(batch))?;
+        }
+        drop(book);
+        self.changed();
+        Ok(to < target)
+    }
+
+    fn parcel(
+        &self,
+        grant: &GrantStatement,
+        kept: &Kept,
+        version: &Version,
+        entry: &[u8],
+        at: u64,
+        size: u64,
+    ) -> Result<Vec<u8>> {
+        let shard = &grant.origin;
+        let damaged = |e: &dyn std::fmt::Display| RegistryError::damaged(format!("`{shard}` {at}: {e}"));
+        let tiles = Tiles { store: self.store.as_ref(), origin: shard };
+        let inclusion = ledger::proof::inclusion(&tiles, at, size).map_err(|e| damaged(&e))?;
+        let body = Body::decode(&self.body(shard, at)?).map_err(|e| damaged(&e))?;
+        let newest = self
+            .newest(shard, &version.record)?
+            .ok_or_else(|| damaged(&"the record has no secret"))?;
+        let secret = self.secret(shard, &version.record, &newest)?;
+        let schema = self.schema_version(&shard.ledger(), version.entry.schema)?;
+        let groups: BTreeSet<&Kind> = schema
+            .fields
+            .iter()
+            .filter(|field| grant.fields.contains(&field.position))
+            .map(|field| &field.group)
+            .collect();
+        let row_keys = groups
+            .into_iter()
+            .map(|group| (group.clone(), seal::derive::row_key(&secret, shard, &version.record, group)))
+            .collect();
+        let parcel = Parcel::build(
+            ShardLeaf { entry: entry.to_vec(), index: at, inclusion },
+            &body,
+            &version.values,
+            schema,
+            &row_keys,
+            &GrantScope {
+                grant: grant.id,
+                origin: shard,
+                fields: &grant.fields,
+                secret: &GrantSecret::from_bytes(kept.secret),
+            },
+            &mut rng()?,
+        )
+        .map_err(|e| damaged(&e))?;
+        Ok(parcel.encode())
+    }
+
+    fn kept(&self, ledger: &Origin) -> Result<Kept> {
+        let sealed = self
+            .store
+            .get(&table::key(ledger, table::GRANT, b""))?
+            .ok_or_else(|| RegistryError::damaged(format!("`{ledger}` has no kept secret")))?;
+        let plain = seal::blob::open_blob(&self.keys.index_key(), &kept_aad(ledger), &sealed)
+            .map_err(|e| RegistryError::damaged(format!("`{ledger}`: {e}")))?;
+        table::decode("kept grant", &plain)
+    }
+
+    fn in_scope(&self, ledger: &Origin, record: &RecordId) -> Result<bool> {
+        Ok(self.store.get(&table::key(ledger, table::SCOPE, &record.0))?.is_some())
+    }
+
+    fn record_entry(&self, origin: &Origin, at: u64) -> Result<Option<(Vec<u8>, RecordEntry)>> {
+        let bytes = self
+            .store
+            .get(&table::entry(origin, at))?
+            .ok_or_else(|| RegistryError::damaged(format!("`{origin}` lacks entry {at}")))?;
+        match Entry::decode(&bytes) {
+            Ok(Entry::Record(entry)) => Ok(Some((bytes, entry))),
+            Ok(_) => Ok(None),
+            Err(e) => Err(RegistryError::damaged(format!("`{origin}` {at}: {e}"))),
+        }
+    }
+
+    fn open_shard(&self, shard: &Origin, at: u64) -> Result<Version> {
+        let holding = self.holding(shard)?;
+        let holding = holding.read().unwrap_or_else(PoisonError::into_inner);
+        match &holding.access {
+            Access::Own(keys) => self.open_own(shard, &Arc::clone(keys), at),
+            Access::Grant { .. } => Err(RegistryError::damaged("an own shard is held by grant")),
+        }
+    }
+
+    /// Every grant known here, with what is held of it.
+    ///
+    /// # Errors
+    /// A failure of the store.
+    pub fn grants(&self) -> Result<Vec<GrantLine>> {
+        let statements: Vec<GrantStatement> = self.authority().grants().cloned().collect();
+        let holdings = self.holdings.read().unwrap_or_else(PoisonError::into_inner);
+        statements
+            .into_iter()
+            .map(|grant| {
+                let ledger = grant.origin.grant(&grant.id);
+                let head = Head::read(self.store.as_ref(), &ledger)?;
+                let records = match holdings.get(&ledger) {
+                    Some(holding) => {
+                        Some(holding.read().unwrap_or_else(PoisonError::into_inner).index.len() as u64)
+                    }
+                    None if grant.origin.division() == self.config.division => {
+                        // All scope rows but the cursor.
+                        let rows = self.store.scan(ledger.as_str(), table::SCOPE, b"", usize::MAX)?;
+                        Some(rows.iter().filter(|(rest, _)| rest.len() == 16).count() as u64)
+                    }
+                    None => None,
+                };
+                let fields = self
+                    .catalogue
+                    .version(&grant.origin.ledger(), grant.schema)
+                    .map(|schema| {
+                        grant.fields.iter().filter_map(|p| schema.at(*p)).map(|f| f.id.clone()).collect()
+                    })
+                    .unwrap_or_default();
+                Ok(GrantLine {
+                    id: grant.id,
+                    origin: grant.origin,
+                    ledger,
+                    holder: grant.holder,
+                    fields,
+                    purpose: grant.purpose,
+                    basis: grant.basis,
+                    not_after: grant.not_after,
+                    records,
+                    size: head.size,
+                })
+            })
+            .collect()
+    }
+
+    pub(crate) fn may(&self, session: &Session, action: Action, purpose: &Purpose) -> Result<()> {
+        let ancestors = self.authority().ancestors(&self.config.division);
+        policy::may(
+            self.policies,
+            &self.asker(session),
+            action,
+            &policy::Target::Division { division: &self.config.division, ancestors: &ancestors },
+            purpose,
+        )?;
+        Ok(())
+    }
+
+    /// Whether the operator may write these fields of a kind, and of which rows.
+    pub(crate) fn may_write(
+        &self,
+        session: &Session,
+        schema: &Schema,
+        positions: &BTreeSet<Position>,
+        purpose: &Purpose,
+    ) -> Result<policy::Allowed> {
+        let ancestors = self.authority().ancestors(&self.config.division);
+        let allowed = policy::may(
+            self.policies,
+            &self.asker(session),
+            Action::Amend,
+            &policy::Target::Fields {
+                schema,
+                positions,
+                division: &self.config.division,
+                ancestors: &ancestors,
+                held_by_grant: None,
+            },
+            purpose,
+        )?;
+        Ok(allowed)
+    }
+
+    fn may_grant(
+        &self,
+        session: &Session,
+        schema: &Schema,
+        positions: &BTreeSet<Position>,
+        holder: &record::authority::Charter,
+        request: &GrantRequest,
+    ) -> Result<()> {
+        let authority = self.authority();
+        let ancestors = authority.ancestors(&self.config.division);
+        // What counts is all that the holder could open: rows of one grant with fields of another.
+        let shard = self.shard(&request.kind);
+        let mut all = positions.clone();
+        for grant in authority.grants().filter(|g| g.holder == request.holder && g.origin == shard) {
+            all.extend(grant.fields.iter().copied());
+        }
+        drop(authority);
+        policy::may(
+            self.policies,
+            &self.asker(session),
+            Action::Grant,
+            &policy::Target::Grant {
+                schema,
+                positions: &all,
+                division: &self.config.division,
+                ancestors: &ancestors,
+                holder_level: holder.level,
+                has_assessment: !request.assessment.trim().is_empty(),
+            },
+            &request.purpose,
+        )?;
+        Ok(())
+    }
+}
+
+fn positions(schema: &Schema, ids: &[String]) -> Result<BTreeSet<Position>> {
+    if ids.is_empty() {
+        return Err(RegistryError::BadRequest("a grant names at least one field".into()));
+    }
+    ids.iter()
+        .map(|id| {
+            schema.field(id).map(|field| field.position).ok_or_else(|| {
+                RegistryError::BadRequest(format!(
+                    "kind `{}` lacks a field that the grant names; see `fangzhi schema show {0}`",
+                    schema.kind
+                ))
+            })
+        })
+        .collect()
+}
+
+fn row_conditions(
+    schema: &Schema,
+    rows: &BTreeMap<String, String>,
+    catalogue: &record::schema::Catalogue,
+) -> Result<Vec<(Position, String)>> {
+    rows.iter()
+        .map(|(id, value)| {
+            let field = schema.field(id).ok_or_else(|| {
+                RegistryError::BadRequest("the row condition names a field that the kind lacks".into())
+            })?;
+            let value = record::check::canonical(field, catalogue, value).ok().flatten().ok_or_else(|| {
+                RegistryError::BadRequest(format!("the row condition's value is no value of `{id}`"))
+            })?;
+            Ok((field.position, value))
+        })
+        .collect()
+}
+
+fn rows_hash(rows: &[(Position, String)]) -> Hash {
+    let mut hash = Sha256::new();
+    hash.update(b"fangzhi/grant-rows/v1\0");
+    hash.update(cbor::to_vec(&rows.to_vec()));
+    hash.finalize().into()
+}
+
+fn matches(version: &Version, rows: &[(Position, String)]) -> bool {
+    rows.iter().all(|(position, value)| {
+        version.values.get(position).and_then(|opened| opened.value()) == Some(value.as_str())
+    })
+}
+
+fn kept_aad(ledger: &Origin) -> Vec<u8> {
+    cbor::to_vec(&("fangzhi/grant-kept/v1", ledger.as_str()))
+}
+
+pub(crate) fn checkpoint_of(note: &str) -> Result<ledger::checkpoint::Checkpoint> {
+    let note = ledger::note::Note::parse(note.as_bytes()).map_err(|e| RegistryError::damaged(e.to_string()))?;
+    ledger::checkpoint::Checkpoint::parse(note.text().as_bytes())
+        .map_err(|e| RegistryError::damaged(e.to_string()))
+}

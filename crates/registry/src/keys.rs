@@ -1,0 +1,199 @@
+//! A node's private keys in use: opened once, handed out by purpose.
+
+use std::path::Path;
+use std::sync::Mutex;
+
+use ed25519_dalek::SigningKey;
+use rand_core::{CryptoRng, SeedableRng};
+use record::authority::NodeKeys;
+use record::id::Origin;
+use seal::grant::SealPrivateKey;
+use seal::keystore::{Keystore, SoftwareKey};
+use seal::passphrase::Argon2Params;
+use seal::secret::{BlobKey, EpochSecret, Kek, PageKey};
+use zeroize::Zeroizing;
+
+use crate::config::{Files, KeyCustody};
+use crate::error::{RegistryError, Result};
+
+/// The largest keystore file.
+const KEYSTORE_MAX: u64 = 64 * 1024 * 1024;
+
+/// The operating system's randomness, behind a fast generator made anew for each use case.
+pub fn rng() -> Result<impl CryptoRng> {
+    let mut seed = Zeroizing::new([0u8; 32]);
+    getrandom::fill(seed.as_mut()).map_err(|_| {
+        RegistryError::Store("the operating system gave no randomness; nothing can be sealed".into())
+    })?;
+    Ok(rand_chacha::ChaCha20Rng::from_seed(*seed))
+}
+
+/// The keys of an open node.
+pub struct Keys {
+    /// Signs checkpoints, charters and service acts.
+    pub(crate) sign: SigningKey,
+    /// Cosigns.
+    pub(crate) witness: SigningKey,
+    /// Says `held`.
+    pub(crate) held: SigningKey,
+    pub(crate) store: Mutex<Keystore>,
+    provider: SoftwareKey,
+    files: Files,
+}
+
+/// What opens the keystore, as the operator gave it.
+pub enum Opener {
+    /// The key file of the directory.
+    File,
+    /// A passphrase.
+    Passphrase(Zeroizing<String>),
+}
+
+/// The key-encryption key; `params` are those of the keystore, or fresh ones for a keystore to be made.
+fn provider(
+    files: &Files,
+    custody: &KeyCustody,
+    opener: &Opener,
+    params: Option<Argon2Params>,
+) -> Result<SoftwareKey> {
+    match (custody, opener) {
+        (KeyCustody::File, _) => {
+            let bytes = Zeroizing::new(store::atomic::read_bounded(&files.kek(), 32)?);
+            let key: [u8; 32] = bytes.as_slice().try_into().map_err(|_| {
+                RegistryError::Directory("the key file `kek` is not 32 bytes; restore it".into())
+            })?;
+            Ok(SoftwareKey::from_kek(Kek::from_bytes(key)))
+        }
+        (KeyCustody::Passphrase, Opener::Passphrase(phrase)) => {
+            let params = params.ok_or_else(|| {
+                RegistryError::Directory("the keystore was not made with a passphrase; restore `node.json`".into())
+            })?;
+            SoftwareKey::from_passphrase(phrase.as_bytes(), &params)
+                .map_err(|e| RegistryError::Directory(e.to_string()))
+        }
+        (KeyCustody::Passphrase, Opener::File) => Err(RegistryError::Directory(
+            "此节点由口令打开 / this node is opened by a passphrase; give `--passphrase-file`".into(),
+        )),
+    }
+}
+
+impl Keys {
+    /// Makes the keys of a node that does not exist yet and writes its keystore.
+    pub(crate) fn create(dir: &Path, custody: &KeyCustody, opener: &Opener) -> Result<Self> {
+        let files = Files::new(dir);
+        let mut rng = rng()?;
+        if matches!(custody, KeyCustody::File) && !files.kek().exists() {
+            let kek = Kek::generate(&mut rng);
+            store::atomic::replace(&files.kek(), kek.expose())?;
+        }
+        let params = Argon2Params::recommended(&mut rng);
+        let provider = provider(&files, custody, opener, Some(params))?;
+        let keystore = Keystore::generate(&mut rng);
+        let keys = Self::from_keystore(keystore, provider, files);
+        keys.save(&keys.lock())?;
+        Ok(keys)
+    }
+
+    /// Opens the keystore of a node.
+    pub(crate) fn open(dir: &Path, custody: &KeyCustody, opener: &Opener) -> Result<Self> {
+        let files = Files::new(dir);
+        let bytes = store::atomic::read_bounded(&files.keystore(), KEYSTORE_MAX)?;
+        let params = seal::keystore::passphrase_of(&bytes)
+            .map_err(|e| RegistryError::Directory(e.to_string()))?;
+        let provider = provider(&files, custody, opener, params)?;
+        let keystore = Keystore::open(&bytes, &provider).map_err(|e| {
+            RegistryError::Directory(format!("密钥库打不开 / the keystore does not open: {e}"))
+        })?;
+        Ok(Self::from_keystore(keystore, provider, files))
+    }
+
+    fn from_keystore(keystore: Keystore, provider: SoftwareKey, files: Files) -> Self {
+        Self {
+            sign: SigningKey::from_bytes(keystore.sign.expose()),
+            witness: SigningKey::from_bytes(keystore.witness.expose()),
+            held: SigningKey::from_bytes(keystore.held.expose()),
+            store: Mutex::new(keystore),
+            provider,
+            files,
+        }
+    }
+
+    pub(crate) fn lock(&self) -> std::sync::MutexGuard<'_, Keystore> {
+        self.store.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn save(&self, keystore: &Keystore) -> Result<()> {
+        let bytes = keystore
+            .seal(&self.provider, &mut rng()?)
+            .map_err(|e| RegistryError::Store(e.to_string()))?;
+        let path = self.files.keystore();
+        store::atomic::replace(&path, &bytes).map_err(RegistryError::from)
+    }
+
+    /// The public half of every key.
+    pub(crate) fn public(&self) -> NodeKeys {
+        self.lock().public_keys()
+    }
+
+    /// The transport key's seed, for the network.
+    pub fn transport_seed(&self) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(*self.lock().transport.expose())
+    }
+
+    /// The secret of a shard's epoch, made and kept before it is used for the first time.
+    pub(crate) fn epoch(&self, origin: &Origin, epoch: u32) -> Result<EpochSecret> {
+        let mut keystore = self.lock();
+        let at = (origin.clone(), epoch);
+        if !keystore.epochs.contains_key(&at) {
+            let secret = EpochSecret::generate(&mut rng()?);
+            keystore.epochs.insert(at.clone(), secret);
+            self.save(&keystore)?;
+        }
+        keystore
+            .epochs
+            .get(&at)
+            .map(EpochSecret::duplicate)
+            .ok_or_else(|| RegistryError::damaged("the keystore lost an epoch"))
+    }
+
+    /// The key of the page that takes new record secrets, made and kept before it is used.
+    pub(crate) fn page(&self, page: u64) -> Result<PageKey> {
+        let mut keystore = self.lock();
+        if !keystore.pages.contains_key(&page) {
+            let key = PageKey::generate(&mut rng()?);
+            keystore.pages.insert(page, key);
+            self.save(&keystore)?;
+        }
+        keystore
+            .pages
+            .get(&page)
+            .map(PageKey::duplicate)
+            .ok_or_else(|| RegistryError::damaged("the keystore lost a page"))
+    }
+
+    pub(crate) fn index_key(&self) -> BlobKey {
+        self.lock().index.duplicate()
+    }
+
+    pub(crate) fn access_key(&self) -> BlobKey {
+        self.lock().access.duplicate()
+    }
+
+    pub(crate) fn mark_key(&self) -> watermark::MarkKey {
+        watermark::MarkKey::from_bytes(*self.lock().mark.expose())
+    }
+
+    pub(crate) fn seal_private(&self) -> SealPrivateKey {
+        self.lock().seal.duplicate()
+    }
+}
+
+/// A session's token: 32 random bytes in hexadecimal.
+///
+/// # Errors
+/// [`RegistryError::Store`] when the operating system gives no randomness.
+pub fn token() -> Result<String> {
+    let mut bytes = Zeroizing::new([0u8; 32]);
+    rand_core::Rng::fill_bytes(&mut rng()?, bytes.as_mut());
+    Ok(data_encoding::HEXLOWER.encode(bytes.as_ref()))
+}

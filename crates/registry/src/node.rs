@@ -1,0 +1,368 @@
+//! A node: its store, keys, ledgers and holdings, opened together.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use ed25519_dalek::SigningKey;
+use record::act::Capacity;
+use record::authority::{AuthorityEntry, Charter, DivisionCode, InForce, Level, NodeKeys, Statement};
+use record::entry::{Entry, SUITE};
+use record::id::{DivisionId, Hash, Kind, Origin, Purpose, Realm, UnixMillis};
+use record::schema::Catalogue;
+use store::Store;
+use store::embedded::{Embedded, Options};
+use store::pages::Pages;
+
+use crate::authority::Authority;
+use crate::book::{Appended, Book, Leaf, Signer};
+use crate::config::{CONFIG_FORMAT, Files, KeyCustody, NodeConfig, ParentAddress};
+use crate::error::{RegistryError, Result};
+use crate::holding::Holding;
+use crate::keys::{Keys, Opener};
+use crate::replicate::Peers;
+
+/// Charters last two years.
+pub const CHARTER_MILLIS: u64 = 2 * 365 * 24 * 3600 * 1000;
+
+/// Called after a ledger's head moved, from the thread that moved it.
+pub type Listener = Box<dyn Fn() + Send + Sync>;
+
+/// An open node.
+pub struct Registry {
+    pub(crate) config: NodeConfig,
+    pub(crate) files: Files,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) pages: Mutex<Pages>,
+    pub(crate) keys: Keys,
+    pub(crate) catalogue: &'static Catalogue,
+    pub(crate) policies: &'static policy::PolicySet,
+    pub(crate) authority: RwLock<Authority>,
+    books: Mutex<HashMap<Origin, Arc<Mutex<Book>>>>,
+    pub(crate) holdings: RwLock<BTreeMap<Origin, Arc<RwLock<Holding>>>>,
+    pub(crate) peers: Mutex<Peers>,
+    pub(crate) counters: crate::status::Counters,
+    listener: RwLock<Option<Listener>>,
+}
+
+/// What a node is told when it is made.
+#[derive(Debug, Clone)]
+pub struct NewNode {
+    /// The realm.
+    pub realm: Realm,
+    /// The division.
+    pub division: DivisionId,
+    /// Its Chinese name.
+    pub name: String,
+    /// Its level.
+    pub level: Level,
+    /// Official codes.
+    pub codes: Vec<DivisionCode>,
+    /// Where HTTP listens.
+    pub http: String,
+    /// Where replication listens.
+    pub listen: String,
+    /// What opens the keystore.
+    pub custody: KeyCustody,
+}
+
+/// A name of this program's own, known to be well formed.
+pub(crate) fn word(text: &'static str) -> Kind {
+    Kind::new(text).expect("a literal slug")
+}
+
+/// A purpose of this program's own.
+pub(crate) fn purpose(text: &'static str) -> Purpose {
+    Purpose::new(text).expect("a literal slug")
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic while the lock was held leaves memory behind, never half a commit: the store is the truth.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The keys of a node that waits for its charter.
+pub struct Applicant {
+    keys: Keys,
+    new: NewNode,
+    dir: std::path::PathBuf,
+}
+
+impl Applicant {
+    /// Makes the keys of a node that will join a realm.
+    ///
+    /// # Errors
+    /// [`RegistryError::Directory`] when the directory holds a node already.
+    pub fn create(dir: &Path, new: NewNode, opener: &Opener) -> Result<Self> {
+        refuse_existing(dir)?;
+        std::fs::create_dir_all(dir).map_err(|e| RegistryError::file(dir, e))?;
+        let files = Files::new(dir);
+        // A join that was cut off before its charter came goes on with the keys it made.
+        let keys = if files.keystore().exists() {
+            Keys::open(dir, &new.custody, opener)?
+        } else {
+            Keys::create(dir, &new.custody, opener)?
+        };
+        Ok(Self { keys, new, dir: dir.to_owned() })
+    }
+
+    /// The public keys to be chartered.
+    pub fn public(&self) -> NodeKeys {
+        self.keys.public()
+    }
+
+    /// The transport key's seed, for the network.
+    pub fn transport_seed(&self) -> zeroize::Zeroizing<[u8; 32]> {
+        self.keys.transport_seed()
+    }
+
+    /// Writes `node.json`; from here on the directory holds a node.
+    ///
+    /// # Errors
+    /// [`RegistryError::Directory`] when the chain is not for these keys or does not hold.
+    pub fn chartered(
+        self,
+        chain: &[Charter],
+        root: &[u8; 32],
+        parent: Option<ParentAddress>,
+        now: UnixMillis,
+    ) -> Result<()> {
+        record::authority::verify_chain(chain, &self.new.realm, root, now, |_| false)
+            .map_err(|e| RegistryError::Directory(e.to_string()))?;
+        let own = &chain[0];
+        if own.keys != self.keys.public() || own.division != self.new.division {
+            return Err(RegistryError::Directory(
+                "the charter is for other keys or another division; ask the parent for a fresh invitation".into(),
+            ));
+        }
+        NodeConfig {
+            format: CONFIG_FORMAT,
+            realm: self.new.realm,
+            division: own.division.clone(),
+            name: own.name.clone(),
+            level: own.level,
+            root: data_encoding::HEXLOWER.encode(root),
+            chain: chain.iter().map(|c| data_encoding::HEXLOWER.encode(&c.encode())).collect(),
+            parent,
+            http: self.new.http,
+            listen: self.new.listen,
+            custody: self.new.custody,
+        }
+        .write(&self.dir)
+    }
+}
+
+fn refuse_existing(dir: &Path) -> Result<()> {
+    if Files::new(dir).config().exists() {
+        return Err(RegistryError::Directory(format!(
+            "`{0}` 中已有节点 / there is a node in `{0}` already; choose an empty directory",
+            dir.display()
+        )));
+    }
+    Ok(())
+}
+
+/// Makes the root node of a realm: its charter is signed by itself.
+///
+/// # Errors
+/// [`RegistryError::Directory`] when the directory holds a node already.
+pub fn init(dir: &Path, new: NewNode, opener: &Opener, now: UnixMillis) -> Result<()> {
+    let applicant = Applicant::create(dir, new, opener)?;
+    let charter = Charter {
+        suite: SUITE,
+        realm: applicant.new.realm.clone(),
+        division: applicant.new.division.clone(),
+        name: applicant.new.name.clone(),
+        level: applicant.new.level,
+        parent: applicant.new.division.clone(),
+        codes: applicant.new.codes.clone(),
+        keys: applicant.public(),
+        serial: 1,
+        not_before: UnixMillis(now.0.saturating_sub(3_600_000)),
+        not_after: UnixMillis(now.0 + CHARTER_MILLIS),
+        signature: [0; 64],
+    }
+    .sign(&applicant.keys.sign);
+    let root = charter.keys.sign;
+    applicant.chartered(&[charter], &root, None, now)
+}
+
+impl Registry {
+    /// Opens the node of a directory.
+    ///
+    /// # Errors
+    /// [`RegistryError::Directory`] when there is none, another process has it, or the key does not fit.
+    pub fn open(dir: &Path, opener: &Opener, now: UnixMillis) -> Result<Self> {
+        let config = NodeConfig::read(dir)?;
+        let files = Files::new(dir);
+        let keys = Keys::open(dir, &config.custody, opener)?;
+        let store: Arc<dyn Store> = Arc::new(
+            Embedded::open(dir, Options::default()).map_err(|e| RegistryError::Directory(e.to_string()))?,
+        );
+        let pages = Pages::open(dir).map_err(|e| RegistryError::Directory(e.to_string()))?;
+        let catalogue = Catalogue::builtin();
+        let policies =
+            policy::PolicySet::builtin().map_err(|e| RegistryError::Directory(e.to_string()))?;
+        let authority = Authority::load(store.as_ref(), &config)?;
+        let registry = Self {
+            config,
+            files,
+            store,
+            pages: Mutex::new(pages),
+            keys,
+            catalogue,
+            policies,
+            authority: RwLock::new(authority),
+            books: Mutex::new(HashMap::new()),
+            holdings: RwLock::new(BTreeMap::new()),
+            peers: Mutex::new(Peers::default()),
+            counters: crate::status::Counters::default(),
+            listener: RwLock::new(None),
+        };
+        registry.found(now)?;
+        registry.open_holdings()?;
+        Ok(registry)
+    }
+
+    /// Writes the first entries of the authority ledger, once.
+    fn found(&self, now: UnixMillis) -> Result<()> {
+        let book = self.book(&self.own("authority"))?;
+        if lock(&book).size() > 0 {
+            return Ok(());
+        }
+        let charter = self.chain()?.swap_remove(0);
+        let in_force = |what: &'static str, hash: Hash| {
+            Statement::InForce(InForce { what: word(what), version: 1, hash })
+        };
+        self.state(
+            vec![
+                Statement::Charter(charter),
+                in_force("schemas", self.catalogue.hash()),
+                in_force("policies", self.policies.hash()),
+            ],
+            &self.service(purpose("administration")),
+            now,
+        )?;
+        Ok(())
+    }
+
+    /// The origin of one of this node's own ledgers.
+    pub fn own(&self, ledger: &'static str) -> Origin {
+        Origin::new(&self.config.realm, &self.config.division, &word(ledger))
+    }
+
+    /// The origin of this node's shard of a kind.
+    pub fn shard(&self, kind: &Kind) -> Origin {
+        Origin::new(&self.config.realm, &self.config.division, kind)
+    }
+
+    /// Who this node is.
+    pub fn config(&self) -> &NodeConfig {
+        &self.config
+    }
+
+    /// The charter chain, own first.
+    ///
+    /// # Errors
+    /// [`RegistryError::Directory`] when `node.json` was damaged.
+    pub fn chain(&self) -> Result<Vec<Charter>> {
+        self.config.charters()
+    }
+
+    /// The schemas and code lists in force.
+    pub fn catalogue(&self) -> &Catalogue {
+        self.catalogue
+    }
+
+    /// The transport key's seed, for the network.
+    pub fn transport_seed(&self) -> zeroize::Zeroizing<[u8; 32]> {
+        self.keys.transport_seed()
+    }
+
+    /// Tells `listener` whenever a head moved.
+    pub fn on_change(&self, listener: Listener) {
+        *self.listener.write().unwrap_or_else(PoisonError::into_inner) = Some(listener);
+    }
+
+    pub(crate) fn changed(&self) {
+        if let Some(listener) = self.listener.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            listener();
+        }
+    }
+
+    /// The end of an own ledger.
+    pub(crate) fn book(&self, origin: &Origin) -> Result<Arc<Mutex<Book>>> {
+        let mut books = lock(&self.books);
+        if let Some(book) = books.get(origin) {
+            return Ok(book.clone());
+        }
+        let book = Arc::new(Mutex::new(Book::open(self.store.as_ref(), origin)?));
+        books.insert(origin.clone(), book.clone());
+        Ok(book)
+    }
+
+    /// The signer of what a node does alone.
+    pub(crate) fn service(&self, purpose: Purpose) -> Signer<'_> {
+        Signer {
+            capacity: Capacity::Service,
+            key: &self.keys.sign,
+            organization: self.config.division.clone(),
+            purpose,
+            source: None,
+        }
+    }
+
+    /// Size and root of the own authority ledger.
+    pub(crate) fn authority_head(&self) -> Result<(u64, Hash)> {
+        let book = self.book(&self.own("authority"))?;
+        let book = lock(&book);
+        Ok((book.size(), book.root()))
+    }
+
+    /// Appends to an own ledger that is not the authority ledger.
+    pub(crate) fn append(
+        &self,
+        book: &mut Book,
+        signer: &Signer<'_>,
+        leaves: Vec<Leaf>,
+        now: UnixMillis,
+        extend: impl FnOnce(&mut store::Batch, u64, &[Hash]),
+    ) -> Result<Appended> {
+        let authority = self.authority_head()?;
+        let key: &SigningKey = &self.keys.sign;
+        book.append(self.store.as_ref(), key, signer, authority, leaves, now, extend)
+    }
+
+    /// Appends statements to the own authority ledger.
+    pub(crate) fn state(
+        &self,
+        statements: Vec<Statement>,
+        signer: &Signer<'_>,
+        now: UnixMillis,
+    ) -> Result<Appended> {
+        let leaves = statements
+            .iter()
+            .map(|statement| Leaf {
+                entry: Entry::Authority(AuthorityEntry {
+                    suite: SUITE,
+                    statement: statement.clone(),
+                    recorded_at: now,
+                }),
+                body: None,
+            })
+            .collect();
+        let book = self.book(&self.own("authority"))?;
+        let mut book = lock(&book);
+        let head = (book.size(), book.root());
+        let appended =
+            book.append(self.store.as_ref(), &self.keys.sign, signer, head, leaves, now, |_, _, _| {})?;
+        let mut authority = self.authority.write().unwrap_or_else(PoisonError::into_inner);
+        for statement in &statements {
+            authority.learn(&self.config.division, statement);
+        }
+        drop(authority);
+        drop(book);
+        self.changed();
+        Ok(appended)
+    }
+}

@@ -1,0 +1,473 @@
+//! Registering (登记), amending (变更) and closing (注销) records of an own shard.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::PoisonError;
+
+use minicbor::{Decode, Encode};
+use record::cbor;
+use record::draft::{Checked, Draft, Violation};
+use record::entry::{Entry, Operation, RecordEntry, SUITE};
+use record::id::{DivisionId, Hash, Kind, Origin, Purpose, RecordId, UnixMillis};
+use record::schema::{GRID, Position, STATUS, Schema};
+use seal::body::{CellContext, SealedBody};
+use seal::derive::FieldKeys;
+use seal::secret::RecordSecret;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use store::pages::ChunkAt;
+
+use crate::book::Leaf;
+use crate::error::{RegistryError, Result};
+use crate::holding::{Access, EPOCH};
+use crate::keys::rng;
+use crate::node::{Registry, lock, purpose};
+use crate::session::Session;
+use crate::table::{self, Newest};
+
+/// How many rows one act of an import has.
+pub const IMPORT_ROWS: usize = 256;
+
+/// Some rows of a file, to be registered under one act.
+#[derive(Serialize, Deserialize)]
+pub struct ImportChunk {
+    /// The kind of every row.
+    pub kind: Kind,
+    /// SHA-256 of the file, hexadecimal: where the rows came from.
+    pub source: String,
+    /// The first row's number in the file, from 1.
+    pub first_row: u64,
+    /// At most [`IMPORT_ROWS`] rows, field id to text.
+    pub rows: Vec<BTreeMap<String, String>>,
+    /// Check only: nothing is written.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// One rule that one row breaks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowViolation {
+    /// The row's number in the file, from 1.
+    pub row: u64,
+    /// The field.
+    pub field: String,
+    /// What is wrong and what to do.
+    pub reason: String,
+}
+
+/// What became of the rows. `rows` is always `accepted` + `rejected`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImportReport {
+    /// Rows given.
+    pub rows: u64,
+    /// Rows registered, now or by an earlier run over the same file.
+    pub accepted: u64,
+    /// Rows with violations.
+    pub rejected: u64,
+    /// Of the accepted, how many an earlier run had registered.
+    pub repeated: u64,
+    /// Every violation of every rejected row.
+    pub violations: Vec<RowViolation>,
+}
+
+/// What the store keeps of a chunk that was taken: which rows of it.
+#[derive(Encode, Decode)]
+#[cbor(map)]
+struct Taken {
+    /// Offsets in the chunk of the rows registered.
+    #[n(0)]
+    accepted: Vec<u32>,
+}
+
+/// What is done to a record that exists.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Amendment {
+    /// The kind.
+    pub kind: Kind,
+    /// The record.
+    pub record: RecordId,
+    /// The version that the operator saw: a later one is a conflict.
+    pub version: u64,
+    /// Field id to text; an empty text removes the value.
+    #[serde(default)]
+    pub changes: BTreeMap<String, String>,
+    /// Take the record out of force.
+    #[serde(default)]
+    pub close: bool,
+    /// What for.
+    pub purpose: Purpose,
+}
+
+/// A registered version.
+#[derive(Debug, Clone, Serialize)]
+pub struct Registered {
+    /// The record.
+    pub record: RecordId,
+    /// Its version.
+    pub version: u64,
+    /// The ledger.
+    pub origin: Origin,
+    /// Index of its entry.
+    pub index: u64,
+}
+
+struct Row {
+    offset: usize,
+    record: RecordId,
+    secret: RecordSecret,
+    checked: Checked,
+}
+
+fn today(now: UnixMillis) -> String {
+    // Civil date in China (UTC+8), by the days-from-civil rule of the Gregorian calendar.
+    let days = ((now.0 + 8 * 3_600_000) / 86_400_000) as i64 + 719_468;
+    let era = days.div_euclid(146_097);
+    let doe = days.rem_euclid(146_097);
+    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
+    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+    let month_index = (5 * doy + 2) / 153;
+    let day = doy - (153 * month_index + 2) / 5 + 1;
+    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
+    let year = yoe + era * 400 + i64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+impl Registry {
+    /// Registers rows of a file, or says what is wrong with them.
+    ///
+    /// The same chunk of the same file given again registers nothing twice.
+    ///
+    /// # Errors
+    /// [`RegistryError::Denied`], [`RegistryError::NoKind`], or a failure of the store; then the
+    /// chunk may be given again.
+    pub fn import(&self, session: &Session, chunk: &ImportChunk, now: UnixMillis) -> Result<ImportReport> {
+        let schema = self.schema(&chunk.kind)?;
+        let positions = written(schema, chunk.rows.iter().flat_map(|row| row.keys()));
+        let allowed = self.may_write(session, schema, &positions, &purpose("registration"))?;
+        if chunk.rows.is_empty() || chunk.rows.len() > IMPORT_ROWS {
+            return Err(RegistryError::BadRequest(format!(
+                "a chunk has 1 to {IMPORT_ROWS} rows, not {}; split it",
+                chunk.rows.len()
+            )));
+        }
+        let source: Hash = crate::config::key_from_hex(&chunk.source)
+            .map_err(|_| RegistryError::BadRequest("`source` must be the SHA-256 of the file in hexadecimal".into()))?;
+        let shard = self.shard(&chunk.kind);
+        let holding = self.holding(&shard)?;
+        let book = self.book(&shard)?;
+        // From here to the commit nobody else writes this shard.
+        let mut book = lock(&book);
+        let mut holding = holding.write().unwrap_or_else(PoisonError::into_inner);
+
+        let taken_key = table::key(&shard, table::IMPORT, &chunk_name(chunk));
+        let taken: Option<Taken> =
+            self.store.get(&taken_key)?.map(|bytes| table::decode("import chunk", &bytes)).transpose()?;
+        let taken: BTreeSet<u32> = taken.into_iter().flat_map(|t| t.accepted).collect();
+
+        let mut report = ImportReport { rows: chunk.rows.len() as u64, ..ImportReport::default() };
+        let mut seen: HashMap<(Position, String), u64> = HashMap::new();
+        let mut rows = Vec::new();
+        let mut rng = rng()?;
+        let day = today(now);
+        for (offset, fields) in chunk.rows.iter().enumerate() {
+            let number = chunk.first_row + offset as u64;
+            if taken.contains(&(offset as u32)) {
+                report.accepted += 1;
+                report.repeated += 1;
+                continue;
+            }
+            let checked = Draft { fields: fields.clone() }
+                .check(schema, &self.catalogue, &day)
+                .and_then(|checked| own_rows(&allowed, &self.config.division, checked))
+                .and_then(|checked| {
+                    let doubles = doubles(schema, &checked, number, &mut seen, &holding.index);
+                    if doubles.is_empty() { Ok(checked) } else { Err(doubles) }
+                });
+            match checked {
+                Err(violations) => {
+                    report.rejected += 1;
+                    report.violations.extend(violations.into_iter().map(|v| RowViolation {
+                        row: number,
+                        field: v.field,
+                        reason: v.reason,
+                    }));
+                }
+                Ok(checked) => {
+                    report.accepted += 1;
+                    let mut id = [0u8; 16];
+                    rand_core::Rng::fill_bytes(&mut rng, &mut id);
+                    rows.push(Row {
+                        offset,
+                        record: RecordId(id),
+                        secret: RecordSecret::generate(&mut rng),
+                        checked: checked.since(None),
+                    });
+                }
+            }
+        }
+        if chunk.dry_run || rows.is_empty() {
+            return Ok(report);
+        }
+
+        let secrets: Vec<_> = rows.iter().map(|row| (row.record, &row.secret)).collect();
+        let page = self.keep_secrets(&secrets)?;
+        let Access::Own(keys) = &holding.access else {
+            return Err(RegistryError::damaged("an own shard is held by grant"));
+        };
+        let sealed: Vec<SealedBody> = rows
+            .iter()
+            .map(|row| {
+                let context = context(&shard, row.record, 1, schema);
+                seal::body::seal_body(&row.checked, schema, &context, keys, &row.secret, &mut rng)
+                    .map_err(|e| RegistryError::damaged(e.to_string()))
+            })
+            .collect::<Result<_>>()?;
+        let leaves = rows
+            .iter()
+            .zip(sealed)
+            .map(|(row, body)| leaf(row.record, 1, Operation::Register, None, schema, body, now))
+            .collect();
+        let mut accepted: Vec<u32> = taken.into_iter().collect();
+        accepted.extend(rows.iter().map(|row| row.offset as u32));
+        accepted.sort_unstable();
+        let signer = session.signer(purpose("registration"), Some(source));
+        let appended = self.append(&mut book, &signer, leaves, now, |batch, first, hashes| {
+            for ((at, row), leaf) in (first..).zip(&rows).zip(hashes) {
+                let newest = newest(at, 1, *leaf, page);
+                batch.put(table::key(&shard, table::RECORD, &row.record.0), cbor::to_vec(&newest));
+            }
+            batch.put(taken_key, cbor::to_vec(&Taken { accepted }));
+        })?;
+        for (at, row) in (appended.first..).zip(&rows) {
+            holding.index.upsert(row.record, 1, at, &texts(&row.checked));
+        }
+        holding.index.set_applied(appended.size);
+        drop(holding);
+        drop(book);
+        self.counters.registered(rows.len() as u64);
+        self.changed();
+        Ok(report)
+    }
+
+    /// Amends or closes a record.
+    ///
+    /// # Errors
+    /// [`RegistryError::Denied`], [`RegistryError::NotFound`], [`RegistryError::Conflict`] when
+    /// the record has a later version, [`RegistryError::Invalid`] with every violation.
+    pub fn amend(&self, session: &Session, amendment: &Amendment, now: UnixMillis) -> Result<Registered> {
+        let schema = self.schema(&amendment.kind)?;
+        let mut positions = written(schema, amendment.changes.keys());
+        positions.insert(STATUS);
+        let allowed = self.may_write(session, schema, &positions, &amendment.purpose)?;
+        let shard = self.shard(&amendment.kind);
+        let holding = self.holding(&shard)?;
+        let book = self.book(&shard)?;
+        let mut book = lock(&book);
+        let mut holding = holding.write().unwrap_or_else(PoisonError::into_inner);
+        let newest_version = self.newest(&shard, &amendment.record)?.ok_or_else(|| RegistryError::NotFound {
+            what: "记录 / record",
+            name: amendment.record.to_string(),
+            next: "read it again; only records of this node's own shards can be amended here",
+        })?;
+        if newest_version.version != amendment.version {
+            return Err(RegistryError::Conflict(shard));
+        }
+        let old = self.open_version(&holding, newest_version.at)?;
+        let old_schema = self.schema_version(&amendment.kind, old.entry.schema)?;
+        let previous = Checked::from_opened(old_schema, old.texts())
+            .map_err(|e| RegistryError::damaged(e.to_string()))?;
+        own_rows(&allowed, &self.config.division, previous.clone()).map_err(RegistryError::Invalid)?;
+        let mut draft = previous.draft(old_schema);
+        for (field, text) in &amendment.changes {
+            if text.is_empty() {
+                draft.fields.remove(field);
+            } else {
+                draft.fields.insert(field.clone(), text.clone());
+            }
+        }
+        if amendment.close {
+            draft.fields.insert("status".into(), "60".into());
+        }
+        let checked = draft
+            .check(schema, &self.catalogue, &today(now))
+            .and_then(|checked| own_rows(&allowed, &self.config.division, checked))
+            .and_then(|checked| {
+                let doubles = self.doubles_of_others(schema, &checked, &amendment.record, &holding.index);
+                if doubles.is_empty() { Ok(checked) } else { Err(doubles) }
+            })
+            .map_err(RegistryError::Invalid)?
+            .since(Some(&previous));
+        let version = newest_version.version + 1;
+        let operation = if amendment.close { Operation::Close } else { Operation::Amend };
+        let secret = self.secret(&shard, &amendment.record, &newest_version)?;
+        let Access::Own(keys) = &holding.access else {
+            return Err(RegistryError::damaged("an own shard is held by grant"));
+        };
+        let keys: &FieldKeys = keys;
+        let context = context(&shard, amendment.record, version, schema);
+        let body = seal::body::seal_body(&checked, schema, &context, keys, &secret, &mut rng()?)
+            .map_err(|e| RegistryError::damaged(e.to_string()))?;
+        let leaves =
+            vec![leaf(amendment.record, version, operation, Some(newest_version.leaf), schema, body, now)];
+        let signer = session.signer(amendment.purpose.clone(), None);
+        let appended = self.append(&mut book, &signer, leaves, now, |batch, first, hashes| {
+            let next = Newest { at: first, version, leaf: hashes[0], ..newest_version.clone() };
+            batch.put(table::key(&shard, table::RECORD, &amendment.record.0), cbor::to_vec(&next));
+        })?;
+        holding.index.upsert(amendment.record, version, appended.first, &texts(&checked));
+        holding.index.set_applied(appended.size);
+        drop(holding);
+        drop(book);
+        self.changed();
+        Ok(Registered { record: amendment.record, version, origin: shard, index: appended.first })
+    }
+
+    fn doubles_of_others(
+        &self,
+        schema: &Schema,
+        checked: &Checked,
+        own: &RecordId,
+        index: &index::Index,
+    ) -> Vec<Violation> {
+        schema
+            .fields
+            .iter()
+            .filter(|field| field.unique)
+            .filter(|field| {
+                checked
+                    .value(field.position)
+                    .and_then(|value| index.exists(field.position, value))
+                    .is_some_and(|other| other != *own)
+            })
+            .map(|field| registered_already(&field.id))
+            .collect()
+    }
+}
+
+/// The positions that these field ids write; `status` always is.
+fn written<'a>(schema: &Schema, ids: impl Iterator<Item = &'a String>) -> BTreeSet<Position> {
+    let mut positions: BTreeSet<Position> =
+        ids.filter_map(|id| schema.field(id)).map(|field| field.position).collect();
+    positions.insert(STATUS);
+    positions
+}
+
+/// A grid worker writes rows of the own grid only; the policy says so as a row rule.
+fn own_rows(
+    allowed: &policy::Allowed,
+    division: &DivisionId,
+    checked: Checked,
+) -> std::result::Result<Checked, Vec<Violation>> {
+    let row = policy::RowAttributes {
+        grid: checked.value(GRID),
+        status: checked.value(STATUS).unwrap_or_default(),
+        division: division.as_str(),
+    };
+    if allowed.rows().matches(&row) {
+        return Ok(checked);
+    }
+    Err(vec![Violation {
+        field: "grid".into(),
+        reason: format!(
+            "不在您的网格范围内（规则 {0}） / not a row that you may write (rule `{0}`); hand it to the worker of that grid",
+            allowed.rule()
+        ),
+    }])
+}
+
+fn registered_already(field: &str) -> Violation {
+    Violation {
+        field: field.to_owned(),
+        reason: "已登记在册，请改用变更，或核对后更正 / registered already; amend that record instead, or correct the value".into(),
+    }
+}
+
+/// Unique values that are in force already, or stand twice in this file.
+fn doubles(
+    schema: &Schema,
+    checked: &Checked,
+    row: u64,
+    seen: &mut HashMap<(Position, String), u64>,
+    index: &index::Index,
+) -> Vec<Violation> {
+    let mut found = Vec::new();
+    for field in schema.fields.iter().filter(|field| field.unique) {
+        let Some(value) = checked.value(field.position) else { continue };
+        if index.exists(field.position, value).is_some() {
+            found.push(registered_already(&field.id));
+        } else if let Some(first) = seen.insert((field.position, value.to_owned()), row) {
+            found.push(Violation {
+                field: field.id.clone(),
+                reason: format!("与第 {first} 行重复 / the same value stands in row {first}; keep one of them"),
+            });
+        }
+    }
+    found
+}
+
+fn texts(checked: &Checked) -> BTreeMap<Position, String> {
+    checked.values().map(|(position, value)| (position, value.to_owned())).collect()
+}
+
+fn context<'a>(origin: &'a Origin, record: RecordId, version: u64, schema: &Schema) -> CellContext<'a> {
+    CellContext { origin, record, version, epoch: EPOCH, schema: schema.version }
+}
+
+fn leaf(
+    record: RecordId,
+    version: u64,
+    operation: Operation,
+    previous: Option<Hash>,
+    schema: &Schema,
+    body: SealedBody,
+    now: UnixMillis,
+) -> Leaf {
+    Leaf {
+        entry: Entry::Record(RecordEntry {
+            suite: SUITE,
+            record,
+            version,
+            operation,
+            previous,
+            schema: schema.version,
+            epoch: EPOCH,
+            content: body.content,
+            body: body.hash,
+            recorded_at: now,
+        }),
+        body: Some(body.bytes),
+    }
+}
+
+fn newest(at: u64, version: u64, leaf: Hash, chunk: ChunkAt) -> Newest {
+    Newest { at, version, leaf, page: chunk.page, offset: chunk.offset, length: chunk.len }
+}
+
+fn chunk_name(chunk: &ImportChunk) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(b"fangzhi/import/v1\0");
+    hash.update(chunk.source.as_bytes());
+    hash.update(chunk.first_row.to_be_bytes());
+    for row in &chunk.rows {
+        for (field, text) in row {
+            for part in [field, text] {
+                hash.update((part.len() as u64).to_be_bytes());
+                hash.update(part.as_bytes());
+            }
+        }
+        hash.update([0xff]);
+    }
+    hash.finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn today_is_the_civil_date_in_china() {
+        assert_eq!(today(UnixMillis(0)), "1970-01-01");
+        assert_eq!(today(UnixMillis(951_782_400_000)), "2000-02-29");
+        // 2026-11-21 16:00 UTC is the 22nd in China.
+        assert_eq!(today(UnixMillis(1_795_276_800_000)), "2026-11-22");
+    }
+}

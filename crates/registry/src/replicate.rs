@@ -1,0 +1,693 @@
+//! Replication: which ledgers go to whom, and what comes in is verified before it is kept.
+//!
+//! Up go all ledgers of the own subtree, with bodies. Down go authority ledgers, and a grant's
+//! ledger toward its holder. `sync` verifies; here is what it asks, and the one commit.
+
+use std::collections::BTreeMap;
+
+use ledger::checkpoint::{add_signature_line, verify_cosignature};
+use ledger::hash::leaf_hash;
+use ledger::note::{KeyKind, NoteSigner, Verifier};
+use ledger::tile::{TreeEdge, plan_append};
+use ledger::verify::Verified;
+use minicbor::{Decode, Encode};
+use record::authority::{Charter, DivisionCode, Level, NodeKeys, Revocation, Statement};
+use record::cbor;
+use record::entry::{Entry, SUITE};
+use record::id::{DivisionId, Hash, Kind, Origin, Realm, UnixMillis};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use store::Batch;
+use subtle::ConstantTimeEq;
+use sync::chunk::Delivery;
+use sync::message::{Item, fill};
+use sync::output::{Load, Loaded};
+use sync::trust::{Accept, Held, Refusal, Tail, Trust};
+
+use crate::book::commit;
+use crate::config::ParentAddress;
+use crate::error::{RegistryError, Result};
+use crate::grant::checkpoint_of;
+use crate::keys::rng;
+use crate::node::{CHARTER_MILLIS, Registry, lock, purpose};
+use crate::session::Session;
+use crate::table::{self, Head, LOCAL, Tiles};
+
+/// Invitations last a week.
+pub const INVITATION_MILLIS: u64 = 7 * 24 * 3600 * 1000;
+/// The most alarms kept of one ledger.
+const ALARMS_MAX: usize = 64;
+
+/// What is known of the nodes talked to, for the status page. Lost at a restart.
+#[derive(Debug, Default)]
+pub struct Peers {
+    pub(crate) lines: BTreeMap<String, PeerLine>,
+}
+
+/// One node talked to, or refused.
+#[derive(Debug, Clone, Serialize)]
+pub struct PeerLine {
+    /// The division, or the transport key's first digits when it is not known.
+    pub peer: String,
+    /// Whether a session is open.
+    pub connected: bool,
+    /// When that last changed.
+    pub since: UnixMillis,
+    /// The last refusal or fault, in words.
+    pub last_error: Option<String>,
+    /// Sessions refused, by either side.
+    pub refused: u64,
+}
+
+/// What a parent hands to a node that is to join: a file, to be carried by hand.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Invitation {
+    /// The version of this file.
+    pub format: u32,
+    /// The realm.
+    pub realm: Realm,
+    /// The realm root's `sign` key, hexadecimal.
+    pub root: String,
+    /// Where and who the parent is.
+    pub parent: ParentAddress,
+    /// The division that the node is to be.
+    pub division: DivisionId,
+    /// Its Chinese name.
+    pub name: String,
+    /// Its level.
+    pub level: Level,
+    /// The one-time secret, hexadecimal.
+    pub secret: String,
+    /// Valid until.
+    pub expires: UnixMillis,
+}
+
+/// What a security officer says of a node that is to join.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NewInvitation {
+    /// The division.
+    pub division: DivisionId,
+    /// Its Chinese name.
+    pub name: String,
+    /// Its level.
+    pub level: Level,
+    /// Official codes.
+    #[serde(default)]
+    pub codes: Vec<DivisionCode>,
+    /// Where the parent is reached by the new node, `IP:port`.
+    pub address: String,
+}
+
+/// What the parent keeps of an invitation: the secret's hash only.
+#[derive(Encode, Decode)]
+#[cbor(map)]
+struct Invited {
+    #[n(0)]
+    division: DivisionId,
+    #[n(1)]
+    name: String,
+    #[n(2)]
+    level: Level,
+    #[n(3)]
+    codes: Vec<DivisionCode>,
+    #[cbor(n(4), with = "minicbor::bytes")]
+    secret_hash: Hash,
+    #[n(5)]
+    expires: UnixMillis,
+    /// The transport key that used it: the same node may ask again when the answer was lost.
+    #[cbor(n(6), with = "minicbor::bytes")]
+    used_by: Option<[u8; 32]>,
+}
+
+/// Something about a ledger that an officer must look at. Kept until the ledger is mended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Encode, Decode)]
+#[cbor(map)]
+pub struct Alarm {
+    /// Which ledger.
+    #[n(0)]
+    pub origin: Origin,
+    /// A stable word, such as `mismatch` or `fork`.
+    #[n(1)]
+    pub code: String,
+    /// In words.
+    #[n(2)]
+    pub reason: String,
+    /// First seen.
+    #[n(3)]
+    pub at: UnixMillis,
+    /// Of a fork: the two signed checkpoints, evidence for anybody.
+    #[n(4)]
+    pub notes: Vec<String>,
+}
+
+fn hash_secret(secret: &[u8; 32]) -> Hash {
+    let mut hash = Sha256::new();
+    hash.update(b"fangzhi/invitation/v1\0");
+    hash.update(secret);
+    hash.finalize().into()
+}
+
+impl Registry {
+    /// Invites a node to join under this one.
+    ///
+    /// # Errors
+    /// [`RegistryError::Denied`].
+    pub fn invite(&self, session: &Session, new: &NewInvitation, now: UnixMillis) -> Result<Invitation> {
+        self.may(session, policy::Action::Administer, &purpose("security"))?;
+        if new.division == self.config.division || new.level <= self.config.level {
+            return Err(RegistryError::BadRequest(
+                "a node invites divisions of a level below its own; check division and level".into(),
+            ));
+        }
+        if new.address.parse::<std::net::SocketAddr>().is_err() {
+            return Err(RegistryError::BadRequest("`address` must be `IP:port` of this node, as the new node reaches it".into()));
+        }
+        let mut secret = zeroize::Zeroizing::new([0u8; 32]);
+        rand_core::Rng::fill_bytes(&mut rng()?, secret.as_mut());
+        let invited = Invited {
+            division: new.division.clone(),
+            name: new.name.clone(),
+            level: new.level,
+            codes: new.codes.clone(),
+            secret_hash: hash_secret(&secret),
+            expires: UnixMillis(now.0 + INVITATION_MILLIS),
+            used_by: None,
+        };
+        self.keep_local(table::INVITATION, new.division.as_str().as_bytes(), cbor::to_vec(&invited))?;
+        Ok(Invitation {
+            format: 1,
+            realm: self.config.realm.clone(),
+            root: self.config.root.clone(),
+            parent: ParentAddress {
+                division: self.config.division.clone(),
+                address: new.address.clone(),
+                transport: data_encoding::HEXLOWER.encode(&self.keys.public().transport),
+            },
+            division: new.division.clone(),
+            name: new.name.clone(),
+            level: new.level,
+            secret: data_encoding::HEXLOWER.encode(secret.as_ref()),
+            expires: invited.expires,
+        })
+    }
+
+    fn keep_local(&self, table: &str, rest: &[u8], value: Vec<u8>) -> Result<()> {
+        let mut batch = Batch::new(LOCAL, None);
+        batch.put(table::local(table, rest), value);
+        self.store.commit(&batch).map_err(|e| RegistryError::Store(e.to_string()))?;
+        Ok(())
+    }
+
+    /// Charters a node that shows the secret of its invitation.
+    ///
+    /// # Errors
+    /// [`RegistryError::BadRequest`], the same words for every way in which it does not fit.
+    pub fn enrol(
+        &self,
+        division: &DivisionId,
+        secret: &[u8; 32],
+        keys: &NodeKeys,
+        now: UnixMillis,
+    ) -> Result<Vec<Charter>> {
+        let refused = || {
+            RegistryError::BadRequest(
+                "邀请无效、已用过或已过期 / the invitation is wrong, used or expired; ask the parent's security officer for another".into(),
+            )
+        };
+        let rest = division.as_str().as_bytes();
+        let bytes = self.store.get(&table::local(table::INVITATION, rest))?.ok_or_else(refused)?;
+        let mut invited: Invited = table::decode("invitation", &bytes)?;
+        let fits = bool::from(hash_secret(secret).ct_eq(&invited.secret_hash));
+        if !fits || now > invited.expires {
+            return Err(refused());
+        }
+        if let Some(used_by) = invited.used_by {
+            let charter = self.authority().charter(division).cloned();
+            return match charter {
+                Some(charter) if used_by == keys.transport && charter.keys == *keys => self.chain_of(charter),
+                _ => Err(refused()),
+            };
+        }
+        let serial = self.authority().charter(division).map_or(1, |old| old.serial + 1);
+        let charter = Charter {
+            suite: SUITE,
+            realm: self.config.realm.clone(),
+            division: division.clone(),
+            name: invited.name.clone(),
+            level: invited.level,
+            parent: self.config.division.clone(),
+            codes: invited.codes.clone(),
+            keys: keys.clone(),
+            serial,
+            not_before: UnixMillis(now.0.saturating_sub(3_600_000)),
+            not_after: UnixMillis(now.0 + CHARTER_MILLIS),
+            signature: [0; 64],
+        }
+        .sign(&self.keys.sign);
+        if charter.encode().len() > record::authority::CHARTER_MAX {
+            return Err(refused());
+        }
+        // Used first: a crash between the two costs a new invitation, never a second charter.
+        invited.used_by = Some(keys.transport);
+        self.keep_local(table::INVITATION, rest, cbor::to_vec(&invited))?;
+        self.state(
+            vec![Statement::Charter(charter.clone())],
+            &self.service(purpose("administration")),
+            now,
+        )?;
+        self.chain_of(charter)
+    }
+
+    fn chain_of(&self, charter: Charter) -> Result<Vec<Charter>> {
+        let mut chain = vec![charter];
+        chain.extend(self.chain()?);
+        Ok(chain)
+    }
+
+    /// Revokes the charter of a node under this one; its next session is refused.
+    ///
+    /// # Errors
+    /// [`RegistryError::Denied`], [`RegistryError::NoCharter`].
+    pub fn revoke(&self, session: &Session, division: &DivisionId, reason: &Kind, now: UnixMillis) -> Result<()> {
+        self.may(session, policy::Action::Administer, &purpose("security"))?;
+        let charter = self
+            .authority()
+            .charter(division)
+            .filter(|c| c.parent == self.config.division && c.division != self.config.division)
+            .cloned()
+            .ok_or_else(|| RegistryError::NoCharter(division.clone()))?;
+        let revocation =
+            Revocation { charter: charter.id(), division: division.clone(), reason: reason.clone() };
+        self.state(
+            vec![Statement::Revocation(revocation)],
+            &session.signer(purpose("administration"), None),
+            now,
+        )?;
+        Ok(())
+    }
+
+    /// The ledgers, with their checkpoints, that a peer may have, the authority ledgers from the
+    /// root downward first: what follows needs the charters in them.
+    ///
+    /// # Errors
+    /// A failure of the store.
+    pub fn offers(&self, peer: &Charter) -> Result<Vec<(Origin, String)>> {
+        let own = &self.config.division;
+        let mut offers = Vec::new();
+        for shard in self.store.shards()? {
+            let Ok(origin) = Origin::parse(&shard) else { continue };
+            let authority = self.authority();
+            let division = origin.division();
+            let upward = self.config.parent.as_ref().is_some_and(|p| p.division == peer.division);
+            let give = if upward {
+                authority.within(&division, own)
+            } else if origin.ledger().as_str() == "authority" {
+                !authority.within(&division, &peer.division)
+            } else {
+                origin.grant_id().and_then(|id| authority.grant(&id)).is_some_and(|grant| {
+                    authority.within(&grant.holder, &peer.division)
+                        && !authority.within(&division, &peer.division)
+                })
+            };
+            if !give {
+                continue;
+            }
+            let depth = authority.ancestors(&division).len();
+            drop(authority);
+            if let Some(note) = Head::read(self.store.as_ref(), &origin)?.whole {
+                let first = origin.ledger().as_str() != "authority";
+                offers.push(((first, depth, origin.clone()), (origin, note)));
+            }
+        }
+        offers.sort_by(|a, b| a.0.cmp(&b.0));
+        Ok(offers.into_iter().map(|(_, offer)| offer).collect())
+    }
+
+    /// Entries with their bodies for a peer, and the proofs that they belong to the head.
+    ///
+    /// # Errors
+    /// [`RegistryError::Damaged`] when they are not here.
+    pub fn load(&self, load: &Load) -> Result<Loaded> {
+        let origin = &load.origin;
+        let store = self.store.as_ref();
+        let mut items = Vec::new();
+        let mut bytes = 0;
+        let mut at = load.from;
+        while at < load.head_size && bytes < load.max_bytes {
+            let limit = usize::try_from(load.head_size - at).unwrap_or(usize::MAX).min(256);
+            let entries = store.scan(origin.as_str(), table::ENTRY, &at.to_be_bytes(), limit)?;
+            if entries.is_empty() {
+                return Err(RegistryError::damaged(format!("`{origin}` lacks entry {at}")));
+            }
+            let keys: Vec<_> = (at..).take(entries.len()).map(|i| table::body(origin, i)).collect();
+            let bodies = store.get_many(&keys)?;
+            for ((_, entry), body) in entries.into_iter().zip(bodies) {
+                bytes += entry.len() + body.as_ref().map_or(0, Vec::len);
+                items.push(Item { entry, body, gone: None });
+                at += 1;
+            }
+        }
+        let items = fill(items, load.max_bytes);
+        let end = load.from + items.len() as u64;
+        let tiles = Tiles { store, origin };
+        let proof = |from: u64| {
+            ledger::proof::consistency(&tiles, from, load.head_size)
+                .map_err(|e| RegistryError::damaged(format!("`{origin}`: {e}")))
+        };
+        Ok(Loaded {
+            origin: origin.clone(),
+            from: load.from,
+            head_size: load.head_size,
+            proof: proof(end)?,
+            extends: load.known_size.map_or(Ok(Vec::new()), proof)?,
+            items,
+        })
+    }
+
+    /// Keeps what `sync` verified; returns how many entries are durable.
+    ///
+    /// # Errors
+    /// [`RegistryError::Conflict`] when somebody else stored meanwhile; nothing was written.
+    pub fn keep(&self, delivery: Delivery, now: UnixMillis) -> Result<u64> {
+        let origin = delivery.origin().clone();
+        let store = self.store.as_ref();
+        let version = store.head(origin.as_str())?;
+        let old = Head::read(store, &origin)?;
+        if old.size != delivery.first() {
+            return Err(RegistryError::Conflict(origin));
+        }
+        let edge = TreeEdge::load(&Tiles { store, origin: &origin }, old.size)
+            .map_err(|e| RegistryError::damaged(format!("`{origin}`: {e}")))?;
+        let (edge, tiles) = plan_append(&edge, delivery.leaf_hashes());
+        if edge.frontier() != &delivery.held().frontier {
+            return Err(RegistryError::damaged(format!("`{origin}`: stored tiles differ from what was verified")));
+        }
+        let mut batch = Batch::new(origin.as_str(), Some(version));
+        for write in tiles {
+            batch.put(table::tile(&origin, write.level, write.index), write.bytes);
+        }
+        let complete = delivery.is_complete();
+        let held = delivery.held();
+        let size = held.frontier.size();
+        let head = Head {
+            size,
+            root: held.frontier.root(),
+            whole: if complete { Some(held.note.clone()) } else { old.whole },
+            target: (!complete).then(|| held.note.clone()),
+            cosigned: None,
+            act: held.tail.previous_act().copied(),
+            tail: held.tail.len() as u64,
+        };
+        batch.put(table::head(&origin), cbor::to_vec(&head));
+        let first = delivery.first();
+        let statements: Vec<Statement> = delivery
+            .entries()
+            .iter()
+            .filter_map(|entry| match entry {
+                Entry::Authority(entry) => Some(entry.statement.clone()),
+                _ => None,
+            })
+            .collect();
+        for (at, item) in (first..).zip(delivery.into_items()) {
+            batch.put(table::entry(&origin, at), item.entry);
+            if let Some(body) = item.body {
+                batch.put_body(table::body(&origin, at), body);
+            }
+        }
+        commit(store, &origin, &batch)?;
+        {
+            let mut authority =
+                self.authority.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+            for statement in &statements {
+                authority.learn(&origin.division(), statement);
+            }
+        }
+        self.counters.replicated(size - first);
+        if complete {
+            self.on_complete(&origin, now);
+        }
+        self.changed();
+        Ok(size)
+    }
+
+    /// What follows from a ledger that came whole. It is not lost when it fails: the next
+    /// checkpoint, or the next start, does it again.
+    fn on_complete(&self, origin: &Origin, now: UnixMillis) {
+        let ours = origin
+            .grant_id()
+            .is_some_and(|id| self.authority().grant(&id).is_some_and(|g| g.holder == self.config.division));
+        if ours && let Err(error) = self.advance_holding(origin) {
+            tracing::error!(%origin, %error, "a grant's ledger could not be worked through");
+            self.alarm(origin, "holding", &error.to_string(), vec![], now);
+        }
+    }
+
+    /// Signs a head that is held whole: that it extends what was seen, and that its entries are
+    /// durable here. Persisted before it is given away.
+    ///
+    /// # Errors
+    /// A failure of the store, or [`RegistryError::Conflict`] when more was stored meanwhile.
+    pub fn cosign(&self, verified: &Verified, now: UnixMillis) -> Result<(u64, Vec<String>)> {
+        let checkpoint = verified.checkpoint();
+        let origin = Origin::parse(checkpoint.origin()).map_err(|e| RegistryError::damaged(e.to_string()))?;
+        let store = self.store.as_ref();
+        let version = store.head(origin.as_str())?;
+        let mut head = Head::read(store, &origin)?;
+        if head.size != checkpoint.size() || head.root != *checkpoint.root() {
+            return Err(RegistryError::Conflict(origin));
+        }
+        let mut note = head.whole.clone().unwrap_or_default();
+        let mut lines = Vec::new();
+        let mut signed = false;
+        for (role, key) in [("witness", &self.keys.witness), ("held", &self.keys.held)] {
+            let signer = cosigner(&self.config.realm, &self.config.division, role, key)?;
+            let verifier = signer.verifier(KeyKind::Cosignature);
+            let line = match own_line(&note, &verifier) {
+                Some(line) => line,
+                None => {
+                    signed = true;
+                    let line = verified
+                        .cosign(&signer, now.secs())
+                        .map_err(|e| RegistryError::damaged(e.to_string()))?;
+                    note = add_signature_line(note.as_bytes(), line.as_bytes())
+                        .map_err(|e| RegistryError::damaged(e.to_string()))?;
+                    line
+                }
+            };
+            lines.push(line);
+        }
+        if signed {
+            head.whole = Some(note);
+            let mut batch = Batch::new(origin.as_str(), Some(version));
+            batch.put(table::head(&origin), cbor::to_vec(&head));
+            commit(store, &origin, &batch)?;
+            self.changed();
+        }
+        Ok((checkpoint.size(), lines))
+    }
+
+    /// Keeps the parent's cosignatures on a head of an own or replicated ledger.
+    ///
+    /// # Errors
+    /// A failure of the store.
+    pub fn cosigned(&self, origin: &Origin, size: u64, lines: &[String], now: UnixMillis) -> Result<()> {
+        if origin.division() != self.config.division {
+            return self.cosigned_replica(origin, size, lines);
+        }
+        let book = self.book(origin)?;
+        let mut book = lock(&book);
+        // Only the newest head's note is kept; a cosignature on an older one comes too late to be of use.
+        let Some(note) = book.head.whole.clone().filter(|_| book.size() == size) else { return Ok(()) };
+        let merged = merge(&note, lines)?;
+        if merged == note {
+            return Ok(());
+        }
+        book.keep_cosigned(self.store.as_ref(), size, merged)?;
+        drop(book);
+        self.changed();
+        if origin.is_shard() {
+            self.advance_grants(now)?;
+        }
+        Ok(())
+    }
+
+    fn cosigned_replica(&self, origin: &Origin, size: u64, lines: &[String]) -> Result<()> {
+        let store = self.store.as_ref();
+        let version = store.head(origin.as_str())?;
+        let mut head = Head::read(store, origin)?;
+        let Some(note) = head.whole.clone() else { return Ok(()) };
+        if checkpoint_of(&note)?.size() != size {
+            return Ok(());
+        }
+        let merged = merge(&note, lines)?;
+        if merged == note {
+            return Ok(());
+        }
+        head.whole = Some(merged);
+        let mut batch = Batch::new(origin.as_str(), Some(version));
+        batch.put(table::head(origin), cbor::to_vec(&head));
+        commit(store, origin, &batch)?;
+        Ok(())
+    }
+
+    /// Keeps an alarm about a ledger, once per code.
+    pub fn alarm(&self, origin: &Origin, code: &str, reason: &str, notes: Vec<String>, now: UnixMillis) {
+        self.counters.alarm();
+        let alarm =
+            Alarm { origin: origin.clone(), code: code.to_owned(), reason: reason.to_owned(), at: now, notes };
+        let result = (|| {
+            let known = self.alarms()?;
+            let of_ledger = known.iter().filter(|a| a.origin == *origin).count();
+            if of_ledger >= ALARMS_MAX || known.iter().any(|a| a.origin == *origin && a.code == code) {
+                return Ok(());
+            }
+            let mut rest = Sha256::digest(origin.as_str()).to_vec();
+            rest.extend(code.as_bytes());
+            self.keep_local(table::ALARM, &rest, cbor::to_vec(&alarm))
+        })();
+        if let Err::<(), RegistryError>(error) = result {
+            tracing::error!(%origin, %error, "an alarm could not be kept");
+        }
+    }
+
+    /// Every alarm kept.
+    ///
+    /// # Errors
+    /// A failure of the store.
+    pub fn alarms(&self) -> Result<Vec<Alarm>> {
+        self.store
+            .scan(LOCAL, table::ALARM, b"", 10_000)?
+            .iter()
+            .map(|(_, bytes)| table::decode("alarm", bytes))
+            .collect()
+    }
+
+    /// Notes for the status page that a session with a peer opened, ended or was refused.
+    pub fn peer_seen(&self, peer: &str, connected: bool, error: Option<String>, refused: bool, now: UnixMillis) {
+        const PEERS_MAX: usize = 4096;
+        let mut peers = lock(&self.peers);
+        if refused {
+            self.counters.refused();
+        }
+        if !peers.lines.contains_key(peer) && peers.lines.len() >= PEERS_MAX {
+            return;
+        }
+        let line = peers.lines.entry(peer.to_owned()).or_insert_with(|| PeerLine {
+            peer: peer.to_owned(),
+            connected: false,
+            since: now,
+            last_error: None,
+            refused: 0,
+        });
+        line.connected = connected;
+        line.since = now;
+        line.refused += u64::from(refused);
+        if connected {
+            line.last_error = None;
+        } else if error.is_some() {
+            line.last_error = error;
+        }
+    }
+
+    /// The verifier of a ledger's checkpoints.
+    pub(crate) fn log_verifier(&self, origin: &Origin) -> Result<Verifier> {
+        let division = origin.division();
+        let authority = self.authority();
+        let charter = authority.charter(&division).ok_or(RegistryError::NoCharter(division))?;
+        log_verifier(origin, &charter.keys.sign)
+    }
+}
+
+pub(crate) fn log_verifier(origin: &Origin, key: &[u8; 32]) -> Result<Verifier> {
+    Verifier::new(origin.as_str(), KeyKind::Note, key).map_err(|e| RegistryError::damaged(e.to_string()))
+}
+
+/// The name under which a node cosigns: `<realm>/<division>/<role>`.
+pub(crate) fn cosigner(
+    realm: &Realm,
+    division: &DivisionId,
+    role: &str,
+    key: &ed25519_dalek::SigningKey,
+) -> Result<NoteSigner> {
+    NoteSigner::new(&format!("{realm}/{division}/{role}"), key.clone())
+        .map_err(|e| RegistryError::damaged(e.to_string()))
+}
+
+fn own_line(note: &str, verifier: &Verifier) -> Option<String> {
+    verify_cosignature(note.as_bytes(), verifier).ok()?;
+    let prefix = format!("\u{2014} {} ", verifier.name());
+    note.lines().find(|line| line.starts_with(&prefix)).map(|line| format!("{line}\n"))
+}
+
+fn merge(note: &str, lines: &[String]) -> Result<String> {
+    let mut merged = note.to_owned();
+    for line in lines {
+        merged = add_signature_line(merged.as_bytes(), line.as_bytes())
+            .map_err(|e| RegistryError::damaged(e.to_string()))?;
+    }
+    Ok(merged)
+}
+
+impl Trust for Registry {
+    fn realm_root(&self) -> [u8; 32] {
+        self.config.root_key().unwrap_or_default()
+    }
+
+    fn is_revoked(&self, charter: &Hash) -> bool {
+        self.authority().revoked(charter)
+    }
+
+    fn accept(&self, peer: &Charter, origin: &Origin) -> std::result::Result<Accept, Refusal> {
+        let refuse = |reason: &str| Refusal { reason: reason.to_owned() };
+        let authority = self.authority();
+        let own = &self.config.division;
+        let division = origin.division();
+        if origin.realm() != self.config.realm {
+            return Err(refuse("the ledger belongs to another realm"));
+        }
+        if division == *own {
+            return Err(refuse("the ledger is this node's own; nobody else writes it"));
+        }
+        if authority.charter(&division).is_none() {
+            return Err(refuse("the charter of the ledger's division is not known here yet; offer its parent's authority ledger first"));
+        }
+        let from_child = peer.parent == *own;
+        let allowed = if from_child {
+            authority.within(&division, &peer.division)
+        } else if origin.ledger().as_str() == "authority" {
+            !authority.within(&division, own)
+        } else {
+            origin
+                .grant_id()
+                .and_then(|id| authority.grant(&id))
+                .is_some_and(|grant| grant.origin == origin.shard() && authority.within(&grant.holder, own))
+        };
+        drop(authority);
+        if !allowed {
+            return Err(refuse("this node does not take this ledger from this peer"));
+        }
+        let verifier = self.log_verifier(origin).map_err(|e| refuse(&e.to_string()))?;
+        let held = self.held(origin).map_err(|e| refuse(&e.to_string()))?;
+        Ok(Accept { verifier, held, cosign: from_child })
+    }
+}
+
+impl Registry {
+    /// What is held of a replica, as the next delivery must continue it.
+    fn held(&self, origin: &Origin) -> Result<Option<Held>> {
+        let store = self.store.as_ref();
+        let head = Head::read(store, origin)?;
+        let Some(note) = head.target.or(head.whole) else { return Ok(None) };
+        let edge = TreeEdge::load(&Tiles { store, origin }, head.size)
+            .map_err(|e| RegistryError::damaged(format!("`{origin}`: {e}")))?;
+        let mut tail = head.act.map_or_else(Tail::new, Tail::after_act);
+        let from = head.size - head.tail;
+        for (_, bytes) in
+            store.scan(origin.as_str(), table::ENTRY, &from.to_be_bytes(), head.tail as usize)?
+        {
+            let entry = Entry::decode(&bytes).map_err(|e| RegistryError::damaged(e.to_string()))?;
+            tail.follow(&entry, leaf_hash(&bytes));
+        }
+        Ok(Some(Held { frontier: edge.frontier().clone(), note, tail }))
+    }
+}

@@ -1,0 +1,258 @@
+//! Operators (操作员): enrolment, login, and the session that signs in their name.
+
+use ed25519_dalek::SigningKey;
+use record::act::Capacity;
+use record::authority::{OperatorCertificate, Role, Statement};
+use record::id::{DivisionId, Hash, OperatorId, Purpose, UnixMillis};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::book::Signer;
+use crate::error::{RegistryError, Result};
+use crate::keys::rng;
+use crate::node::{CHARTER_MILLIS, Registry, purpose};
+
+/// A session lasts a working day.
+pub const SESSION_MILLIS: u64 = 10 * 3600 * 1000;
+/// The shortest passphrase.
+pub const PASSPHRASE_MIN: usize = 8;
+const OPERATOR_FILE_MAX: u64 = 64 * 1024;
+
+/// `operators/<login>.json`: what stays at the node; the ledger has identifier, role and key only.
+#[derive(Serialize, Deserialize)]
+struct OperatorFile {
+    format: u32,
+    operator: OperatorId,
+    login: String,
+    role: Role,
+    grid: Option<String>,
+    /// The signing seed, sealed under the passphrase, base64.
+    key: String,
+}
+
+/// An operator who logged in.
+pub struct Session {
+    /// Who.
+    pub operator: OperatorId,
+    /// The login name.
+    pub login: String,
+    /// The role.
+    pub role: Role,
+    /// The organization.
+    pub organization: DivisionId,
+    /// The grid worker's grid.
+    pub grid: Option<String>,
+    /// When the session ends.
+    pub expires: UnixMillis,
+    key: SigningKey,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Session({})", self.operator)
+    }
+}
+
+impl Session {
+    /// The signer of an act in the operator's name.
+    pub(crate) fn signer(&self, purpose: Purpose, source: Option<Hash>) -> Signer<'_> {
+        Signer {
+            capacity: Capacity::Operator,
+            key: &self.key,
+            organization: self.organization.clone(),
+            purpose,
+            source,
+        }
+    }
+}
+
+/// What a new operator is given.
+#[derive(Serialize, Deserialize)]
+pub struct NewOperator {
+    /// The login name: 1 to 40 of `[a-z0-9-]`.
+    pub login: String,
+    /// The passphrase, at least [`PASSPHRASE_MIN`] bytes.
+    pub passphrase: String,
+    /// The role.
+    pub role: Role,
+    /// The grid of a grid worker.
+    #[serde(default)]
+    pub grid: Option<String>,
+}
+
+impl Drop for NewOperator {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.passphrase);
+    }
+}
+
+/// An operator as listed.
+#[derive(Debug, Clone, Serialize)]
+pub struct OperatorLine {
+    /// The identifier that ledgers carry.
+    pub operator: OperatorId,
+    /// The login name.
+    pub login: String,
+    /// The role.
+    pub role: Role,
+    /// Whether the operator may still sign.
+    pub enabled: bool,
+}
+
+impl Registry {
+    fn operator_path(&self, login: &str) -> Result<std::path::PathBuf> {
+        let login = DivisionId::new(login).map_err(|_| {
+            RegistryError::BadRequest(
+                "登录名只用小写字母、数字和连字符 / a login name has 1 to 40 lower-case letters, digits or hyphens".into(),
+            )
+        })?;
+        Ok(self.files.operators().join(format!("{login}.json")))
+    }
+
+    /// Enrols an operator. The first of a node is enrolled by the node itself and must be a
+    /// security officer; every later one by a security officer.
+    ///
+    /// # Errors
+    /// [`RegistryError::Denied`] or [`RegistryError::BadRequest`] when the login is taken or the
+    /// passphrase too short.
+    pub fn enrol_operator(&self, by: Option<&Session>, new: &NewOperator, now: UnixMillis) -> Result<OperatorId> {
+        let path = self.operator_path(&new.login)?;
+        if new.passphrase.len() < PASSPHRASE_MIN {
+            return Err(RegistryError::BadRequest(format!(
+                "口令至少 {PASSPHRASE_MIN} 个字符 / the passphrase is shorter than {PASSPHRASE_MIN} bytes; choose a longer one"
+            )));
+        }
+        match by {
+            Some(session) => {
+                self.may(session, policy::Action::Administer, &purpose("security"))?;
+            }
+            None => {
+                let first = self.authority().operator_count(&self.config.division) == 0;
+                if !first || new.role != Role::SecurityOfficer {
+                    return Err(RegistryError::BadRequest(
+                        "the first operator of a node is a security officer, enrolled with `fangzhi init` or `join`; later ones are enrolled by that officer".into(),
+                    ));
+                }
+            }
+        }
+        if path.exists() {
+            return Err(RegistryError::BadRequest(
+                "登录名已有人用 / this login name is taken; choose another".into(),
+            ));
+        }
+        let mut rng = rng()?;
+        let mut seed = Zeroizing::new([0u8; 32]);
+        rand_core::Rng::fill_bytes(&mut rng, seed.as_mut());
+        let key = SigningKey::from_bytes(&seed);
+        let mut id = [0u8; 16];
+        rand_core::Rng::fill_bytes(&mut rng, &mut id);
+        let operator = OperatorId(id);
+        let params = seal::passphrase::Argon2Params::recommended(&mut rng);
+        let sealed = seal::operator::seal_operator(&seed, new.passphrase.as_bytes(), &params, &mut rng)
+            .map_err(|e| RegistryError::Store(e.to_string()))?;
+        let file = OperatorFile {
+            format: 1,
+            operator,
+            login: new.login.clone(),
+            role: new.role,
+            grid: new.grid.clone(),
+            key: data_encoding::BASE64.encode(&sealed),
+        };
+        std::fs::create_dir_all(self.files.operators())
+            .map_err(|e| RegistryError::file(&self.files.operators(), e))?;
+        let bytes = serde_json::to_vec_pretty(&file).map_err(|e| RegistryError::Store(e.to_string()))?;
+        // The key is durable before the ledger names it; a file without an entry opens nothing.
+        store::atomic::replace(&path, &bytes).map_err(RegistryError::from)?;
+        let certificate = OperatorCertificate {
+            operator,
+            key: key.verifying_key().to_bytes(),
+            organization: self.config.division.clone(),
+            role: new.role,
+            not_after: UnixMillis(now.0 + CHARTER_MILLIS),
+        };
+        let signer = match by {
+            Some(session) => session.signer(purpose("administration"), None),
+            None => self.service(purpose("administration")),
+        };
+        self.state(vec![Statement::Operator(certificate)], &signer, now)?;
+        Ok(operator)
+    }
+
+    fn operator_file(&self, path: &std::path::Path) -> Result<OperatorFile> {
+        let bytes = store::atomic::read_bounded(path, OPERATOR_FILE_MAX).map_err(RegistryError::from)?;
+        serde_json::from_slice(&bytes)
+            .map_err(|_| RegistryError::Directory(format!("`{}` is damaged; enrol the operator again", path.display())))
+    }
+
+    /// Opens an operator's key for a session.
+    ///
+    /// # Errors
+    /// [`RegistryError::BadLogin`], the same for an unknown name and a wrong passphrase.
+    pub fn login(&self, login: &str, passphrase: &str, now: UnixMillis) -> Result<Session> {
+        let path = self.operator_path(login).map_err(|_| RegistryError::BadLogin)?;
+        if !path.exists() {
+            return Err(RegistryError::BadLogin);
+        }
+        let file = self.operator_file(&path)?;
+        let sealed = data_encoding::BASE64.decode(file.key.as_bytes()).map_err(|_| RegistryError::BadLogin)?;
+        let seed = seal::operator::open_operator(&sealed, passphrase.as_bytes())
+            .map_err(|_| RegistryError::BadLogin)?;
+        let key = SigningKey::from_bytes(&seed);
+        let authority = self.authority();
+        let certificate = authority
+            .operator(&self.config.division, &file.operator)
+            .filter(|c| c.key == key.verifying_key().to_bytes() && c.not_after > now)
+            .ok_or(RegistryError::BadLogin)?;
+        Ok(Session {
+            operator: certificate.operator,
+            login: file.login,
+            role: certificate.role,
+            organization: certificate.organization.clone(),
+            grid: file.grid,
+            expires: UnixMillis(now.0 + SESSION_MILLIS),
+            key,
+        })
+    }
+
+    /// Whether the operator of a session may still act.
+    pub fn in_good_standing(&self, session: &Session) -> bool {
+        self.authority().operator(&self.config.division, &session.operator).is_some()
+    }
+
+    /// The operators of this node, by login name.
+    ///
+    /// # Errors
+    /// [`RegistryError::File`].
+    pub fn operators(&self) -> Result<Vec<OperatorLine>> {
+        let dir = self.files.operators();
+        let mut lines = Vec::new();
+        if !dir.exists() {
+            return Ok(lines);
+        }
+        for item in std::fs::read_dir(&dir).map_err(|e| RegistryError::file(&dir, e))? {
+            let path = item.map_err(|e| RegistryError::file(&dir, e))?.path();
+            if path.extension().is_none_or(|e| e != "json") {
+                continue;
+            }
+            let file = self.operator_file(&path)?;
+            let enabled = self.authority().operator(&self.config.division, &file.operator).is_some();
+            lines.push(OperatorLine { operator: file.operator, login: file.login, role: file.role, enabled });
+        }
+        lines.sort_by(|a, b| a.login.cmp(&b.login));
+        Ok(lines)
+    }
+
+    pub(crate) fn authority(&self) -> std::sync::RwLockReadGuard<'_, crate::authority::Authority> {
+        self.authority.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    pub(crate) fn asker(&self, session: &Session) -> policy::Asker {
+        policy::Asker {
+            operator: session.operator,
+            role: session.role,
+            organization: session.organization.clone(),
+            level: self.config.level,
+            grid: session.grid.clone(),
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! What a node says of itself: status, metrics and the doctor's checks. No personal data in any.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use record::authority::Level;
+use record::id::{DivisionId, Origin, UnixMillis};
+use serde::Serialize;
+
+use crate::error::Result;
+use crate::grant::checkpoint_of;
+use crate::node::{Registry, lock};
+use crate::replicate::{Alarm, PeerLine};
+use crate::table::Head;
+
+/// Counts since the start of the process.
+#[derive(Debug, Default)]
+pub struct Counters {
+    registered: AtomicU64,
+    answers: AtomicU64,
+    records_read: AtomicU64,
+    denied: AtomicU64,
+    replicated: AtomicU64,
+    refused: AtomicU64,
+    alarms: AtomicU64,
+}
+
+fn add(counter: &AtomicU64, count: u64) {
+    counter.fetch_add(count, Ordering::Relaxed);
+}
+
+impl Counters {
+    pub(crate) fn registered(&self, count: u64) {
+        add(&self.registered, count);
+    }
+    pub(crate) fn answered(&self, records: u64) {
+        add(&self.answers, 1);
+        add(&self.records_read, records);
+    }
+    pub(crate) fn denied(&self) {
+        add(&self.denied, 1);
+    }
+    pub(crate) fn replicated(&self, count: u64) {
+        add(&self.replicated, count);
+    }
+    pub(crate) fn refused(&self) {
+        add(&self.refused, 1);
+    }
+    pub(crate) fn alarm(&self) {
+        add(&self.alarms, 1);
+    }
+}
+
+/// One ledger held here.
+#[derive(Debug, Clone, Serialize)]
+pub struct LedgerLine {
+    /// Which.
+    pub origin: Origin,
+    /// Entries held.
+    pub size: u64,
+    /// Root over them, hexadecimal.
+    pub root: String,
+    /// Whether this node writes it.
+    pub own: bool,
+    /// Size of the newest checkpoint that another node cosigned.
+    pub cosigned: u64,
+    /// Names of the signers on the newest whole checkpoint.
+    pub signers: Vec<String>,
+}
+
+/// Who a node is and what it holds.
+#[derive(Debug, Clone, Serialize)]
+pub struct NodeStatus {
+    /// The realm.
+    pub realm: String,
+    /// The division.
+    pub division: DivisionId,
+    /// Its Chinese name.
+    pub name: String,
+    /// Its level.
+    pub level: Level,
+    /// The parent, unless this is the root.
+    pub parent: Option<DivisionId>,
+    /// Every ledger, by origin.
+    pub ledgers: Vec<LedgerLine>,
+    /// Records in the working indexes, by ledger.
+    pub holdings: Vec<HoldingLine>,
+    /// Nodes talked to.
+    pub peers: Vec<PeerLine>,
+    /// What an officer must look at.
+    pub alarms: Vec<Alarm>,
+}
+
+/// One ledger whose records this node can open.
+#[derive(Debug, Clone, Serialize)]
+pub struct HoldingLine {
+    /// The ledger.
+    pub origin: Origin,
+    /// The kind.
+    pub kind: String,
+    /// Records found by the working index.
+    pub records: u64,
+    /// Entries of the ledger that the index covers.
+    pub applied: u64,
+}
+
+/// How a check of the doctor ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    /// Nothing to do.
+    Ok,
+    /// Look at it soon.
+    Warning,
+    /// It does not work.
+    Failure,
+}
+
+/// One check of the doctor.
+#[derive(Debug, Clone, Serialize)]
+pub struct Check {
+    /// A stable word.
+    pub check: &'static str,
+    /// How it ended.
+    pub health: Health,
+    /// What was found.
+    pub found: String,
+    /// What to do next; empty when nothing.
+    pub next: String,
+}
+
+impl Registry {
+    /// Who this node is and what it holds.
+    ///
+    /// # Errors
+    /// A failure of the store.
+    pub fn status(&self) -> Result<NodeStatus> {
+        let mut ledgers = Vec::new();
+        for shard in self.store.shards()? {
+            let Ok(origin) = Origin::parse(&shard) else { continue };
+            let head = Head::read(self.store.as_ref(), &origin)?;
+            if head.size == 0 {
+                continue;
+            }
+            let own = origin.division() == self.config.division;
+            let signers = head.whole.as_deref().map(signers).unwrap_or_default();
+            let whole_size = head.whole.as_deref().map_or(Ok(0), |n| checkpoint_of(n).map(|c| c.size()))?;
+            let cosigned = match &head.cosigned {
+                Some(note) => checkpoint_of(note)?.size(),
+                None if signers.len() > 1 => whole_size,
+                None => 0,
+            };
+            ledgers.push(LedgerLine {
+                origin,
+                size: head.size,
+                root: data_encoding::HEXLOWER.encode(&head.root),
+                own,
+                cosigned,
+                signers,
+            });
+        }
+        let holdings = self.holdings.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let holdings = holdings
+            .values()
+            .map(|holding| {
+                let holding = holding.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+                HoldingLine {
+                    origin: holding.origin.clone(),
+                    kind: holding.kind.to_string(),
+                    records: holding.index.len() as u64,
+                    applied: holding.index.applied(),
+                }
+            })
+            .collect();
+        Ok(NodeStatus {
+            realm: self.config.realm.to_string(),
+            division: self.config.division.clone(),
+            name: self.config.name.clone(),
+            level: self.config.level,
+            parent: self.config.parent.as_ref().map(|p| p.division.clone()),
+            ledgers,
+            holdings,
+            peers: lock(&self.peers).lines.values().cloned().collect(),
+            alarms: self.alarms()?,
+        })
+    }
+
+    /// Metrics in Prometheus' text format.
+    ///
+    /// # Errors
+    /// A failure of the store.
+    pub fn metrics(&self) -> Result<String> {
+        let status = self.status()?;
+        let counters = &self.counters;
+        let mut text = String::new();
+        let mut metric = |name: &str, kind: &str, help: &str, lines: Vec<(String, u64)>| {
+            text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
+            for (labels, value) in lines {
+                text.push_str(&format!("{name}{labels} {value}\n"));
+            }
+        };
+        let count = |counter: &AtomicU64| vec![(String::new(), counter.load(Ordering::Relaxed))];
+        metric("fangzhi_records_registered_total", "counter", "Records registered since the start.", count(&counters.registered));
+        metric("fangzhi_answers_total", "counter", "Readings answered since the start.", count(&counters.answers));
+        metric("fangzhi_records_read_total", "counter", "Records returned by readings since the start.", count(&counters.records_read));
+        metric("fangzhi_readings_denied_total", "counter", "Readings denied by policy since the start.", count(&counters.denied));
+        metric("fangzhi_entries_replicated_total", "counter", "Entries received from other nodes since the start.", count(&counters.replicated));
+        metric("fangzhi_sessions_refused_total", "counter", "Replication sessions refused since the start.", count(&counters.refused));
+        metric("fangzhi_alarms_total", "counter", "Alarms raised since the start.", count(&counters.alarms));
+        metric("fangzhi_alarms", "gauge", "Alarms that an officer must look at.", vec![(String::new(), status.alarms.len() as u64)]);
+        let by_ledger = |value: fn(&LedgerLine) -> u64| {
+            status.ledgers.iter().map(|l| (format!("{{origin=\"{}\"}}", l.origin), value(l))).collect()
+        };
+        metric("fangzhi_ledger_entries", "gauge", "Entries of a ledger held here.", by_ledger(|l| l.size));
+        metric("fangzhi_ledger_cosigned_entries", "gauge", "Entries under the newest cosigned checkpoint.", by_ledger(|l| l.cosigned));
+        metric(
+            "fangzhi_holding_records",
+            "gauge",
+            "Records that the working index finds.",
+            status.holdings.iter().map(|h| (format!("{{origin=\"{}\"}}", h.origin), h.records)).collect(),
+        );
+        metric(
+            "fangzhi_peer_connected",
+            "gauge",
+            "Whether a session with the peer is open.",
+            status.peers.iter().map(|p| (format!("{{peer=\"{}\"}}", p.peer), u64::from(p.connected))).collect(),
+        );
+        Ok(text)
+    }
+
+    /// Checks what an operator can mend: charters, cosignatures, alarms, key custody.
+    ///
+    /// # Errors
+    /// A failure of the store.
+    pub fn doctor(&self, now: UnixMillis) -> Result<Vec<Check>> {
+        let mut checks = Vec::new();
+        let mut check = |check, health, found: String, next: &str| {
+            let next = if health == Health::Ok { String::new() } else { next.to_owned() };
+            checks.push(Check { check, health, found, next });
+        };
+        let chain = self.chain()?;
+        let days = chain.iter().map(|c| c.not_after.0).min().unwrap_or(0).saturating_sub(now.0) / 86_400_000;
+        let health = match days {
+            0 => Health::Failure,
+            1..=30 => Health::Warning,
+            _ => Health::Ok,
+        };
+        check("charter", health, format!("证书链还有 {days} 天 / the charter chain is valid for {days} days"), "ask the parent's security officer to renew it");
+        let status = self.status()?;
+        let health = if status.alarms.is_empty() { Health::Ok } else { Health::Failure };
+        check("alarms", health, format!("{} 条告警 / {} alarms", status.alarms.len(), status.alarms.len()), "see `fangzhi status` and tell the security officers of both nodes");
+        if status.parent.is_some() {
+            let behind: u64 = status.ledgers.iter().filter(|l| l.own).map(|l| l.size - l.cosigned.min(l.size)).sum();
+            let health = if behind == 0 { Health::Ok } else { Health::Warning };
+            check("cosigned", health, format!("{behind} 个条目尚未联署 / {behind} entries are not cosigned yet"), "start the node and see that the parent can be reached");
+        }
+        let demo = std::fs::read_dir(self.files.operators())
+            .map(|dir| dir.flatten().any(|f| f.path().extension().is_some_and(|e| e == "pass")))
+            .unwrap_or(false);
+        let health = if demo { Health::Warning } else { Health::Ok };
+        check("passphrases", health, if demo { "目录中存有操作员口令 / operators' passphrases lie in the directory".into() } else { "无明文口令 / no passphrase lies in the directory".into() }, "this is right for a demonstration only; delete `operators/*.pass`");
+        let file = matches!(self.config.custody, crate::config::KeyCustody::File);
+        let health = if file { Health::Warning } else { Health::Ok };
+        check("custody", health, if file { "密钥库由文件打开 / the keystore is opened by a key file".into() } else { "密钥库由口令打开 / the keystore is opened by a passphrase".into() }, "keep the directory on an encrypted disk, or make the node with `--passphrase-file`");
+        let operators = self.operators()?.len();
+        let health = if operators == 0 { Health::Warning } else { Health::Ok };
+        check("operators", health, format!("{operators} 名操作员 / {operators} operators"), "enrol a security officer and a clerk with `fangzhi operator add`");
+        Ok(checks)
+    }
+}
+
+fn signers(note: &str) -> Vec<String> {
+    ledger::note::Note::parse(note.as_bytes())
+        .map(|note| note.signatures().iter().map(|line| line.name().to_owned()).collect())
+        .unwrap_or_default()
+}

@@ -1,0 +1,525 @@
+//! Verifying (核验): every root, signature, chain and body of a directory, from the segment files
+//! alone, with public keys alone. Neither the index nor a secret is needed.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
+use std::time::Instant;
+
+use ledger::frontier::Frontier;
+use ledger::hash::{leaf_hash, root_of};
+use ledger::note::{KeyKind, Note, Verifier};
+use ledger::tile::{TreeEdge, plan_append};
+use record::act::{Act, Capacity};
+use record::authority::Statement;
+use record::entry::{Entry, GrantEntry, GrantOperation, RecordEntry};
+use record::id::{Hash, Origin, RecordId};
+use seal::parcel::Parcel;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use store::{Snapshot, Store};
+
+use crate::authority::Authority;
+use crate::config::NodeConfig;
+use crate::error::Result;
+use crate::replicate::log_verifier;
+use crate::table::{self, Head};
+
+const SCAN: usize = 1024;
+/// The most findings listed; the rest are counted.
+const FINDINGS_MAX: usize = 1000;
+
+/// What was checked, and what does not hold.
+#[derive(Debug, Clone, Serialize)]
+pub struct VerifyReport {
+    /// Whether everything holds.
+    pub ok: bool,
+    /// The directory's division.
+    pub division: String,
+    /// Segment files read.
+    pub files: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// Per ledger.
+    pub ledgers: Vec<VerifiedLedger>,
+    /// What does not hold.
+    pub findings: Vec<VerifyFinding>,
+    /// How many more findings there are than are listed.
+    pub more_findings: u64,
+    /// What is unfinished but not wrong, such as a write in progress.
+    pub remarks: Vec<String>,
+    /// How long it took, in milliseconds.
+    pub elapsed_ms: u64,
+}
+
+/// One ledger that was checked.
+#[derive(Debug, Clone, Serialize)]
+pub struct VerifiedLedger {
+    /// Which.
+    pub origin: Origin,
+    /// Entries.
+    pub size: u64,
+    /// The root rebuilt from them, hexadecimal.
+    pub root: String,
+    /// Acts whose signature holds.
+    pub acts: u64,
+    /// Bodies whose hash holds.
+    pub bodies: u64,
+    /// Signatures on its checkpoint that hold, the log's own among them.
+    pub signatures: u64,
+}
+
+/// One thing that does not hold.
+#[derive(Debug, Clone, Serialize)]
+pub struct VerifyFinding {
+    /// The segment file, if it lies in one.
+    pub file: Option<String>,
+    /// Byte offset in it.
+    pub offset: Option<u64>,
+    /// The ledger, if one is concerned.
+    pub origin: Option<String>,
+    /// The entry's index, if one is concerned.
+    pub index: Option<u64>,
+    /// What is wrong.
+    pub what: String,
+}
+
+struct Checker<'a> {
+    snapshot: &'a Snapshot,
+    authority: &'a Authority,
+    /// For each authority ledger, the root at each size.
+    authority_roots: &'a BTreeMap<Origin, Vec<Hash>>,
+    /// At which size of its division's authority ledger each operator's key was enrolled.
+    enrolled: &'a HashMap<(String, [u8; 32]), u64>,
+    findings: Vec<VerifyFinding>,
+}
+
+/// Verifies everything in a node's directory. Reads only; the node may run meanwhile.
+///
+/// # Errors
+/// When there is no node, or its files cannot be read at all.
+pub fn verify(dir: &Path) -> Result<VerifyReport> {
+    let start = Instant::now();
+    let config = NodeConfig::read(dir)?;
+    let mut findings = Vec::new();
+    let mut remarks = Vec::new();
+    let mut more = 0;
+    let snapshot = store::scan_segments(dir, &mut |seen| {
+        if let store::Seen::Finding(finding) = seen {
+            if matches!(finding, store::Finding::Unfinished { .. }) {
+                remarks.push(finding.to_string());
+            } else if findings.len() < FINDINGS_MAX {
+                findings.push(VerifyFinding {
+                    file: Some(finding.file().display().to_string()),
+                    offset: Some(finding.offset()),
+                    origin: None,
+                    index: None,
+                    what: finding.to_string(),
+                });
+            } else {
+                more += 1;
+            }
+        }
+    })?;
+    let mut report = VerifyReport {
+        ok: false,
+        division: config.division.to_string(),
+        files: snapshot.stats().segments,
+        bytes: snapshot.stats().bytes,
+        ledgers: Vec::new(),
+        findings,
+        more_findings: more,
+        remarks,
+        elapsed_ms: 0,
+    };
+    let origins: Vec<Origin> =
+        snapshot.shards()?.iter().filter_map(|shard| Origin::parse(shard).ok()).collect();
+    let mut note = |origin: Option<&Origin>, what: String| {
+        report.findings.push(VerifyFinding {
+            file: None,
+            offset: None,
+            origin: origin.map(ToString::to_string),
+            index: None,
+            what,
+        });
+    };
+    let chain = config.charters()?;
+    let now = chain.first().map_or(record::id::UnixMillis(0), |c| c.not_before);
+    if let Err(error) =
+        record::authority::verify_chain(&chain, &config.realm, &config.root_key()?, now, |_| false)
+    {
+        note(None, error.to_string());
+    }
+    let authority = match Authority::load(&snapshot, &config) {
+        Ok(authority) => authority,
+        Err(error) => {
+            note(None, format!("the authority ledgers cannot be read: {error}"));
+            Authority::default()
+        }
+    };
+    let mut authority_roots = BTreeMap::new();
+    let mut enrolled = HashMap::new();
+    for origin in origins.iter().filter(|o| o.ledger().as_str() == "authority") {
+        authority_roots.insert(origin.clone(), prefix_roots(&snapshot, origin, &mut enrolled));
+    }
+    // Ledgers are independent of each other: both cores work.
+    let halves: Vec<Vec<&Origin>> = (0..2)
+        .map(|half| origins.iter().enumerate().filter(|(at, _)| at % 2 == half).map(|(_, o)| o).collect())
+        .collect();
+    let results: Vec<(Vec<VerifiedLedger>, Vec<VerifyFinding>)> = std::thread::scope(|scope| {
+        let threads: Vec<_> = halves
+            .iter()
+            .map(|half| {
+                let mut checker = Checker {
+                    snapshot: &snapshot,
+                    authority: &authority,
+                    authority_roots: &authority_roots,
+                    enrolled: &enrolled,
+                    findings: Vec::new(),
+                };
+                scope.spawn(move || {
+                    let ledgers = half.iter().map(|origin| checker.ledger(origin)).collect();
+                    (ledgers, checker.findings)
+                })
+            })
+            .collect();
+        threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
+    });
+    if results.len() != 2 {
+        note(None, "a checker stopped before its end; run it again and report this".into());
+    }
+    for (ledgers, findings) in results {
+        report.ledgers.extend(ledgers);
+        report.findings.extend(findings);
+    }
+    report.ledgers.sort_by(|a, b| a.origin.cmp(&b.origin));
+    if report.findings.len() > FINDINGS_MAX {
+        report.more_findings += (report.findings.len() - FINDINGS_MAX) as u64;
+        report.findings.truncate(FINDINGS_MAX);
+    }
+    report.ok = report.findings.is_empty();
+    report.elapsed_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+    Ok(report)
+}
+
+/// The root of an authority ledger at each size, and where each operator's key was enrolled.
+fn prefix_roots(
+    snapshot: &Snapshot,
+    origin: &Origin,
+    enrolled: &mut HashMap<(String, [u8; 32]), u64>,
+) -> Vec<Hash> {
+    let mut frontier = Frontier::new();
+    let mut roots = vec![frontier.root()];
+    let mut at = 0u64;
+    while let Ok(rows) = snapshot.scan(origin.as_str(), table::ENTRY, &at.to_be_bytes(), SCAN) {
+        for (_, bytes) in &rows {
+            frontier.append(leaf_hash(bytes));
+            roots.push(frontier.root());
+            at += 1;
+            if let Ok(Entry::Authority(entry)) = Entry::decode(bytes)
+                && let Statement::Operator(certificate) = entry.statement
+            {
+                enrolled.entry((origin.division().to_string(), certificate.key)).or_insert(at);
+            }
+        }
+        if rows.len() < SCAN {
+            break;
+        }
+    }
+    roots
+}
+
+/// What is remembered while a ledger is walked.
+#[derive(Default)]
+struct Walk {
+    frontier: Frontier,
+    edge: TreeEdge,
+    /// Leaf hashes after the last act.
+    tail: Vec<Hash>,
+    previous_act: Option<Hash>,
+    newest: HashMap<RecordId, (u64, Hash)>,
+    /// Shard heads that parcels were proven under, and those that a heartbeat's note signed.
+    cited: BTreeSet<(u64, Hash)>,
+    vouched: BTreeSet<(u64, Hash)>,
+    acts: u64,
+    bodies: u64,
+    whole_root: Option<Hash>,
+}
+
+impl Checker<'_> {
+    fn find(&mut self, origin: &Origin, index: Option<u64>, what: impl Into<String>) {
+        let place = index.and_then(|at| self.snapshot.place(&table::entry(origin, at)));
+        let (file, offset) = place.map_or((None, None), |(file, offset)| {
+            (Some(file.display().to_string()), Some(offset))
+        });
+        self.findings.push(VerifyFinding {
+            file,
+            offset,
+            origin: Some(origin.to_string()),
+            index,
+            what: what.into(),
+        });
+    }
+
+    fn ledger(&mut self, origin: &Origin) -> VerifiedLedger {
+        let mut walk = Walk::default();
+        let head = match Head::read(self.snapshot, origin) {
+            Ok(head) => head,
+            Err(error) => {
+                self.find(origin, None, format!("the head cannot be read: {error}"));
+                Head::empty()
+            }
+        };
+        let whole = head.whole.as_deref().and_then(|note| self.checkpoint(origin, note));
+        let whole_size = whole.as_ref().map_or(u64::MAX, |(checkpoint, _)| checkpoint.size());
+        let mut at = 0u64;
+        loop {
+            let rows = match self.snapshot.scan(origin.as_str(), table::ENTRY, &at.to_be_bytes(), SCAN) {
+                Ok(rows) => rows,
+                Err(error) => {
+                    self.find(origin, Some(at), format!("entries from {at} cannot be read: {error}"));
+                    break;
+                }
+            };
+            let mut leaves = Vec::with_capacity(rows.len());
+            for (rest, bytes) in &rows {
+                if rest.as_slice() != at.to_be_bytes() {
+                    self.find(origin, Some(at), format!("entry {at} is missing"));
+                    break;
+                }
+                let leaf = leaf_hash(bytes);
+                walk.frontier.append(leaf);
+                leaves.push(leaf);
+                if walk.frontier.size() == whole_size {
+                    walk.whole_root = Some(walk.frontier.root());
+                }
+                self.entry(origin, at, bytes, leaf, &mut walk);
+                at += 1;
+            }
+            self.tiles(origin, &leaves, &mut walk);
+            if rows.len() < SCAN || leaves.len() < rows.len() {
+                break;
+            }
+        }
+        self.end(origin, &head, &walk);
+        let signatures = whole.map_or(0, |(checkpoint, signatures)| {
+            if walk.whole_root.is_some_and(|root| root != *checkpoint.root()) {
+                self.find(origin, None, format!("the entries do not give the root of the signed checkpoint of {}", checkpoint.size()));
+            }
+            signatures
+        });
+        VerifiedLedger {
+            origin: origin.clone(),
+            size: walk.frontier.size(),
+            root: data_encoding::HEXLOWER.encode(&walk.frontier.root()),
+            acts: walk.acts,
+            bodies: walk.bodies,
+            signatures,
+        }
+    }
+
+    /// Opens a checkpoint; gives it with the number of signatures that hold.
+    fn checkpoint(&mut self, origin: &Origin, note: &str) -> Option<(ledger::checkpoint::Checkpoint, u64)> {
+        let Some(charter) = self.authority.charter(&origin.division()) else {
+            self.find(origin, None, "no charter of the ledger's division is known, so its checkpoint cannot be checked");
+            return None;
+        };
+        let opened = log_verifier(origin, &charter.keys.sign)
+            .map_err(|e| e.to_string())
+            .and_then(|log| ledger::checkpoint::open(note.as_bytes(), &log).map_err(|e| e.to_string()));
+        let checkpoint = match opened {
+            Ok(checkpoint) => checkpoint,
+            Err(error) => {
+                self.find(origin, None, format!("the checkpoint does not hold: {error}"));
+                return None;
+            }
+        };
+        let mut known: Vec<Verifier> = Vec::new();
+        for charter in self.authority.charters() {
+            for (role, key) in [("witness", &charter.keys.witness), ("held", &charter.keys.held)] {
+                let name = format!("{}/{}/{role}", charter.realm, charter.division);
+                known.extend(Verifier::new(&name, KeyKind::Cosignature, key).ok());
+            }
+        }
+        let held = Note::parse(note.as_bytes()).map_err(|e| e.to_string()).and_then(|note| {
+            note.verify(&known).map(|signed| signed.len() as u64).map_err(|e| e.to_string())
+        });
+        match held {
+            Ok(cosignatures) => Some((checkpoint, cosignatures + 1)),
+            // Without any cosignature that is known there is only the log's own signature.
+            Err(_) if !note.contains("/witness ") && !note.contains("/held ") => Some((checkpoint, 1)),
+            Err(error) => {
+                self.find(origin, None, format!("a cosignature on the checkpoint does not hold: {error}"));
+                None
+            }
+        }
+    }
+
+    fn entry(&mut self, origin: &Origin, at: u64, bytes: &[u8], leaf: Hash, walk: &mut Walk) {
+        let entry = match Entry::decode(bytes) {
+            Ok(entry) => entry,
+            Err(error) => {
+                self.find(origin, Some(at), error.to_string());
+                walk.tail.push(leaf);
+                return;
+            }
+        };
+        if !belongs(origin, &entry) {
+            self.find(origin, Some(at), format!("entry {at} is of a kind that this ledger does not take"));
+        }
+        if let Some(hash) = entry.body_hash() {
+            match self.snapshot.get(&table::body(origin, at)) {
+                Ok(Some(body)) if Hash::from(Sha256::digest(&body)) == hash => {
+                    walk.bodies += 1;
+                    if let Entry::Grant(entry) = &entry {
+                        self.parcel(origin, at, entry, &body, walk);
+                    }
+                }
+                Ok(Some(_)) => self.find(origin, Some(at), format!("the body of entry {at} is not the one that it names")),
+                Ok(None) => self.find(origin, Some(at), format!("the body of entry {at} is missing")),
+                Err(error) => self.find(origin, Some(at), format!("the body of entry {at} cannot be read: {error}")),
+            }
+        }
+        match &entry {
+            Entry::Act(act) => {
+                self.act(origin, at, act, walk);
+                walk.tail.clear();
+                walk.previous_act = Some(leaf);
+                return;
+            }
+            Entry::Record(entry) => self.version(origin, at, entry, leaf, walk),
+            _ => {}
+        }
+        walk.tail.push(leaf);
+    }
+
+    fn version(&mut self, origin: &Origin, at: u64, entry: &RecordEntry, leaf: Hash, walk: &mut Walk) {
+        let follows = match walk.newest.get(&entry.record) {
+            None => entry.version == 1 && entry.previous.is_none(),
+            Some((version, previous)) => {
+                entry.version == version + 1 && entry.previous == Some(*previous)
+            }
+        };
+        if !follows {
+            self.find(origin, Some(at), format!("entry {at} does not follow the version of its record before it"));
+        }
+        walk.newest.insert(entry.record, (entry.version, leaf));
+    }
+
+    fn act(&mut self, origin: &Origin, at: u64, act: &Act, walk: &mut Walk) {
+        walk.acts += 1;
+        if let Err(error) = act.verify(origin) {
+            walk.acts -= 1;
+            self.find(origin, Some(at), error.to_string());
+        }
+        let covers = act.first + u64::from(act.count) == at
+            && walk.tail.len() as u64 == u64::from(act.count)
+            && act.root == root_of(&walk.tail);
+        if !covers {
+            self.find(origin, Some(at), format!("the act at {at} does not sign the entries before it"));
+        }
+        if act.previous != walk.previous_act {
+            self.find(origin, Some(at), format!("the act at {at} does not name the act before it"));
+        }
+        let division = origin.division();
+        let entitled = match act.capacity {
+            Capacity::Service => {
+                self.authority.charter(&division).is_some_and(|charter| charter.keys.sign == act.key)
+            }
+            Capacity::Operator => self
+                .enrolled
+                .get(&(division.to_string(), act.key))
+                .is_some_and(|since| *since <= act.authority_size),
+        };
+        if !entitled {
+            self.find(origin, Some(at), format!("the act at {at} is signed by a key that was not enrolled when it was signed"));
+        }
+        let authority = Origin::new(&origin.realm(), &division, &crate::node::word("authority"));
+        // A replica may have an older authority ledger than the act relied on.
+        let known = self.authority_roots.get(&authority).map(|roots| roots.get(act.authority_size as usize));
+        match known {
+            Some(Some(root)) if *root != act.authority_root => {
+                self.find(origin, Some(at), format!("the act at {at} relies on another history of `{authority}`"));
+            }
+            _ => {}
+        }
+    }
+
+    /// What a grant's ledger carried: proven under a head that the shard's owner signed.
+    fn parcel(&mut self, origin: &Origin, at: u64, entry: &GrantEntry, body: &[u8], walk: &mut Walk) {
+        let shard = origin.shard();
+        match entry.operation {
+            GrantOperation::Enter | GrantOperation::Update => {
+                let proven = Parcel::decode(body).map_err(|e| e.to_string()).and_then(|parcel| {
+                    ledger::proof::verify_inclusion(
+                        &leaf_hash(parcel.leaf()),
+                        parcel.index(),
+                        entry.shard_size,
+                        &parcel.inclusion(),
+                        &entry.shard_root,
+                    )
+                    .map_err(|e| e.to_string())
+                });
+                if let Err(error) = proven {
+                    self.find(origin, Some(at), format!("the row of entry {at} is not proven to be in `{shard}`: {error}"));
+                }
+                walk.cited.insert((entry.shard_size, entry.shard_root));
+            }
+            GrantOperation::Heartbeat => {
+                let note = String::from_utf8_lossy(body);
+                if let Some((checkpoint, signatures)) = self.checkpoint(&shard, &note) {
+                    let same = checkpoint.size() == entry.shard_size && *checkpoint.root() == entry.shard_root;
+                    if !same || signatures < 2 {
+                        self.find(origin, Some(at), format!("the heartbeat at {at} does not cite a cosigned checkpoint of `{shard}`"));
+                    }
+                    walk.vouched.insert((checkpoint.size(), *checkpoint.root()));
+                }
+            }
+            GrantOperation::Keys | GrantOperation::Retract => {}
+        }
+    }
+
+    fn tiles(&mut self, origin: &Origin, leaves: &[Hash], walk: &mut Walk) {
+        let (edge, writes) = plan_append(&walk.edge, leaves);
+        walk.edge = edge;
+        for write in writes {
+            // A partial tile is compared once, at its final width, by the caller's last stretch.
+            let stored = self.snapshot.get(&table::tile(origin, write.level, write.index));
+            let holds = match &stored {
+                Ok(Some(stored)) => stored.starts_with(&write.bytes),
+                _ => false,
+            };
+            if !holds {
+                self.find(origin, None, format!("tile {}/{} is not the one that the entries give", write.level, write.index));
+            }
+        }
+    }
+
+    fn end(&mut self, origin: &Origin, head: &Head, walk: &Walk) {
+        if walk.frontier.size() != head.size {
+            self.find(origin, None, format!("{} entries were found, {} should be there", walk.frontier.size(), head.size));
+        } else if walk.frontier.root() != head.root {
+            self.find(origin, None, "the entries do not give the root of the head");
+        }
+        if head.tail != walk.tail.len() as u64 {
+            self.find(origin, None, format!("{} entries at the end are signed by no act", walk.tail.len()));
+        }
+        let whole = head.target.is_none();
+        if whole && head.size > 0 && head.whole.is_none() {
+            self.find(origin, None, "there is no signed checkpoint");
+        }
+        let unvouched = walk.cited.difference(&walk.vouched).count();
+        if whole && walk.vouched.is_empty() && unvouched > 0 {
+            self.find(origin, None, "rows are proven under a head that no heartbeat vouches for");
+        }
+    }
+}
+
+fn belongs(origin: &Origin, entry: &Entry) -> bool {
+    match entry {
+        Entry::Act(_) => true,
+        Entry::Record(_) => origin.is_shard(),
+        Entry::Grant(_) => origin.grant_id().is_some(),
+        Entry::Authority(_) => origin.grant_id().is_none() && origin.ledger().as_str() == "authority",
+        Entry::Access(_) => origin.grant_id().is_none() && origin.ledger().as_str() == "access",
+    }
+}

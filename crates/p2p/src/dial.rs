@@ -17,10 +17,11 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::READY;
 use crate::conversation::{self, Conversation};
 use crate::error::DialError;
+use crate::failure::OpenError;
 use crate::key::{PeerKey, peer_id};
 use crate::limits::Limits;
 use crate::streams::{Line, Reply};
-use crate::swarm::{Command, OpenError};
+use crate::swarm::Command;
 
 /// The longest pause before the second attempt; it doubles up to `PAUSE_MAX`.
 const PAUSE: Duration = Duration::from_millis(50);

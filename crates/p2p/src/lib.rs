@@ -44,6 +44,7 @@ mod link;
 mod reader;
 mod writer;
 
+mod failure;
 mod gate;
 mod streams;
 mod swarm;

@@ -35,7 +35,8 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// Time between pings.
     pub ping_interval: Duration,
-    /// Time for the answer to a ping. The second failure in a row closes the connection.
+    /// Time for the answer to a ping. A connection without an answer for `ping_interval` and this
+    /// together is closed. Generous, because on a thin line a ping waits behind a bulk transfer.
     pub ping_timeout: Duration,
 }
 
@@ -55,7 +56,7 @@ impl Default for Limits {
             stall_timeout: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(600),
             ping_interval: Duration::from_secs(15),
-            ping_timeout: Duration::from_secs(20),
+            ping_timeout: Duration::from_secs(60),
         }
     }
 }

@@ -26,7 +26,7 @@ use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::PROTOCOL;
-use crate::swarm::OpenError;
+use crate::failure::OpenError;
 
 const STREAM_PROTOCOL: StreamProtocol = StreamProtocol::new(PROTOCOL);
 

@@ -13,12 +13,13 @@ use std::time::Duration;
 use futures::StreamExt;
 use libp2p::core::transport::TransportError;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
-use libp2p::swarm::{ConnectionId, DialError, NetworkBehaviour, SwarmEvent};
+use libp2p::swarm::{ConnectionId, NetworkBehaviour, SwarmEvent};
 use libp2p::{PeerId, Swarm, SwarmBuilder, ping, tcp, tls, yamux};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use crate::error::StartError;
+use crate::failure::OpenError;
 use crate::gate::Gate;
 use crate::key::TransportKey;
 use crate::limits::Limits;
@@ -26,6 +27,8 @@ use crate::streams::{Inbound, Reply, Streams, multiaddr, socket_addr};
 
 /// For conversations to say farewell when the endpoint closes, and then for connections.
 const DRAIN: Duration = Duration::from_secs(3);
+/// Between looks at who is silent, at the least.
+const WATCH_MIN: Duration = Duration::from_millis(50);
 /// For the operating system to report the port.
 const LISTEN: Duration = Duration::from_secs(5);
 
@@ -35,21 +38,6 @@ pub(crate) struct Behaviour {
     gate: Gate,
     ping: ping::Behaviour,
     streams: Streams,
-}
-
-/// Why there is no stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum OpenError {
-    WrongKey,
-    ThisNode,
-    /// What the operating system said, where it said something.
-    Transport(Option<io::ErrorKind>),
-    /// This node's own limits.
-    Full,
-    OtherProtocol,
-    NoReply,
-    /// The connection ended meanwhile.
-    Lost,
 }
 
 /// What the endpoint asks of the task.
@@ -76,6 +64,10 @@ pub(crate) struct Driver {
     dialing: HashMap<ConnectionId, Dialing>,
     /// The newest connection last.
     connected: HashMap<PeerId, Vec<ConnectionId>>,
+    /// When each connection was last known to be alive.
+    heard: HashMap<ConnectionId, (PeerId, Instant)>,
+    /// How long a connection may go unheard.
+    silence_max: Duration,
 }
 
 impl Driver {
@@ -123,6 +115,8 @@ impl Driver {
             swarm,
             dialing: HashMap::new(),
             connected: HashMap::new(),
+            heard: HashMap::new(),
+            silence_max: limits.ping_interval + limits.ping_timeout,
         })
     }
 
@@ -163,8 +157,11 @@ impl Driver {
         mut commands: mpsc::Receiver<Command>,
         mut live: mpsc::Receiver<Infallible>,
     ) {
+        let mut watch = interval((self.silence_max / 4).max(WATCH_MIN));
+        watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                _ = watch.tick() => self.close_silent(),
                 command = commands.recv() => match command {
                     Some(command) => self.on_command(command),
                     None => break,
@@ -181,11 +178,11 @@ impl Driver {
             }
         })
         .await;
-        for peer in self.connected.keys().copied().collect::<Vec<_>>() {
+        for peer in self.swarm.connected_peers().copied().collect::<Vec<_>>() {
             let _ = self.swarm.disconnect_peer_id(peer);
         }
         let _ = timeout(DRAIN, async {
-            while !self.connected.is_empty() {
+            while self.swarm.connected_peers().next().is_some() {
                 let event = self.swarm.select_next_some().await;
                 self.on_event(event);
             }
@@ -193,9 +190,40 @@ impl Driver {
         .await;
     }
 
+    /// libp2p's ping reports a failure late, or never while a new stream for it is being
+    /// negotiated; what counts is when an answer last came.
+    fn close_silent(&mut self) {
+        let silent: Vec<(ConnectionId, PeerId)> = self
+            .heard
+            .iter()
+            .filter(|(_, (_, heard))| heard.elapsed() > self.silence_max)
+            .map(|(connection, (peer, _))| (*connection, *peer))
+            .collect();
+        for (connection, peer) in silent {
+            tracing::info!(%connection, "a peer no longer answers; closing its connection");
+            self.forget(peer, connection);
+            self.swarm.close_connection(connection);
+        }
+    }
+
+    /// Nothing is opened on the connection any more. One that is being closed over a dead line may
+    /// take the system's own timeout, many minutes, to be gone.
+    fn forget(&mut self, peer: PeerId, connection: ConnectionId) {
+        self.heard.remove(&connection);
+        if let Some(all) = self.connected.get_mut(&peer) {
+            all.retain(|one| *one != connection);
+            if all.is_empty() {
+                self.connected.remove(&peer);
+            }
+        }
+    }
+
     fn on_command(&mut self, command: Command) {
         match command {
             Command::Disconnect(peer) => {
+                for connection in self.connected.remove(&peer).unwrap_or_default() {
+                    self.heard.remove(&connection);
+                }
                 // The error says only that there was no connection.
                 let _ = self.swarm.disconnect_peer_id(peer);
             }
@@ -247,7 +275,7 @@ impl Driver {
                 );
             }
             Err(error) => {
-                let _ = reply.0.send(Err(open_error(&error)));
+                let _ = reply.0.send(Err(OpenError::from(&error)));
             }
         }
     }
@@ -259,6 +287,7 @@ impl Driver {
                 connection_id,
                 ..
             } => {
+                self.heard.insert(connection_id, (peer_id, Instant::now()));
                 self.connected
                     .entry(peer_id)
                     .or_default()
@@ -274,19 +303,14 @@ impl Driver {
                 connection_id,
                 ..
             } => {
-                if let Some(all) = self.connected.get_mut(&peer_id) {
-                    all.retain(|one| *one != connection_id);
-                    if all.is_empty() {
-                        self.connected.remove(&peer_id);
-                    }
-                }
+                self.forget(peer_id, connection_id);
             }
             SwarmEvent::OutgoingConnectionError {
                 connection_id,
                 error,
                 ..
             } => {
-                let why = open_error(&error);
+                let why = OpenError::from(&error);
                 let dialing = self.dialing.remove(&connection_id);
                 for reply in dialing.into_iter().flat_map(|dialing| dialing.replies) {
                     let _ = reply.0.send(Err(why));
@@ -294,11 +318,12 @@ impl Driver {
             }
             SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event {
                 connection,
-                result: Err(failure),
+                result: Ok(_),
                 ..
             })) => {
-                tracing::info!(%failure, "a peer no longer answers; closing its connection");
-                self.swarm.close_connection(connection);
+                if let Some((_, heard)) = self.heard.get_mut(&connection) {
+                    *heard = Instant::now();
+                }
             }
             SwarmEvent::IncomingConnectionError {
                 send_back_addr,
@@ -316,30 +341,4 @@ impl Driver {
             _ => {}
         }
     }
-}
-
-fn open_error(error: &DialError) -> OpenError {
-    match error {
-        DialError::WrongPeerId { .. } => OpenError::WrongKey,
-        DialError::LocalPeerId { .. } => OpenError::ThisNode,
-        DialError::Denied { .. } => OpenError::Full,
-        DialError::Transport(tries) => {
-            OpenError::Transport(tries.iter().find_map(|(_, error)| error_kind(error)))
-        }
-        DialError::NoAddresses | DialError::DialPeerConditionFalse(_) | DialError::Aborted => {
-            OpenError::Lost
-        }
-    }
-}
-
-/// What the operating system said, by its number in the text. The chain of sources does not lead
-/// there: the sum types in libp2p's errors forward `source` and so skip the error they hold.
-fn error_kind(error: &TransportError<io::Error>) -> Option<io::ErrorKind> {
-    let TransportError::Other(error) = error else {
-        return None;
-    };
-    let text = error.to_string();
-    let (_, number) = text.rsplit_once("(os error ")?;
-    let (number, _) = number.split_once(')')?;
-    Some(io::Error::from_raw_os_error(number.parse().ok()?).kind())
 }

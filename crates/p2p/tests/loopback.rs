@@ -566,12 +566,22 @@ async fn a_peer_behind_a_dead_line_is_noticed_by_both_sides() {
     let ours = child.dial(line, key(1).public()).await.unwrap();
     let theirs = parent.accept().await.unwrap();
     dead.store(true, Ordering::SeqCst);
+    let began = Instant::now();
     let (_sender, mut receiver) = ours.split();
     let (_their_sender, mut messages) = theirs.split();
     let told = timeout(SOON, receiver.next()).await.unwrap();
     assert_eq!(told, Some(Err(ReceiveError::Lost)));
     let told = timeout(SOON, messages.next()).await.unwrap();
     assert_eq!(told, Some(Err(ReceiveError::Lost)));
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        began.elapsed()
+    );
+
+    // The dead connection is not used again: another line is dialled.
+    let again = child.dial(addr, key(1).public()).await;
+    assert_eq!(again.unwrap().remote(), addr);
 }
 
 #[tokio::test]

@@ -80,6 +80,8 @@ pub struct GrantLine {
     pub records: Option<u64>,
     /// Entries of its ledger held here.
     pub size: u64,
+    /// At the owner: whether the shard was worked through to its newest cosigned checkpoint.
+    pub current: bool,
 }
 
 /// What the owner keeps of a grant, sealed.
@@ -243,10 +245,7 @@ impl Registry {
         let book = self.book(&ledger)?;
         let mut book = lock(&book);
         let cursor_key = table::key(&ledger, table::SCOPE, b"cursor");
-        let from = match self.store.get(&cursor_key)? {
-            None => 0,
-            Some(bytes) => table::decode::<Cursor>("grant cursor", &bytes)?.shard_size,
-        };
+        let from = self.cursor(&ledger)?;
         if from >= target {
             return Ok(false);
         }
@@ -371,6 +370,22 @@ impl Registry {
         Ok(parcel.encode())
     }
 
+    fn is_current(&self, grant: &GrantStatement, ledger: &Origin) -> Result<bool> {
+        if grant.origin.division() != self.config.division {
+            return Ok(false);
+        }
+        let shard = Head::read(self.store.as_ref(), &grant.origin)?;
+        Ok(shard.size > 0 && self.cursor(ledger)? == shard.size)
+    }
+
+    /// How many entries of the shard a grant's ledger has worked through.
+    fn cursor(&self, ledger: &Origin) -> Result<u64> {
+        match self.store.get(&table::key(ledger, table::SCOPE, b"cursor"))? {
+            None => Ok(0),
+            Some(bytes) => Ok(table::decode::<Cursor>("grant cursor", &bytes)?.shard_size),
+        }
+    }
+
     fn kept(&self, ledger: &Origin) -> Result<Kept> {
         let sealed = self
             .store
@@ -436,6 +451,7 @@ impl Registry {
                         grant.fields.iter().filter_map(|p| schema.at(*p)).map(|f| f.id.clone()).collect()
                     })
                     .unwrap_or_default();
+                let current = self.is_current(&grant, &ledger)?;
                 Ok(GrantLine {
                     id: grant.id,
                     origin: grant.origin,
@@ -447,6 +463,7 @@ impl Registry {
                     not_after: grant.not_after,
                     records,
                     size: head.size,
+                    current,
                 })
             })
             .collect()

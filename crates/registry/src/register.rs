@@ -27,6 +27,9 @@ use crate::table::{self, Newest};
 /// How many rows one act of an import has.
 pub const IMPORT_ROWS: usize = 256;
 
+/// How many rows one dry run may check.
+pub const PREVIEW_ROWS: usize = 50_000;
+
 /// Some rows of a file, to be registered under one act.
 #[derive(Serialize, Deserialize)]
 pub struct ImportChunk {
@@ -34,9 +37,9 @@ pub struct ImportChunk {
     pub kind: Kind,
     /// SHA-256 of the file, hexadecimal: where the rows came from.
     pub source: String,
-    /// The first row's number in the file, from 1.
-    pub first_row: u64,
-    /// At most [`IMPORT_ROWS`] rows, field id to text.
+    /// The rows' numbers in the file, from 1: they name a row in a violation, and the chunk.
+    pub numbers: Vec<u64>,
+    /// At most [`IMPORT_ROWS`] rows, or [`PREVIEW_ROWS`] of a dry run; field id to text.
     pub rows: Vec<BTreeMap<String, String>>,
     /// Check only: nothing is written.
     #[serde(default)]
@@ -143,9 +146,10 @@ impl Registry {
         let schema = self.schema(&chunk.kind)?;
         let positions = written(schema, chunk.rows.iter().flat_map(|row| row.keys()));
         let allowed = self.may_write(session, schema, &positions, &purpose("registration"))?;
-        if chunk.rows.is_empty() || chunk.rows.len() > IMPORT_ROWS {
+        let rows_max = if chunk.dry_run { PREVIEW_ROWS } else { IMPORT_ROWS };
+        if chunk.rows.is_empty() || chunk.rows.len() > rows_max || chunk.numbers.len() != chunk.rows.len() {
             return Err(RegistryError::BadRequest(format!(
-                "a chunk has 1 to {IMPORT_ROWS} rows, not {}; split it",
+                "a chunk has 1 to {rows_max} rows and a number for each, not {}; split it",
                 chunk.rows.len()
             )));
         }
@@ -168,8 +172,8 @@ impl Registry {
         let mut rows = Vec::new();
         let mut rng = rng()?;
         let day = today(now);
-        for (offset, fields) in chunk.rows.iter().enumerate() {
-            let number = chunk.first_row + offset as u64;
+        for ((offset, fields), number) in chunk.rows.iter().enumerate().zip(&chunk.numbers) {
+            let number = *number;
             if taken.contains(&(offset as u32)) {
                 report.accepted += 1;
                 report.repeated += 1;
@@ -446,8 +450,8 @@ fn chunk_name(chunk: &ImportChunk) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(b"fangzhi/import/v1\0");
     hash.update(chunk.source.as_bytes());
-    hash.update(chunk.first_row.to_be_bytes());
-    for row in &chunk.rows {
+    for (row, number) in chunk.rows.iter().zip(&chunk.numbers) {
+        hash.update(number.to_be_bytes());
         for (field, text) in row {
             for part in [field, text] {
                 hash.update((part.len() as u64).to_be_bytes());

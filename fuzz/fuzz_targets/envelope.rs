@@ -1,0 +1,7 @@
+//! Envelopes of keys, opened with the holder's key; the property is in `src/checks.rs`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    fuzz::checks::envelope(bytes);
+});

@@ -1,0 +1,7 @@
+//! Frontiers of ledgers; the property is in `src/checks.rs`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    fuzz::checks::frontier(bytes);
+});

@@ -1,0 +1,7 @@
+//! Keystores, their header and what a key file opens; the property is in `src/checks.rs`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    fuzz::checks::keystore(bytes);
+});

@@ -1,0 +1,272 @@
+//! One check for each decoder of bytes that come from outside.
+//!
+//! A check gives whether the bytes decode. It panics when what decodes does not encode to
+//! the same bytes again, because then one value would have two spellings, two hashes and
+//! two signatures. What a decoder does with bytes that it refuses is to refuse them.
+
+use ledger::checkpoint::Checkpoint;
+use ledger::frontier::Frontier;
+use ledger::note::{Note, SignatureLine, Verifier};
+use ledger::proof::TlogProof;
+use ledger::tile::{TilePath, encode_bundle, parse_bundle};
+use minicbor::Encoder;
+use record::authority::Charter;
+use record::entry::{Entry, SUITE};
+use record::id::{GrantId, Origin};
+use seal::body::Body;
+use seal::grant::{EnvelopeInfo, SealPrivateKey, open_envelope};
+use seal::keystore::{Keystore, SoftwareKey, passphrase_of};
+use seal::parcel::Parcel;
+use seal::secret::Kek;
+use sha2::{Digest, Sha256};
+use sync::Message;
+use watermark::Mark;
+
+/// A decoder under its name, which is also the name of its fuzz target.
+pub struct Check {
+    /// The name.
+    pub name: &'static str,
+    /// Whether the bytes decode.
+    pub decodes: fn(&[u8]) -> bool,
+    /// Whether the bytes are authenticated, so that no altered ones may decode.
+    pub sealed: bool,
+}
+
+/// Every check.
+pub const CHECKS: [Check; 16] = [
+    open("entry", entry),
+    open("charter", charter),
+    open("message", message),
+    open("body", body),
+    open("parcel", parcel),
+    sealed("envelope", envelope),
+    sealed("keystore", keystore),
+    open("note", note),
+    open("checkpoint", checkpoint),
+    open("proof", proof),
+    open("key", key),
+    open("frontier", frontier),
+    open("tile_path", tile_path),
+    open("bundle", bundle),
+    open("origin", origin),
+    open("mark", mark),
+];
+
+const fn open(name: &'static str, decodes: fn(&[u8]) -> bool) -> Check {
+    Check {
+        name,
+        decodes,
+        sealed: false,
+    }
+}
+
+const fn sealed(name: &'static str, decodes: fn(&[u8]) -> bool) -> Check {
+    Check {
+        name,
+        decodes,
+        sealed: true,
+    }
+}
+
+/// An entry of any ledger.
+pub fn entry(bytes: &[u8]) -> bool {
+    let Ok(entry) = Entry::decode(bytes) else {
+        return false;
+    };
+    assert_eq!(entry.encode(), bytes);
+    let _ = entry.body_hash();
+    if let Entry::Act(act) = &entry {
+        let _ = act.verify(&shard());
+    }
+    true
+}
+
+/// A charter, and its signature under its own key.
+pub fn charter(bytes: &[u8]) -> bool {
+    let Ok(charter) = Charter::decode(bytes) else {
+        return false;
+    };
+    assert_eq!(charter.encode(), bytes);
+    let _ = charter.verify(&charter.keys.sign);
+    true
+}
+
+/// A message of replication.
+pub fn message(bytes: &[u8]) -> bool {
+    let Ok(message) = Message::decode(bytes) else {
+        return false;
+    };
+    assert_eq!(message.encode(), bytes);
+    true
+}
+
+/// A sealed body, written again from what can be seen of it.
+pub fn body(bytes: &[u8]) -> bool {
+    let Ok(body) = Body::decode(bytes) else {
+        return false;
+    };
+    assert_eq!(body.hash()[..], Sha256::digest(bytes)[..]);
+    let positions: Vec<u8> = body.positions().collect();
+    let mut again = Vec::new();
+    let mut e = Encoder::new(&mut again);
+    let written = (|| {
+        e.map(4)?.u8(0)?.u8(seal::body::FORMAT)?.u8(1)?.u8(SUITE)?;
+        e.u8(2)?.bytes(body.nonce())?;
+        e.u8(3)?.array(positions.len() as u64)?;
+        for position in positions {
+            let cell = body.cell(position).expect("a position seen has a cell");
+            e.array(2)?.u8(position)?.bytes(cell)?;
+        }
+        e.ok()
+    })();
+    written.expect("writing to memory does not fail");
+    assert_eq!(again, bytes);
+    true
+}
+
+/// A parcel of a grant, with the entry inside it.
+pub fn parcel(bytes: &[u8]) -> bool {
+    let Ok(parcel) = Parcel::decode(bytes) else {
+        return false;
+    };
+    assert_eq!(parcel.encode(), bytes);
+    let leaf = Entry::Record(parcel.entry().clone());
+    assert_eq!(leaf.encode(), parcel.leaf());
+    let _ = (parcel.index(), parcel.inclusion(), parcel.positions().count());
+    true
+}
+
+/// An envelope of keys, opened with the holder's key.
+pub fn envelope(bytes: &[u8]) -> bool {
+    open_envelope(&envelope_info(), &holder(), bytes).is_ok()
+}
+
+/// A keystore, its header read without a key and its keys opened with one.
+pub fn keystore(bytes: &[u8]) -> bool {
+    let header = passphrase_of(bytes);
+    let opened = Keystore::open(bytes, &key_file());
+    assert!(header.is_ok() || opened.is_err());
+    opened.is_ok()
+}
+
+/// A signed note, and each of its lines alone.
+pub fn note(bytes: &[u8]) -> bool {
+    let Ok(note) = Note::parse(bytes) else {
+        return false;
+    };
+    assert_eq!(note.encode().as_bytes(), bytes);
+    for line in note.signatures() {
+        assert_eq!(
+            SignatureLine::parse(line.to_string().as_bytes()).as_ref(),
+            Ok(line)
+        );
+    }
+    checkpoint(note.text().as_bytes());
+    true
+}
+
+/// The text of a checkpoint.
+pub fn checkpoint(bytes: &[u8]) -> bool {
+    let Ok(checkpoint) = Checkpoint::parse(bytes) else {
+        return false;
+    };
+    assert_eq!(checkpoint.to_text().as_bytes(), bytes);
+    true
+}
+
+/// A proof in its portable text form.
+pub fn proof(bytes: &[u8]) -> bool {
+    let Ok(proof) = TlogProof::parse(bytes) else {
+        return false;
+    };
+    assert_eq!(proof.encode().as_bytes(), bytes);
+    true
+}
+
+/// A verifier's key as text.
+pub fn key(bytes: &[u8]) -> bool {
+    let Ok(key) = Verifier::parse(bytes) else {
+        return false;
+    };
+    assert_eq!(key.vkey().as_bytes(), bytes);
+    true
+}
+
+/// A frontier of a ledger.
+pub fn frontier(bytes: &[u8]) -> bool {
+    let Ok(frontier) = Frontier::parse(bytes) else {
+        return false;
+    };
+    assert_eq!(frontier.encode(), bytes);
+    let _ = frontier.root();
+    true
+}
+
+/// The path of a tile or of an entry bundle.
+pub fn tile_path(bytes: &[u8]) -> bool {
+    let Ok(path) = TilePath::parse(bytes) else {
+        return false;
+    };
+    assert_eq!(path.to_string().as_bytes(), bytes);
+    true
+}
+
+/// A bundle of entries.
+pub fn bundle(bytes: &[u8]) -> bool {
+    let Ok(entries) = parse_bundle(bytes) else {
+        return false;
+    };
+    assert_eq!(encode_bundle(&entries).as_deref(), Ok(bytes));
+    true
+}
+
+/// The origin of a ledger, and its parts.
+pub fn origin(bytes: &[u8]) -> bool {
+    let Some(Ok(origin)) = str::from_utf8(bytes).ok().map(Origin::parse) else {
+        return false;
+    };
+    assert_eq!(origin.as_str().as_bytes(), bytes);
+    let shard = Origin::new(&origin.realm(), &origin.division(), &origin.ledger());
+    let again = match origin.grant_id() {
+        Some(grant) => shard.grant(&grant),
+        None => shard,
+    };
+    assert_eq!(again, origin);
+    true
+}
+
+/// A mark as somebody typed it; people may spell one mark in many ways, it is printed in one.
+pub fn mark(bytes: &[u8]) -> bool {
+    let Some(Ok(mark)) = str::from_utf8(bytes).ok().map(str::parse::<Mark>) else {
+        return false;
+    };
+    assert_eq!(mark.code().parse(), Ok(mark));
+    true
+}
+
+/// The shard that the valid bytes of [`super::seeds`] belong to.
+pub fn shard() -> Origin {
+    Origin::parse("jiangjin.example/jinfu/person").expect("a literal origin")
+}
+
+/// The key that envelopes are sealed to.
+pub fn holder() -> SealPrivateKey {
+    SealPrivateKey::from_bytes([8; 32])
+}
+
+/// The key that keystores are closed with.
+pub fn key_file() -> SoftwareKey {
+    SoftwareKey::from_kek(Kek::from_bytes([9; 32]))
+}
+
+/// What envelopes are bound to.
+pub fn envelope_info() -> EnvelopeInfo {
+    EnvelopeInfo {
+        grant: GrantId([1; 16]),
+        owner_charter: [2; 32],
+        holder_charter: [3; 32],
+        origin: shard(),
+        epoch: 1,
+        fields: vec![5, 12],
+    }
+}

@@ -1,0 +1,460 @@
+//! Valid bytes for each check, made by the code that makes them in earnest.
+//!
+//! Owns one small realm of made-up keys, in which nobody exists. Gives the same bytes in
+//! every run, so that a case found from them can be found again.
+
+use std::collections::BTreeMap;
+
+use ed25519_dalek::SigningKey;
+use ledger::checkpoint::{self, Checkpoint};
+use ledger::frontier::Frontier;
+use ledger::hash::leaf_hash;
+use ledger::note::{KeyKind, NoteSigner};
+use ledger::proof::{TlogProof, inclusion};
+use ledger::tile::{TilePath, TileTree, encode_bundle, plan_append};
+use ledger::verify;
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::SeedableRng;
+use record::act::{Act, Capacity};
+use record::authority::{
+    AuthorityEntry, Charter, DivisionCode, GrantStatement, InForce, Level, NodeKeys,
+    OperatorCertificate, Revocation, Role, Statement,
+};
+use record::draft::Draft;
+use record::entry::{
+    AccessEntry, Entry, GrantEntry, GrantOperation, Operation, RecordEntry, SUITE,
+};
+use record::id::{
+    DivisionId, GrantId, Kind, OperatorId, Origin, Purpose, Realm, RecordId, UnixMillis,
+};
+use record::schema::Catalogue;
+use seal::body::{Body, CellContext, SealedBody, open_all, seal_body};
+use seal::derive::{FieldKeys, row_keys};
+use seal::grant::seal_envelope;
+use seal::keystore::Keystore;
+use seal::parcel::{GrantScope, Parcel, ShardLeaf};
+use seal::secret::{EpochSecret, FieldKey, GrantSecret, PageKey, RecordSecret};
+use sync::message::{
+    Cosigned, Enrol, Enrolled, Entries, Hello, Offer, Refused, Rejected, Want, Welcome,
+};
+use sync::{Gone, Item, Message, RefusalCode, RejectCode, Secret};
+use watermark::{Mark, MarkKey, Receipt};
+
+use super::checks::{envelope_info, holder, key_file, shard};
+
+const NOW: UnixMillis = UnixMillis(1_767_225_600_000);
+const RECORD: RecordId = RecordId([0x11; 16]);
+
+/// Valid bytes of the check of this name.
+pub fn of(name: &str) -> Vec<Vec<u8>> {
+    match name {
+        "entry" => entries().iter().map(Entry::encode).collect(),
+        "charter" => vec![charter("jinfu").encode()],
+        "message" => messages().iter().map(Message::encode).collect(),
+        "body" => vec![sealed_body().0.bytes],
+        "parcel" => vec![parcel().encode()],
+        "envelope" => vec![envelope()],
+        "keystore" => vec![keystore()],
+        "note" => vec![note(3).into_bytes(), cosigned(3).into_bytes()],
+        "checkpoint" => vec![head(3).to_text().into_bytes()],
+        "proof" => [vec![], vec![1, 2]].into_iter().map(proof).collect(),
+        "key" => [KeyKind::Note, KeyKind::Cosignature]
+            .map(|kind| signer().verifier(kind).vkey().into_bytes())
+            .into(),
+        "frontier" => [0, 1, 3, 300].map(|size| frontier(size).encode()).into(),
+        "tile_path" => tile_paths(),
+        "bundle" => vec![bundle()],
+        "origin" => {
+            let grant = shard().grant(&GrantId([1; 16]));
+            [shard(), grant].map(|origin| origin.as_str().into()).into()
+        }
+        "mark" => vec![mark().code().into_bytes()],
+        _ => Vec::new(),
+    }
+}
+
+fn rng(seed: u64) -> ChaCha20Rng {
+    ChaCha20Rng::seed_from_u64(seed)
+}
+
+fn division(id: &str) -> DivisionId {
+    DivisionId::new(id).expect("a literal division")
+}
+
+fn kind(id: &str) -> Kind {
+    Kind::new(id).expect("a literal kind")
+}
+
+fn purpose() -> Purpose {
+    Purpose::new("registration").expect("a literal purpose")
+}
+
+fn realm() -> Realm {
+    Realm::new("jiangjin.example").expect("a literal realm")
+}
+
+fn node_keys() -> NodeKeys {
+    Keystore::generate(&mut rng(1)).public_keys()
+}
+
+fn charter(id: &str) -> Charter {
+    let unsigned = Charter {
+        suite: SUITE,
+        realm: realm(),
+        division: division(id),
+        name: "示例社区".into(),
+        level: Level::Community,
+        parent: division("town"),
+        codes: vec![DivisionCode {
+            scheme: kind("mca"),
+            code: "500116".into(),
+            valid_from: "2020-01-01".into(),
+        }],
+        keys: node_keys(),
+        serial: 1,
+        not_before: UnixMillis(NOW.0 - 1),
+        not_after: UnixMillis(NOW.0 + 1),
+        signature: [0; 64],
+    };
+    unsigned.sign(&SigningKey::from_bytes(&[4; 32]))
+}
+
+fn act() -> Act {
+    let unsigned = Act {
+        suite: SUITE,
+        capacity: Capacity::Operator,
+        key: [0; 32],
+        organization: division("jinfu"),
+        purpose: purpose(),
+        source: Some([1; 32]),
+        first: 24,
+        count: 300,
+        root: [2; 32],
+        previous: Some([3; 32]),
+        authority_size: 70_000,
+        authority_root: [4; 32],
+        signed_at: NOW,
+        signature: [0; 64],
+    };
+    unsigned.sign(&shard(), &SigningKey::from_bytes(&[5; 32]))
+}
+
+fn statements() -> Vec<Statement> {
+    vec![
+        Statement::Charter(charter("jinfu")),
+        Statement::Revocation(Revocation {
+            charter: [1; 32],
+            division: division("jinfu"),
+            reason: kind("lost-key"),
+        }),
+        Statement::Operator(OperatorCertificate {
+            operator: OperatorId([1; 16]),
+            key: [2; 32],
+            organization: division("jinfu"),
+            role: Role::GridWorker,
+            not_after: NOW,
+        }),
+        Statement::OperatorDisabled(OperatorId([1; 16])),
+        Statement::Grant(GrantStatement {
+            id: GrantId([1; 16]),
+            origin: shard(),
+            holder: division("civil-affairs"),
+            holder_charter: [2; 32],
+            fields: vec![5, 12, 30],
+            schema: 1,
+            rows: [3; 32],
+            purpose: purpose(),
+            basis: "PIPL 13(3)".into(),
+            assessment: "2026-7".into(),
+            epoch: 1,
+            envelope: [4; 32],
+            policy: [5; 32],
+            not_after: NOW,
+        }),
+        Statement::InForce(InForce {
+            what: kind("policies"),
+            version: 2,
+            hash: [6; 32],
+        }),
+    ]
+}
+
+fn record_entry(sealed: &SealedBody) -> RecordEntry {
+    RecordEntry {
+        suite: SUITE,
+        record: RECORD,
+        version: 1,
+        operation: Operation::Register,
+        previous: None,
+        schema: 1,
+        epoch: 1,
+        content: sealed.content,
+        body: sealed.hash,
+        recorded_at: NOW,
+    }
+}
+
+fn entries() -> Vec<Entry> {
+    let mut entries = vec![
+        Entry::Record(sealed_body().1),
+        Entry::Act(act()),
+        Entry::Access(AccessEntry {
+            suite: SUITE,
+            epoch: 1,
+            content: [1; 32],
+            body: [2; 32],
+            recorded_at: NOW,
+        }),
+        Entry::Grant(GrantEntry {
+            suite: SUITE,
+            operation: GrantOperation::Enter,
+            record: Some(RECORD),
+            shard_size: 9,
+            shard_root: [1; 32],
+            parcel: Some([2; 32]),
+            recorded_at: NOW,
+        }),
+    ];
+    entries.extend(statements().into_iter().map(|statement| {
+        Entry::Authority(AuthorityEntry {
+            suite: SUITE,
+            statement,
+            recorded_at: NOW,
+        })
+    }));
+    entries
+}
+
+/// A sealed record of nobody, its entry, and the parcel of three of its fields.
+fn sealed_record() -> (SealedBody, RecordEntry, Parcel) {
+    let catalogue = Catalogue::builtin();
+    let schema = catalogue
+        .version(&kind("person"), 1)
+        .expect("the first schema of persons is built in");
+    let mut draft = Draft::default();
+    for (field, value) in [("name", "张三"), ("citizen_number", "11010519491231002X")] {
+        draft.fields.insert(field.into(), value.into());
+    }
+    let checked = draft
+        .check(schema, catalogue, "2026-06-30")
+        .expect("the draft obeys the schema");
+    let origin = shard();
+    let ctx = CellContext {
+        origin: &origin,
+        record: RECORD,
+        version: 1,
+        epoch: 1,
+        schema: 1,
+    };
+    let keys = FieldKeys::derive(&EpochSecret::from_bytes([1; 32]), &origin, 1, schema);
+    let secret = RecordSecret::from_bytes([2; 32]);
+    let sealed = seal_body(&checked, schema, &ctx, &keys, &secret, &mut rng(2))
+        .expect("values, schema and keys belong together");
+    let entry = record_entry(&sealed);
+    let body = Body::decode(&sealed.bytes).expect("what was sealed decodes");
+    let opened = open_all(&body, &entry, schema, &ctx, &keys, &secret)
+        .expect("what was sealed opens");
+    let leaf = ShardLeaf {
+        entry: Entry::Record(entry.clone()).encode(),
+        index: 9,
+        inclusion: vec![[1; 32], [2; 32]],
+    };
+    let groups = schema.fields.iter().map(|field| &field.group);
+    let rows = row_keys(&secret, &origin, &RECORD, groups);
+    let grant_secret = GrantSecret::from_bytes([3; 32]);
+    let fields: Vec<u8> = schema.fields.iter().map(|field| field.position).collect();
+    let scope = GrantScope {
+        grant: GrantId([1; 16]),
+        origin: &origin,
+        fields: &fields[..3],
+        secret: &grant_secret,
+    };
+    let parcel = Parcel::build(leaf, &body, &opened, schema, &rows, &scope, &mut rng(3))
+        .expect("entry, body and values belong together");
+    (sealed, entry, parcel)
+}
+
+fn sealed_body() -> (SealedBody, RecordEntry) {
+    let (sealed, entry, _) = sealed_record();
+    (sealed, entry)
+}
+
+fn parcel() -> Parcel {
+    sealed_record().2
+}
+
+fn envelope() -> Vec<u8> {
+    let info = envelope_info();
+    let keys: BTreeMap<u8, FieldKey> = info
+        .fields
+        .iter()
+        .map(|position| (*position, FieldKey::from_bytes([*position; 32])))
+        .collect();
+    let secret = GrantSecret::from_bytes([6; 32]);
+    seal_envelope(&info, &holder().public(), &secret, &keys, &mut rng(4))
+        .expect("the keys are those of the fields")
+}
+
+fn keystore() -> Vec<u8> {
+    let mut keystore = Keystore::generate(&mut rng(1));
+    let epoch = EpochSecret::from_bytes([1; 32]);
+    keystore.epochs.insert((shard(), 1), epoch);
+    keystore.pages.insert(7, PageKey::generate(&mut rng(5)));
+    keystore
+        .seal(&key_file(), &mut rng(6))
+        .expect("a key file is always there")
+}
+
+fn signer() -> NoteSigner {
+    NoteSigner::from_seed(shard().as_str(), &[1; 32]).expect("an origin is a key name")
+}
+
+fn leaves(size: u64) -> Vec<ledger::Hash> {
+    (0..size).map(|leaf| leaf_hash(&leaf.to_be_bytes())).collect()
+}
+
+fn frontier(size: u64) -> Frontier {
+    let mut frontier = Frontier::new();
+    for leaf in leaves(size) {
+        frontier.append(leaf);
+    }
+    frontier
+}
+
+fn head(size: u64) -> Checkpoint {
+    Checkpoint::new(shard().as_str(), size, frontier(size).root()).expect("an origin and a size")
+}
+
+fn note(size: u64) -> String {
+    head(size).sign(&signer()).expect("the key is the origin's")
+}
+
+fn cosigned(size: u64) -> String {
+    let note = note(size);
+    let log = signer().verifier(KeyKind::Note);
+    let bytes = note.as_bytes();
+    let verified = verify::extension(
+        &Frontier::new(),
+        &leaves(size),
+        bytes,
+        &log,
+        shard().as_str(),
+    )
+    .expect("the leaves are those under the head");
+    let witness =
+        NoteSigner::from_seed("jiangjin.example/town/witness", &[2; 32]).expect("a literal name");
+    let line = verified.cosign(&witness, NOW.secs()).expect("a time in range");
+    checkpoint::add_signature_line(bytes, line.as_bytes()).expect("one line fits")
+}
+
+fn proof(extra: Vec<u8>) -> Vec<u8> {
+    let (_, writes) = plan_append(&ledger::tile::TreeEdge::new(), &leaves(5));
+    let tiles: BTreeMap<_, _> = writes
+        .into_iter()
+        .map(|write| ((write.level, write.index), write.bytes))
+        .collect();
+    let hashes = inclusion(&tiles, 2, 5).expect("the tiles are those of the tree");
+    let proof = TlogProof::new(extra, 2, hashes, cosigned(5).as_bytes());
+    proof.expect("the parts are well-formed").encode().into_bytes()
+}
+
+fn tile_paths() -> Vec<Vec<u8>> {
+    let hashes = TileTree::Hashes { level: 1 };
+    [
+        (hashes, 0, 17),
+        (hashes, 1_234_067, 256),
+        (TileTree::Entries, u64::MAX, 255),
+    ]
+    .map(|(tree, index, width)| {
+        let path = TilePath::new(tree, index, width).expect("level and width are in range");
+        path.to_string().into_bytes()
+    })
+    .into()
+}
+
+fn bundle() -> Vec<u8> {
+    let entries: Vec<Vec<u8>> = entries().iter().map(Entry::encode).collect();
+    encode_bundle(&entries[..3]).expect("three entries fit")
+}
+
+fn mark() -> Mark {
+    let origin = Origin::new(&realm(), &division("jinfu"), &kind("access"));
+    let receipt = Receipt::committed(origin, 41, [1; 32], NOW);
+    Mark::of(&MarkKey::from_bytes([2; 32]), &receipt)
+}
+
+fn messages() -> Vec<Message> {
+    let origin = shard();
+    let chain = vec![charter("jinfu"), charter("town")];
+    let (sealed, entry, _) = sealed_record();
+    let entry = Entry::Record(entry).encode();
+    let gone = Gone {
+        index: 9,
+        entry: entry.clone(),
+        proof: vec![[5; 32]],
+    };
+    let items = vec![
+        Item {
+            entry: entry.clone(),
+            body: Some(sealed.bytes),
+            gone: None,
+        },
+        Item {
+            entry,
+            body: None,
+            gone: Some(gone),
+        },
+    ];
+    let cosigned = cosigned(3);
+    let line = cosigned.lines().last().unwrap_or_default();
+    vec![
+        Message::Enrol(Enrol {
+            division: division("jinfu"),
+            secret: Secret::new([7; 32]),
+            keys: node_keys(),
+        }),
+        Message::Enrolled(Enrolled {
+            chain: chain.clone(),
+        }),
+        Message::Hello(Hello {
+            realm: realm(),
+            chain: chain.clone(),
+            now: NOW,
+        }),
+        Message::Welcome(Welcome { chain, now: NOW }),
+        Message::Refused(Refused {
+            code: RefusalCode::Expired,
+            reason: "过期 / expired".into(),
+        }),
+        Message::Offer(Offer {
+            origin: origin.clone(),
+            note: note(3),
+        }),
+        Message::Want(Want {
+            origin: origin.clone(),
+            from: 3,
+            head_size: 9,
+            known_size: Some(5),
+        }),
+        Message::Entries(Entries {
+            origin: origin.clone(),
+            head_size: 9,
+            first: 7,
+            items,
+            proof: vec![[8; 32]; 2],
+            extends: vec![[9; 32]],
+        }),
+        Message::Cosigned(Cosigned {
+            origin: origin.clone(),
+            size: 3,
+            lines: vec![format!("{line}\n")],
+        }),
+        Message::Rejected(Rejected {
+            origin,
+            code: RejectCode::Fork,
+            size: 4,
+            reason: "分叉 / fork".into(),
+            note: Some(note(3)),
+        }),
+    ]
+}

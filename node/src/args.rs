@@ -1,0 +1,430 @@
+//! What can be asked on the command line. Chinese first, English second.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use record::authority::{Level, Role};
+use record::id::{DivisionId, Kind, Purpose, Realm};
+
+/// 方志：本辖区民政底册的加密节点 / Fangzhi: a locality's own encrypted civil register
+#[derive(Debug, Parser)]
+#[command(
+    name = "fangzhi",
+    version,
+    about,
+    after_help = "先试演示：fangzhi demo        / try the demonstration first\n退出码：0 成功 1 失败 2 用法 3 部分完成 4 策略不允许 7 核验不通过 8 连接不上 9 正被占用\nExit codes: 0 ok, 1 failed, 2 usage, 3 partly done, 4 denied by policy, 7 verification failed, 8 not reachable, 9 busy"
+)]
+pub struct Args {
+    /// 以 JSON 输出 / answer in JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// 日志为 JSON 行 / log as JSON lines
+    #[arg(long, global = true)]
+    pub log_json: bool,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// 建立辖域的根节点 / make the root node of a realm
+    Init(Init),
+    /// 凭邀请加入辖域 / join a realm by an invitation
+    Join(Join),
+    /// 运行节点 / run the node
+    Run(Run),
+    /// 节点状态 / what the node is and holds
+    Status(Dir),
+    /// 体检：每项附改进办法 / check the node, with a remedy for each fault
+    Doctor(Dir),
+    /// 邀请下级或部门节点 / invite a node to join under this one
+    Invite(Invite),
+    /// 吊销下级节点证书 / revoke the charter of a node under this one
+    Revoke(Revoke),
+    /// 操作员 / operators
+    #[command(subcommand)]
+    Operator(Operator),
+    /// 数据规范 / schemas
+    #[command(subcommand)]
+    Schema(Schema),
+    /// 生成合成样例 / make a synthetic sample community
+    Sample(Sample),
+    /// 导入登记 / register the rows of a CSV file
+    Import(Import),
+    /// 查询：先留痕，再开封，带水印 / read: recorded first, then opened, then marked
+    Read(Read),
+    /// 变更或注销 / amend or close a record
+    Amend(Amend),
+    /// 授权 / grants
+    #[command(subcommand)]
+    Grant(Grant),
+    /// 核验全部历史（离线，仅凭公钥）/ verify every root, signature and body, offline
+    Verify(Verify),
+    /// 演示：五个节点的辖域 / demonstration: a realm of five nodes
+    Demo(Demo),
+    /// 测速：每项旁列同次测得的极限 / measure, each figure beside its limit in the same run
+    Bench(Bench),
+}
+
+/// 节点目录 / the node's directory
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Dir {
+    /// 节点目录 / the node's directory
+    #[arg(long, env = "FANGZHI_DIR")]
+    pub dir: PathBuf,
+    #[command(flatten)]
+    pub open: Open,
+}
+
+/// 打开密钥库 / how the keystore is opened when the node is not running
+#[derive(Debug, Clone, Default, ClapArgs)]
+pub struct Open {
+    /// 节点密钥库口令文件 / file with the passphrase of the node's keystore
+    #[arg(long, value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
+}
+
+/// 以谁的身份 / in whose name
+#[derive(Debug, Clone, Default, ClapArgs)]
+pub struct As {
+    /// 操作员登录名（省略时用唯一合适的操作员）/ operator's login name; the only fitting one when left out
+    #[arg(long = "as", value_name = "OPERATOR")]
+    pub operator: Option<String>,
+    /// 操作员口令文件 / file with the operator's passphrase
+    #[arg(long, value_name = "FILE", env = "FANGZHI_OPERATOR_PASSPHRASE_FILE")]
+    pub operator_passphrase_file: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Listen {
+    /// HTTP 地址 / where HTTP listens
+    #[arg(long, default_value = "127.0.0.1:8460")]
+    pub http: String,
+    /// 复制地址 / where replication listens
+    #[arg(long, default_value = "0.0.0.0:8461")]
+    pub listen: String,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct FirstOfficer {
+    /// 首位安全员的登录名 / login name of the first security officer
+    #[arg(long, default_value = "anquan")]
+    pub officer: String,
+    /// 其口令文件；省略则询问 / file with the officer's passphrase; asked for when left out
+    #[arg(long, value_name = "FILE")]
+    pub officer_passphrase_file: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Init {
+    #[command(flatten)]
+    pub at: Dir,
+    /// 辖域域名 / domain of the realm
+    #[arg(long)]
+    pub realm: Realm,
+    /// 行政区划内部代号 / the division's internal id
+    #[arg(long)]
+    pub division: DivisionId,
+    /// 中文名称 / name in Chinese
+    #[arg(long)]
+    pub name: String,
+    /// 级别 / level
+    #[arg(long, default_value = "district", value_parser = level)]
+    pub level: Level,
+    /// 行政区划代码 方案:代码:起始日 / official code as scheme:code:YYYY-MM-DD
+    #[arg(long = "code", value_name = "SCHEME:CODE:FROM")]
+    pub codes: Vec<String>,
+    #[command(flatten)]
+    pub listen: Listen,
+    #[command(flatten)]
+    pub officer: FirstOfficer,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Join {
+    #[command(flatten)]
+    pub at: Dir,
+    /// 邀请文件 / the invitation file
+    pub invitation: PathBuf,
+    #[command(flatten)]
+    pub listen: Listen,
+    #[command(flatten)]
+    pub officer: FirstOfficer,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Run {
+    #[command(flatten)]
+    pub at: Dir,
+    /// 标准输入关闭即停止 / stop when standard input closes: a node never outlives its demonstration
+    #[arg(long, hide = true)]
+    pub while_stdin: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Invite {
+    #[command(flatten)]
+    pub at: Dir,
+    #[command(flatten)]
+    pub who: As,
+    /// 行政区划内部代号 / the new node's division
+    #[arg(long)]
+    pub division: DivisionId,
+    /// 中文名称 / name in Chinese
+    #[arg(long)]
+    pub name: String,
+    /// 级别 / level
+    #[arg(long, value_parser = level)]
+    pub level: Level,
+    /// 行政区划代码 方案:代码:起始日 / official code as scheme:code:YYYY-MM-DD
+    #[arg(long = "code", value_name = "SCHEME:CODE:FROM")]
+    pub codes: Vec<String>,
+    /// 新节点可到达的本节点地址 / this node's replication address as the new node reaches it
+    #[arg(long)]
+    pub address: String,
+    /// 写到文件 / write the invitation to this file
+    #[arg(long, short)]
+    pub out: PathBuf,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Revoke {
+    #[command(flatten)]
+    pub at: Dir,
+    #[command(flatten)]
+    pub who: As,
+    /// 被吊销的节点 / whose charter
+    pub division: DivisionId,
+    /// 原因代号 / reason code such as lost-key
+    #[arg(long)]
+    pub reason: Kind,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Operator {
+    /// 登记操作员 / enrol an operator
+    Add(OperatorAdd),
+    /// 列出操作员 / list operators
+    List(OperatorList),
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct OperatorAdd {
+    #[command(flatten)]
+    pub at: Dir,
+    #[command(flatten)]
+    pub who: As,
+    /// 登录名 / login name
+    pub login: String,
+    /// 角色 / role: clerk, grid-worker, district-officer, department-officer, auditor, security-officer
+    #[arg(long, value_parser = role)]
+    pub role: Role,
+    /// 网格员的网格 / the grid of a grid worker
+    #[arg(long)]
+    pub grid: Option<String>,
+    /// 新操作员的口令文件；省略则询问 / file with the new operator's passphrase; asked for when left out
+    #[arg(long, value_name = "FILE")]
+    pub new_passphrase_file: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct OperatorList {
+    #[command(flatten)]
+    pub at: Dir,
+    #[command(flatten)]
+    pub who: As,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Schema {
+    /// 列出类别 / list the kinds
+    List,
+    /// 一个类别的字段 / the fields of a kind
+    Show {
+        /// 类别 / the kind
+        kind: Kind,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Sample {
+    /// 输出目录 / directory to write CSV files to
+    #[arg(long, short)]
+    pub out: PathBuf,
+    /// 随机种子：同种子同结果 / seed: the same seed gives the same files
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// 人数 / number of persons
+    #[arg(long, default_value_t = 300)]
+    pub persons: usize,
+    /// 社区名称 / name of the community
+    #[arg(long, default_value = "样例社区")]
+    pub name: String,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Import {
+    #[command(flatten)]
+    pub at: Dir,
+    #[command(flatten)]
+    pub who: As,
+    /// 类别 / the kind
+    pub kind: Kind,
+    /// CSV 文件，UTF-8 或 GBK，可为 .gz / CSV file in UTF-8 or GBK, may be .gz
+    pub file: PathBuf,
+    /// 只预览 / preview only: nothing is written
+    #[arg(long)]
+    pub dry_run: bool,
+    /// 退回文件（省略则在原文件旁）/ where rejected rows go; beside the file when left out
+    #[arg(long, value_name = "FILE")]
+    pub rejects: Option<PathBuf>,
+    /// 只取该列为该值的行 / take only rows whose column has this value
+    #[arg(long, value_name = "COLUMN=VALUE")]
+    pub only: Vec<String>,
+    /// 有退回行时整批不写 / write nothing when any row would be rejected
+    #[arg(long)]
+    pub all_or_nothing: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Read {
+    #[command(flatten)]
+    pub at: Dir,
+    #[command(flatten)]
+    pub who: As,
+    /// 类别 / the kind
+    pub kind: Kind,
+    /// 条件：= 相等，^= 开头，~= 包含 / condition: field=value, field^=prefix, field~=part
+    #[arg(long = "where", value_name = "FIELD=VALUE")]
+    pub conditions: Vec<String>,
+    /// 用途代码 / purpose code
+    #[arg(long)]
+    pub purpose: Purpose,
+    /// 依据或案号 / legal basis or case number
+    #[arg(long)]
+    pub basis: Option<String>,
+    /// 需要的字段，逗号分隔 / fields wanted, joined by commas
+    #[arg(long, value_delimiter = ',')]
+    pub fields: Option<Vec<String>>,
+    /// 最多条数 / the most records
+    #[arg(long, default_value_t = 20)]
+    pub limit: usize,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Amend {
+    #[command(flatten)]
+    pub at: Dir,
+    #[command(flatten)]
+    pub who: As,
+    /// 类别 / the kind
+    pub kind: Kind,
+    /// 记录号 / the record
+    pub record: record::id::RecordId,
+    /// 所见版本 / the version that you saw
+    #[arg(long)]
+    pub version: u64,
+    /// 字段=新值，空值删除 / field=value; an empty value removes it
+    #[arg(long = "set", value_name = "FIELD=VALUE")]
+    pub changes: Vec<String>,
+    /// 注销 / take the record out of force
+    #[arg(long)]
+    pub close: bool,
+    /// 用途代码 / purpose code
+    #[arg(long, default_value = "correction")]
+    pub purpose: Purpose,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Grant {
+    /// 授权一个子集 / grant a subset to another node
+    Make(GrantMake),
+    /// 列出授权 / list grants
+    List(Dir),
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct GrantMake {
+    #[command(flatten)]
+    pub at: Dir,
+    #[command(flatten)]
+    pub who: As,
+    /// 类别 / the kind
+    pub kind: Kind,
+    /// 接收方 / who receives
+    #[arg(long)]
+    pub holder: DivisionId,
+    /// 字段，逗号分隔 / fields, joined by commas
+    #[arg(long, value_delimiter = ',', required = true)]
+    pub fields: Vec<String>,
+    /// 行条件 / rows: field=value, all of which hold
+    #[arg(long = "where", value_name = "FIELD=VALUE")]
+    pub conditions: Vec<String>,
+    /// 用途代码 / purpose code
+    #[arg(long)]
+    pub purpose: Purpose,
+    /// 法律依据 / legal basis
+    #[arg(long)]
+    pub basis: String,
+    /// 影响评估编号 / reference of the impact assessment
+    #[arg(long)]
+    pub assessment: String,
+    /// 天数 / for how many days
+    #[arg(long, default_value_t = 180)]
+    pub days: u32,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Verify {
+    /// 节点目录 / the node's directory
+    #[arg(long, env = "FANGZHI_DIR")]
+    pub dir: PathBuf,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Demo {
+    /// 跑完一轮即退出 / run one cycle to convergence, then exit
+    #[arg(long)]
+    pub once: bool,
+    /// 目录（省略则临时）/ directory; a temporary one when left out
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+    /// 每个社区的人数 / persons in each community
+    #[arg(long, default_value_t = 300)]
+    pub persons: usize,
+    /// 随机种子 / seed of the sample
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BenchPart {
+    /// 导入 / import
+    Import,
+    /// 复制 / replication
+    Replication,
+    /// 查询 / point reading over HTTP
+    Read,
+    /// 核验 / verification
+    Verify,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Bench {
+    /// 只测这几项 / these parts only
+    pub parts: Vec<BenchPart>,
+    /// 记录数 / number of records
+    #[arg(long, default_value_t = 10_000)]
+    pub records: usize,
+    /// 工作目录（省略则临时）/ directory to work in; a temporary one when left out
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+}
+
+fn level(text: &str) -> Result<Level, String> {
+    text.parse().map_err(|e: record::id::IdError| e.to_string())
+}
+
+fn role(text: &str) -> Result<Role, String> {
+    text.parse().map_err(|e: record::id::IdError| e.to_string())
+}

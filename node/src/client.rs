@@ -1,0 +1,280 @@
+//! How a command reaches a node: over HTTP when it runs, else in this process, through the same
+//! routes. So a command does the same either way, and there is one way to do it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::AppState;
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Method, Request};
+use registry::Registry;
+use registry::config::Files;
+use registry::keys::Opener;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tower::ServiceExt;
+use zeroize::Zeroizing;
+
+use crate::args::{As, Dir, Open};
+use crate::fault::{Fault, Result, exit};
+
+const ANSWER_BYTES_MAX: u64 = 256 * 1024 * 1024;
+const PASSPHRASE_BYTES_MAX: u64 = 4096;
+
+/// `run.json`: where a running node is reached.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RunFile {
+    pub pid: u32,
+    pub url: String,
+    pub listen: String,
+}
+
+/// A node, running or not.
+pub struct Client {
+    route: Route,
+    token: Option<String>,
+    dir: PathBuf,
+}
+
+enum Route {
+    Remote { url: String, agent: ureq::Agent },
+    Local { router: Router, runtime: tokio::runtime::Runtime, registry: Arc<Registry> },
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if let Route::Local { registry, .. } = &self.route
+            && let Err(error) = registry.persist_indexes()
+        {
+            // The index is made anew from the ledger at the next start.
+            tracing::warn!(%error, "the working index was not kept");
+        }
+    }
+}
+
+fn agent() -> ureq::Agent {
+    ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(Duration::from_secs(600)))
+        .build()
+        .into()
+}
+
+/// The running node of a directory, if there is one.
+pub fn running(dir: &Path) -> Option<RunFile> {
+    let bytes = std::fs::read(Files::new(dir).run()).ok()?;
+    let run: RunFile = serde_json::from_slice(&bytes).ok()?;
+    let agent: ureq::Agent =
+        ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(5))).build().into();
+    agent.get(format!("{}/healthz", run.url)).call().ok()?;
+    Some(run)
+}
+
+/// A passphrase from a file, without its line break.
+pub fn passphrase_file(path: &Path) -> Result<Zeroizing<String>> {
+    let bytes = Zeroizing::new(
+        store::atomic::read_bounded(path, PASSPHRASE_BYTES_MAX).map_err(|e| Fault::failed(e.to_string()))?,
+    );
+    let text = std::str::from_utf8(&bytes)
+        .map_err(|_| Fault::failed(format!("`{}` is no UTF-8 text; write the passphrase anew", path.display())))?;
+    Ok(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()))
+}
+
+/// A passphrase from a file, or asked for on the terminal.
+pub fn passphrase(file: Option<&Path>, what: &str) -> Result<Zeroizing<String>> {
+    match file {
+        Some(path) => passphrase_file(path),
+        None => rpassword::prompt_password(format!("{what}: ")).map(Zeroizing::new).map_err(|_| {
+            Fault::usage(format!("{what}：没有终端可问，请用口令文件 / no terminal to ask for it; give a passphrase file"))
+        }),
+    }
+}
+
+/// What opens the keystore of a node that is not running.
+pub fn opener(open: &Open) -> Result<Opener> {
+    match &open.passphrase_file {
+        Some(path) => Ok(Opener::Passphrase(passphrase_file(path)?)),
+        None => Ok(Opener::File),
+    }
+}
+
+impl Client {
+    /// Reaches the node of a directory.
+    pub fn connect(at: &Dir) -> Result<Self> {
+        let route = match running(&at.dir) {
+            Some(run) => Route::Remote { url: run.url, agent: agent() },
+            None => {
+                let registry = Arc::new(Registry::open(&at.dir, &opener(&at.open)?, api::now())?);
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .map_err(|e| Fault::failed(e.to_string()))?;
+                let router = api::router(AppState::new(registry.clone()));
+                Route::Local { router, runtime, registry }
+            }
+        };
+        Ok(Self { route, token: None, dir: at.dir.clone() })
+    }
+
+    /// Reaches a running node by its address.
+    pub fn remote(url: &str, dir: &Path) -> Self {
+        Self { route: Route::Remote { url: url.to_owned(), agent: agent() }, token: None, dir: dir.to_owned() }
+    }
+
+    /// Logs in; the fitting operator when none is named.
+    pub fn login(&mut self, who: &As, roles: &[&str]) -> Result<()> {
+        let login = match &who.operator {
+            Some(login) => login.clone(),
+            None => self.only_operator(roles)?,
+        };
+        let beside = Files::new(&self.dir).operators().join(format!("{login}.pass"));
+        let passphrase = match &who.operator_passphrase_file {
+            Some(path) => passphrase_file(path)?,
+            None if beside.exists() => passphrase_file(&beside)?,
+            None => passphrase(None, &format!("操作员 {login} 的口令 / passphrase of {login}"))?,
+        };
+        self.login_with(&login, &passphrase)
+    }
+
+    /// Logs in with a passphrase at hand.
+    pub fn login_with(&mut self, login: &str, passphrase: &str) -> Result<()> {
+        let answer: Value =
+            self.post("/api/v1/sessions", &json!({ "login": login, "passphrase": passphrase }))?;
+        self.token = answer["token"].as_str().map(str::to_owned);
+        Ok(())
+    }
+
+    /// The one operator with a fitting role, by the files of the directory.
+    fn only_operator(&self, roles: &[&str]) -> Result<String> {
+        let dir = Files::new(&self.dir).operators();
+        let mut found = Vec::new();
+        for item in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+            let path = item.path();
+            if path.extension().is_none_or(|e| e != "json") {
+                continue;
+            }
+            let value: Value = std::fs::read(&path)
+                .ok()
+                .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+                .unwrap_or_default();
+            if let (Some(login), Some(role)) = (value["login"].as_str(), value["role"].as_str())
+                && roles.contains(&role)
+            {
+                found.push(login.to_owned());
+            }
+        }
+        found.sort();
+        match found.as_slice() {
+            [one] => Ok(one.clone()),
+            [] => Err(Fault::usage(format!(
+                "没有角色为 {0} 的操作员 / no operator here is a {0}; enrol one with `fangzhi operator add`, or name one with `--as`",
+                roles.join(" or ")
+            ))),
+            many => Err(Fault::usage(format!("请用 --as 指明操作员 / say who with `--as`: {}", many.join(", ")))),
+        }
+    }
+
+    /// Asks for a document.
+    pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        self.call(Method::GET, path, None)
+    }
+
+    /// Sends a document and gets one back.
+    pub fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
+        let body = serde_json::to_vec(body).map_err(|e| Fault::failed(e.to_string()))?;
+        self.call(Method::POST, path, Some(body))
+    }
+
+    fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<T> {
+        let bytes = match &self.route {
+            Route::Remote { url, agent } => self.call_remote(agent, &format!("{url}{path}"), body)?,
+            Route::Local { router, runtime, .. } => {
+                runtime.block_on(self.call_local(router.clone(), method, path, body))?
+            }
+        };
+        serde_json::from_slice(if bytes.is_empty() { b"null" } else { bytes.as_slice() })
+            .map_err(|e| Fault::failed(format!("the node's answer cannot be read: {e}; are both of one version?")))
+    }
+
+    fn call_remote(&self, agent: &ureq::Agent, url: &str, body: Option<Vec<u8>>) -> Result<Vec<u8>> {
+        let unreachable = |e: ureq::Error| {
+            Fault::new(exit::NOT_REACHABLE, "unreachable", format!("连接不上节点 / the node cannot be reached at `{url}`: {e}; is `fangzhi run` going?"))
+        };
+        let bearer = self.token.as_ref().map(|token| format!("Bearer {token}"));
+        let response = match body {
+            None => {
+                let mut request = agent.get(url);
+                if let Some(bearer) = bearer {
+                    request = request.header("authorization", bearer);
+                }
+                request.call()
+            }
+            Some(body) => {
+                let mut request = agent.post(url).header("content-type", "application/json");
+                if let Some(bearer) = bearer {
+                    request = request.header("authorization", bearer);
+                }
+                request.send(&body)
+            }
+        };
+        let mut response = response.map_err(unreachable)?;
+        let status = response.status().as_u16();
+        let bytes = response
+            .body_mut()
+            .with_config()
+            .limit(ANSWER_BYTES_MAX)
+            .read_to_vec()
+            .map_err(unreachable)?;
+        answer(status, bytes)
+    }
+
+    async fn call_local(
+        &self,
+        router: Router,
+        method: Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<Vec<u8>> {
+        let mut request = Request::builder().method(method).uri(path);
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        if body.is_some() {
+            request = request.header("content-type", "application/json");
+        }
+        let request = request
+            .body(Body::from(body.unwrap_or_default()))
+            .map_err(|e| Fault::failed(e.to_string()))?;
+        let response = router.oneshot(request).await.unwrap_or_else(|never| match never {});
+        let status = response.status().as_u16();
+        let bytes = axum::body::to_bytes(response.into_body(), ANSWER_BYTES_MAX as usize)
+            .await
+            .map_err(|e| Fault::failed(e.to_string()))?;
+        answer(status, bytes.to_vec())
+    }
+}
+
+/// A success's bytes, or the fault that the node told.
+fn answer(status: u16, bytes: Vec<u8>) -> Result<Vec<u8>> {
+    if (200..300).contains(&status) {
+        return Ok(bytes);
+    }
+    let failure: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    let code = failure["code"].as_str().unwrap_or("failed");
+    let message = failure["message"].as_str().map_or_else(
+        || format!("the node answered {status}: {}", String::from_utf8_lossy(&bytes)),
+        str::to_owned,
+    );
+    let mut fault = Fault::new(Fault::exit_of(code), code, message);
+    for violation in failure["violations"].as_array().into_iter().flatten() {
+        fault.details.push(format!(
+            "{}：{}",
+            violation["field"].as_str().unwrap_or_default(),
+            violation["reason"].as_str().unwrap_or_default()
+        ));
+    }
+    Err(fault)
+}

@@ -1,0 +1,41 @@
+//! The commands, one function each.
+
+mod bench;
+mod demo;
+mod grant;
+mod import;
+mod node;
+mod operator;
+mod read;
+mod sample;
+mod schema;
+mod verify;
+
+use std::process::ExitCode;
+
+use crate::args::{Args, Command};
+use crate::fault::Result;
+
+/// Does what the command line asks.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let json = args.json;
+    match &args.command {
+        Command::Init(command) => node::init(command, json),
+        Command::Join(command) => node::join(command, json),
+        Command::Run(command) => node::run(command),
+        Command::Status(command) => node::status(command, json),
+        Command::Doctor(command) => node::doctor(command, json),
+        Command::Invite(command) => node::invite(command, json),
+        Command::Revoke(command) => node::revoke(command, json),
+        Command::Operator(command) => operator::run(command, json),
+        Command::Schema(command) => schema::run(command, json),
+        Command::Sample(command) => sample::run(command, json),
+        Command::Import(command) => import::run(command, json),
+        Command::Read(command) => read::read(command, json),
+        Command::Amend(command) => read::amend(command, json),
+        Command::Grant(command) => grant::run(command, json),
+        Command::Verify(command) => verify::run(command, json),
+        Command::Demo(command) => demo::run(command, json),
+        Command::Bench(command) => bench::run(command, json),
+    }
+}

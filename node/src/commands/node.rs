@@ -1,0 +1,298 @@
+//! Making, joining, running and looking at a node.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use record::authority::{DivisionCode, Level};
+use record::id::{DivisionId, Kind, Realm};
+use registry::Registry;
+use registry::config::{KeyCustody, ParentAddress, key_from_hex};
+use registry::keys::Opener;
+use registry::node::{Applicant, NewNode};
+use registry::replicate::{Invitation, NewInvitation};
+use registry::session::NewOperator;
+
+use serde_json::{Value, json};
+use sync::message::Secret;
+use sync::output::Enrolment;
+use sync::session::{Config, Session};
+
+use crate::args::{Dir, FirstOfficer, Init, Invite, Join, Listen, Open, Revoke, Run};
+use crate::client::{Client, opener, passphrase};
+use crate::fault::{Fault, Result, exit};
+use crate::{output, peer, serve};
+
+const INVITATION_BYTES_MAX: u64 = 64 * 1024;
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Fault::failed(e.to_string()))
+}
+
+fn custody(open: &Open) -> KeyCustody {
+    if open.passphrase_file.is_some() { KeyCustody::Passphrase } else { KeyCustody::File }
+}
+
+fn codes(texts: &[String]) -> Result<Vec<DivisionCode>> {
+    texts
+        .iter()
+        .map(|text| {
+            let parts: Vec<&str> = text.splitn(3, ':').collect();
+            let [scheme, code, from] = parts.as_slice() else {
+                return Err(Fault::usage(format!("`--code {text}`: use SCHEME:CODE:YYYY-MM-DD, such as nbs:500116004:2023-01-01")));
+            };
+            Ok(DivisionCode {
+                scheme: Kind::new(scheme).map_err(|e| Fault::usage(e.to_string()))?,
+                code: (*code).to_owned(),
+                valid_from: (*from).to_owned(),
+            })
+        })
+        .collect()
+}
+
+/// What every new node is told.
+pub struct Plan {
+    pub realm: Realm,
+    pub division: DivisionId,
+    pub name: String,
+    pub level: Level,
+    pub codes: Vec<DivisionCode>,
+    pub http: String,
+    pub listen: String,
+    pub custody: KeyCustody,
+}
+
+impl Plan {
+    fn new_node(self) -> NewNode {
+        NewNode {
+            realm: self.realm,
+            division: self.division,
+            name: self.name,
+            level: self.level,
+            codes: self.codes,
+            http: self.http,
+            listen: self.listen,
+            custody: self.custody,
+        }
+    }
+}
+
+/// Enrols the first security officer of a node that was just made.
+pub fn first_officer(dir: &Path, opener: &Opener, login: &str, passphrase: &str) -> Result<()> {
+    let registry = Registry::open(dir, opener, api::now())?;
+    let new = NewOperator {
+        login: login.to_owned(),
+        passphrase: passphrase.to_owned(),
+        role: record::authority::Role::SecurityOfficer,
+        grid: None,
+    };
+    registry.enrol_operator(None, &new, api::now())?;
+    Ok(())
+}
+
+fn officer_passphrase(officer: &FirstOfficer) -> Result<zeroize::Zeroizing<String>> {
+    passphrase(
+        officer.officer_passphrase_file.as_deref(),
+        &format!("为安全员 {} 设口令 / choose the passphrase of {}", officer.officer, officer.officer),
+    )
+}
+
+pub fn init(command: &Init, json: bool) -> Result<ExitCode> {
+    let phrase = officer_passphrase(&command.officer)?;
+    let opener = opener(&command.at.open)?;
+    let plan = Plan {
+        realm: command.realm.clone(),
+        division: command.division.clone(),
+        name: command.name.clone(),
+        level: command.level,
+        codes: codes(&command.codes)?,
+        http: command.listen.http.clone(),
+        listen: command.listen.listen.clone(),
+        custody: custody(&command.at.open),
+    };
+    registry::node::init(&command.at.dir, plan.new_node(), &opener, api::now())?;
+    first_officer(&command.at.dir, &opener, &command.officer.officer, &phrase)?;
+    made(&command.at.dir, json)
+}
+
+fn made(dir: &Path, json: bool) -> Result<ExitCode> {
+    let config = registry::config::NodeConfig::read(dir)?;
+    if json {
+        output::json(&json!({ "dir": dir, "realm": config.realm, "division": config.division, "level": config.level }));
+    } else {
+        output::line(format!("节点已建立 / the node is made: {} ({})", config.name, config.division));
+        output::line(format!("下一步 / next: fangzhi run --dir {}", dir.display()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Joins by an invitation: makes keys, asks the parent for a charter, writes the node.
+pub fn join_with(
+    dir: &Path,
+    invitation: &Invitation,
+    listen: &Listen,
+    custody: KeyCustody,
+    opener: &Opener,
+) -> Result<()> {
+    if invitation.format != 1 {
+        return Err(Fault::usage("邀请文件版本不符 / the invitation is of another version; ask for one made by this version"));
+    }
+    if invitation.expires < api::now() {
+        return Err(Fault::failed("邀请已过期 / the invitation has expired; ask the parent's security officer for another"));
+    }
+    let root = key_from_hex(&invitation.root)?;
+    let parent_key = key_from_hex(&invitation.parent.transport)?;
+    let secret = key_from_hex(&invitation.secret)?;
+    let parent_address = invitation
+        .parent
+        .address
+        .parse()
+        .map_err(|_| Fault::usage("邀请中的地址有误 / the parent's address in the invitation is not IP:port"))?;
+    let plan = Plan {
+        realm: invitation.realm.clone(),
+        division: invitation.division.clone(),
+        name: invitation.name.clone(),
+        level: invitation.level,
+        codes: Vec::new(),
+        http: listen.http.clone(),
+        listen: listen.listen.clone(),
+        custody,
+    };
+    let applicant = Applicant::create(dir, plan.new_node(), opener)?;
+    let enrolment = Enrolment {
+        division: invitation.division.clone(),
+        secret: Secret::new(secret),
+        keys: applicant.public(),
+    };
+    let config = Config { realm: invitation.realm.clone(), chain: Vec::new(), peer_key: parent_key };
+    let seed = applicant.transport_seed();
+    let chain = runtime()?.block_on(async {
+        let endpoint = serve::endpoint(&seed, None).await?;
+        let conversation =
+            endpoint.dial(parent_address, parent_key).await.map_err(|e| {
+                Fault::new(exit::NOT_REACHABLE, "unreachable", format!("上级节点连接不上 / the parent cannot be reached: {e}"))
+            })?;
+        let chain = peer::enrol(Session::enrol(config, enrolment), conversation, root).await.map_err(Fault::failed);
+        endpoint.close().await;
+        chain
+    })?;
+    let parent = ParentAddress {
+        division: invitation.parent.division.clone(),
+        address: invitation.parent.address.clone(),
+        transport: invitation.parent.transport.clone(),
+    };
+    applicant.chartered(&chain, &root, Some(parent), api::now())?;
+    Ok(())
+}
+
+pub fn join(command: &Join, json: bool) -> Result<ExitCode> {
+    let bytes = store::atomic::read_bounded(&command.invitation, INVITATION_BYTES_MAX)
+        .map_err(|e| Fault::failed(e.to_string()))?;
+    let invitation: Invitation = serde_json::from_slice(&bytes).map_err(|_| {
+        Fault::usage(format!("`{}` 不是邀请文件 / is no invitation; ask the parent for it again", command.invitation.display()))
+    })?;
+    let phrase = officer_passphrase(&command.officer)?;
+    let opener = opener(&command.at.open)?;
+    join_with(&command.at.dir, &invitation, &command.listen, custody(&command.at.open), &opener)?;
+    first_officer(&command.at.dir, &opener, &command.officer.officer, &phrase)?;
+    made(&command.at.dir, json)
+}
+
+pub fn run(command: &Run) -> Result<ExitCode> {
+    let registry = Arc::new(Registry::open(&command.at.dir, &opener(&command.at.open)?, api::now())?);
+    runtime()?.block_on(serve::run(registry, &command.at.dir, command.while_stdin))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn status(at: &Dir, json: bool) -> Result<ExitCode> {
+    let status: Value = Client::connect(at)?.get("/api/v1/status")?;
+    if json {
+        output::json(&status);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    output::line(format!("{}（{} · {}）  辖域 / realm {}", text(&status["name"]), text(&status["division"]), text(&status["level"]), text(&status["realm"])));
+    let rows: Vec<Vec<String>> = status["ledgers"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|l| {
+            vec![
+                text(&l["origin"]),
+                if l["own"] == json!(true) { "本节点 own".into() } else { "收存 held".into() },
+                l["size"].to_string(),
+                l["cosigned"].to_string(),
+                text(&l["root"]).chars().take(16).collect(),
+            ]
+        })
+        .collect();
+    output::table(&["账本 ledger", "归属 whose", "条目 entries", "已联署 cosigned", "根 root"], &rows);
+    for peer in status["peers"].as_array().into_iter().flatten() {
+        let state = if peer["connected"] == json!(true) { "已连接 connected" } else { "未连接 not connected" };
+        output::line(format!("对端 / peer {}: {state}  {}", text(&peer["peer"]), text(&peer["last_error"])));
+    }
+    for alarm in status["alarms"].as_array().into_iter().flatten() {
+        output::line(format!("告警 / alarm [{}] {}: {}", text(&alarm["code"]), text(&alarm["origin"]), text(&alarm["reason"])));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn doctor(at: &Dir, json: bool) -> Result<ExitCode> {
+    let checks: Vec<Value> = Client::connect(at)?.get("/api/v1/doctor")?;
+    let failed = checks.iter().any(|c| c["health"] == json!("failure"));
+    if json {
+        output::json(&json!({ "ok": !failed, "checks": checks }));
+    } else {
+        for check in &checks {
+            let mark = match check["health"].as_str() {
+                Some("ok") => "[ 通过 ok ]",
+                Some("warning") => "[ 警告 !! ]",
+                _ => "[ 失败 xx ]",
+            };
+            let next = check["next"].as_str().unwrap_or_default();
+            let arrow = if next.is_empty() { String::new() } else { format!("  → {next}") };
+            output::line(format!("{mark} {}: {}{arrow}", check["check"].as_str().unwrap_or_default(), check["found"].as_str().unwrap_or_default()));
+        }
+    }
+    Ok(if failed { ExitCode::from(exit::FAILED) } else { ExitCode::SUCCESS })
+}
+
+pub fn invite(command: &Invite, json: bool) -> Result<ExitCode> {
+    let mut client = Client::connect(&command.at)?;
+    client.login(&command.who, &["security-officer"])?;
+    let new = NewInvitation {
+        division: command.division.clone(),
+        name: command.name.clone(),
+        level: command.level,
+        codes: codes(&command.codes)?,
+        address: command.address.clone(),
+    };
+    let invitation: Invitation = client.post("/api/v1/invitations", &new)?;
+    let bytes = serde_json::to_vec_pretty(&invitation).map_err(|e| Fault::failed(e.to_string()))?;
+    store::atomic::replace(&command.out, &bytes).map_err(|e| Fault::failed(e.to_string()))?;
+    if json {
+        output::json(&json!({ "invitation": command.out, "division": command.division, "expires": invitation.expires }));
+    } else {
+        output::line(format!("邀请已写入 / the invitation is in {}; 七日内有效，一次有效 / valid for a week, once", command.out.display()));
+        output::line(format!("新节点上 / at the new node: fangzhi join --dir DIR {}", command.out.display()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn revoke(command: &Revoke, json: bool) -> Result<ExitCode> {
+    let mut client = Client::connect(&command.at)?;
+    client.login(&command.who, &["security-officer"])?;
+    let _: Value = client.post(
+        "/api/v1/revocations",
+        &json!({ "division": command.division, "reason": command.reason }),
+    )?;
+    if json {
+        output::json(&json!({ "revoked": command.division }));
+    } else {
+        output::line(format!("已吊销 / revoked: {}", command.division));
+    }
+    Ok(ExitCode::SUCCESS)
+}

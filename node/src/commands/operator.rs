@@ -1,0 +1,57 @@
+//! Operators: enrolling and listing.
+
+use std::process::ExitCode;
+
+use registry::session::NewOperator;
+use serde_json::{Value, json};
+
+use crate::args::{Operator, OperatorAdd, OperatorList};
+use crate::client::{Client, passphrase};
+use crate::fault::Result;
+use crate::output;
+
+pub fn run(command: &Operator, json: bool) -> Result<ExitCode> {
+    match command {
+        Operator::Add(command) => add(command, json),
+        Operator::List(command) => list(command, json),
+    }
+}
+
+fn add(command: &OperatorAdd, json: bool) -> Result<ExitCode> {
+    let mut client = Client::connect(&command.at)?;
+    client.login(&command.who, &["security-officer"])?;
+    let phrase = passphrase(
+        command.new_passphrase_file.as_deref(),
+        &format!("为 {} 设口令 / choose the passphrase of {}", command.login, command.login),
+    )?;
+    let new = NewOperator {
+        login: command.login.clone(),
+        passphrase: phrase.to_string(),
+        role: command.role,
+        grid: command.grid.clone(),
+    };
+    let answer: Value = client.post("/api/v1/operators", &new)?;
+    if json {
+        output::json(&json!({ "login": command.login, "role": command.role, "operator": answer["operator"] }));
+    } else {
+        output::line(format!("已登记操作员 / enrolled: {} ({})", command.login, command.role.as_str()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list(command: &OperatorList, json: bool) -> Result<ExitCode> {
+    let mut client = Client::connect(&command.at)?;
+    client.login(&command.who, &["security-officer", "auditor", "clerk"])?;
+    let operators: Vec<Value> = client.get("/api/v1/operators")?;
+    if json {
+        output::json(&json!({ "operators": operators }));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let rows: Vec<Vec<String>> = operators
+        .iter()
+        .map(|o| vec![text(&o["login"]), text(&o["role"]), text(&o["operator"]), o["enabled"].to_string()])
+        .collect();
+    output::table(&["登录名 login", "角色 role", "编号 id", "可用 enabled"], &rows);
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,165 @@
+//! Reading a CSV file: UTF-8 or GBK, plain or gzip, its columns mapped to fields.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::Path;
+
+use record::header::{self, HeaderMap};
+use record::schema::Schema;
+use sha2::{Digest, Sha256};
+
+use crate::fault::{Fault, Result};
+
+/// The largest file, unpacked.
+const FILE_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
+
+/// A file's rows, each with its number in the file.
+pub struct Table {
+    /// SHA-256 of the file as given, hexadecimal.
+    pub source: String,
+    /// The encoding found.
+    pub encoding: &'static str,
+    /// The header line as given.
+    pub headers: Vec<String>,
+    /// Which column is which field.
+    pub map: HeaderMap,
+    /// The rows as given, with their number from 1.
+    pub rows: Vec<(u64, Vec<String>)>,
+}
+
+impl Table {
+    /// A row as field id to text; columns that mean no field are left out.
+    pub fn fields(&self, row: &[String]) -> BTreeMap<String, String> {
+        self.map
+            .columns
+            .iter()
+            .zip(row)
+            .filter_map(|(field, text)| field.as_ref().map(|id| (id.clone(), text.clone())))
+            .collect()
+    }
+}
+
+/// Reads a table for a kind.
+pub fn read(path: &Path, schema: &Schema, only: &[String]) -> Result<Table> {
+    let bytes = std::fs::read(path).map_err(|e| Fault::file(path, &e))?;
+    let source = data_encoding::HEXLOWER.encode(&Sha256::digest(&bytes));
+    let bytes = if bytes.starts_with(&[0x1f, 0x8b]) { unpack(path, &bytes)? } else { bytes };
+    let (text, encoding) = decode(path, &bytes)?;
+    let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(text.as_bytes());
+    let headers: Vec<String> = reader
+        .headers()
+        .map_err(|e| broken(path, &e))?
+        .iter()
+        .map(|header| header.trim_start_matches('\u{feff}').to_owned())
+        .collect();
+    let names: Vec<&str> = headers.iter().map(String::as_str).collect();
+    let map = header::map(schema, &names);
+    refuse(path, schema, &map)?;
+    let only = conditions(&headers, only)?;
+    let mut rows = Vec::new();
+    for (number, row) in (1u64..).zip(reader.records()) {
+        let row = row.map_err(|e| broken(path, &e))?;
+        let row: Vec<String> = row.iter().map(str::to_owned).collect();
+        if row.len() != headers.len() {
+            return Err(Fault::failed(format!(
+                "`{}` 第 {number} 行有 {} 列，标题有 {} 列 / row {number} has {} columns, the header has {}; mend the row, a comma may need quotes",
+                path.display(),
+                row.len(),
+                headers.len(),
+                row.len(),
+                headers.len()
+            )));
+        }
+        if only.iter().all(|(column, value)| row[*column] == *value) {
+            rows.push((number, row));
+        }
+    }
+    Ok(Table { source, encoding, headers, map, rows })
+}
+
+fn refuse(path: &Path, schema: &Schema, map: &HeaderMap) -> Result<()> {
+    let mut fault = Fault::usage(format!("`{}` 的标题行不可用 / the header of the file cannot be used", path.display()));
+    if !map.refused.is_empty() {
+        fault.details.push(format!(
+            "登记簿不收这些列，请删除 / the register refuses these columns, remove them: {}",
+            map.refused.join(", ")
+        ));
+    }
+    if !map.doubled.is_empty() {
+        fault.details.push(format!("多列指同一字段 / columns that mean a field twice: {}", map.doubled.join(", ")));
+    }
+    if map.columns.iter().all(Option::is_none) {
+        let known: Vec<&str> = schema.fields.iter().map(|f| f.name.as_str()).collect();
+        fault.details.push(format!("没有一列是“{}”的字段 / no column is a field of `{}`; its fields are {}", schema.name, schema.kind, known.join(", ")));
+    } else if !map.missing_required.is_empty() {
+        fault.details.push(format!("缺少必填列 / required columns are missing: {}", map.missing_required.join(", ")));
+    }
+    if fault.details.is_empty() { Ok(()) } else { Err(fault) }
+}
+
+fn conditions(headers: &[String], only: &[String]) -> Result<Vec<(usize, String)>> {
+    only.iter()
+        .map(|condition| {
+            let (column, value) = condition.split_once('=').ok_or_else(|| {
+                Fault::usage(format!("`--only {condition}`: use COLUMN=VALUE"))
+            })?;
+            let at = headers.iter().position(|h| h == column).ok_or_else(|| {
+                Fault::usage(format!("`--only`: the file has no column `{column}`; it has {}", headers.join(", ")))
+            })?;
+            Ok((at, value.to_owned()))
+        })
+        .collect()
+}
+
+fn broken(path: &Path, error: &csv::Error) -> Fault {
+    // The error's own words may quote a value; its place is enough.
+    let line = error.position().map_or(0, csv::Position::line);
+    Fault::failed(format!("`{0}` 第 {line} 行不是完整的 CSV / line {line} of `{0}` is no whole CSV; check its quotes", path.display()))
+}
+
+fn unpack(path: &Path, bytes: &[u8]) -> Result<Vec<u8>> {
+    let mut unpacked = Vec::new();
+    flate2::read::MultiGzDecoder::new(bytes)
+        .take(FILE_BYTES_MAX + 1)
+        .read_to_end(&mut unpacked)
+        .map_err(|e| Fault::file(path, &e))?;
+    if unpacked.len() as u64 > FILE_BYTES_MAX {
+        return Err(Fault::failed(format!("`{}` unpacks to more than {FILE_BYTES_MAX} bytes; split the file", path.display())));
+    }
+    Ok(unpacked)
+}
+
+/// UTF-8 when it is, else GBK when it is, else an error: never a guess with losses.
+fn decode(path: &Path, bytes: &[u8]) -> Result<(String, &'static str)> {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        return Ok((text.trim_start_matches('\u{feff}').to_owned(), "UTF-8"));
+    }
+    // GB 18030 reads every GBK file, and the characters of names beyond it.
+    let (text, _, failed) = encoding_rs::GB18030.decode(bytes);
+    if failed {
+        return Err(Fault::failed(format!(
+            "`{0}` 既不是 UTF-8 也不是 GBK / `{0}` is neither UTF-8 nor GBK; save it again as UTF-8",
+            path.display()
+        )));
+    }
+    Ok((text.into_owned(), "GBK"))
+}
+
+/// Writes rows with one more column, the reasons, to be mended and imported again.
+pub fn write_rejects(path: &Path, headers: &[String], rows: &[(&[String], String)]) -> Result<()> {
+    let broken = |e: csv::Error| Fault::failed(format!("`{}`: {e}", path.display()));
+    let mut bytes = b"\xef\xbb\xbf".to_vec();
+    {
+        let mut writer = csv::Writer::from_writer(&mut bytes);
+        let mut header = headers.to_vec();
+        header.push("退回原因".into());
+        writer.write_record(&header).map_err(broken)?;
+        for (row, reason) in rows {
+            let mut row = row.to_vec();
+            row.push(reason.clone());
+            writer.write_record(&row).map_err(broken)?;
+        }
+        writer.flush().map_err(|e| Fault::file(path, &e))?;
+    }
+    store::atomic::replace(path, &bytes).map_err(|e| Fault::failed(e.to_string()))
+}

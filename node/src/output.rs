@@ -1,0 +1,61 @@
+//! What the command line prints: JSON lines, tables that measure Chinese as two columns, logs.
+
+use std::io::IsTerminal;
+
+use serde::Serialize;
+use tracing_subscriber::EnvFilter;
+
+/// Sends logs to stderr; a running node tells more than a command.
+pub fn start_logging(as_json: bool, running: bool) {
+    let default = if running { "info,libp2p=warn,yamux=warn" } else { "warn,libp2p=error" };
+    let filter = EnvFilter::try_from_env("FANGZHI_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none());
+    if as_json { builder.json().init() } else { builder.init() }
+}
+
+/// Prints a value as one JSON document.
+#[expect(clippy::print_stdout, reason = "this is the command line's voice")]
+pub fn json(value: &impl Serialize) {
+    match serde_json::to_string_pretty(value) {
+        Ok(text) => println!("{text}"),
+        Err(error) => eprintln!("{error}"),
+    }
+}
+
+/// Prints a line.
+#[expect(clippy::print_stdout, reason = "this is the command line's voice")]
+pub fn line(text: impl AsRef<str>) {
+    println!("{}", text.as_ref());
+}
+
+/// How many columns a text takes on a terminal: most of what is not Latin takes two.
+fn width(text: &str) -> usize {
+    text.chars().map(|c| if (c as u32) >= 0x1100 && !('\u{2010}'..='\u{2040}').contains(&c) { 2 } else { 1 }).sum()
+}
+
+/// Prints rows under headers, in columns.
+pub fn table(headers: &[&str], rows: &[Vec<String>]) {
+    let mut widths: Vec<usize> = headers.iter().map(|h| width(h)).collect();
+    for row in rows {
+        for (at, cell) in row.iter().enumerate().take(widths.len()) {
+            widths[at] = widths[at].max(width(cell));
+        }
+    }
+    let show = |cells: Vec<&str>| {
+        let mut text = String::new();
+        for (at, cell) in cells.iter().enumerate() {
+            text.push_str(cell);
+            if at + 1 < cells.len() {
+                text.extend(std::iter::repeat_n(' ', widths[at].saturating_sub(width(cell)) + 2));
+            }
+        }
+        line(text);
+    };
+    show(headers.to_vec());
+    for row in rows {
+        show(row.iter().map(String::as_str).collect());
+    }
+}

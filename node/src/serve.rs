@@ -1,0 +1,209 @@
+//! A running node: HTTP, replication with the parent and with those below, and an orderly end.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::AppState;
+use axum::routing::get;
+use p2p::{Endpoint, Limits, TransportKey};
+use registry::Registry;
+use registry::config::{Files, ParentAddress, key_from_hex};
+use sync::session::{Config, Session};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+
+use crate::client::RunFile;
+use crate::fault::{Fault, Result};
+use crate::peer::{self, Ended};
+
+/// The most replication sessions that others may have open here.
+const SESSIONS_MAX: usize = 256;
+const RETRY_MIN: Duration = Duration::from_millis(500);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+/// Working indexes are sealed to disk this often; losing them costs time only.
+const PERSIST_EVERY: Duration = Duration::from_secs(300);
+
+/// The endpoint of a node on the network.
+pub async fn endpoint(seed: &[u8; 32], listen: Option<SocketAddr>) -> Result<Endpoint> {
+    Endpoint::start(TransportKey::from_seed(*seed), listen, Limits::default())
+        .await
+        .map_err(|e| Fault::failed(e.to_string()))
+}
+
+fn address(text: &str) -> Result<SocketAddr> {
+    text.parse().map_err(|_| Fault::usage(format!("`{text}` 不是 IP:端口 / `{text}` is not IP:port; correct it in `node.json`")))
+}
+
+/// Runs the node until it is told to stop.
+pub async fn run(registry: Arc<Registry>, dir: &Path, while_stdin: bool) -> Result<()> {
+    let config = registry.config().clone();
+    let (moved, heads) = watch::channel(0u64);
+    registry.on_change(Box::new(move || moved.send_modify(|count| *count += 1)));
+
+    let listener = TcpListener::bind(address(&config.http)?)
+        .await
+        .map_err(|e| Fault::failed(format!("HTTP 地址 `{0}` 不可用 / `{0}` cannot be listened on: {e}; another node may have it", config.http)))?;
+    let http = listener.local_addr().map_err(|e| Fault::failed(e.to_string()))?;
+    let endpoint = Arc::new(endpoint(&registry.transport_seed(), Some(address(&config.listen)?)).await?);
+    let run = RunFile {
+        pid: std::process::id(),
+        url: format!("http://{http}"),
+        listen: endpoint.local_addr().map(|a| a.to_string()).unwrap_or_default(),
+    };
+    let run_path = Files::new(dir).run();
+    let bytes = serde_json::to_vec_pretty(&run).map_err(|e| Fault::failed(e.to_string()))?;
+
+    let accepting = tokio::spawn(accept(registry.clone(), endpoint.clone(), heads.clone()));
+    let dialing = config
+        .parent
+        .clone()
+        .map(|parent| tokio::spawn(dial(registry.clone(), endpoint.clone(), parent, heads.clone())));
+    let persisting = tokio::spawn(persist(registry.clone()));
+
+    let page_registry = registry.clone();
+    let router = api::router(AppState::new(registry.clone())).route(
+        "/",
+        get(move || {
+            let registry = page_registry.clone();
+            async move { page(registry).await }
+        }),
+    );
+    // Written last: whoever finds the file finds the node answering.
+    store::atomic::replace(&run_path, &bytes).map_err(|e| Fault::failed(e.to_string()))?;
+    tracing::info!(division = %config.division, url = %run.url, listen = %run.listen, "node running");
+    let served = axum::serve(listener, router).with_graceful_shutdown(stop_signal(while_stdin)).await;
+
+    let _ = std::fs::remove_file(&run_path);
+    accepting.abort();
+    persisting.abort();
+    if let Some(dialing) = dialing {
+        dialing.abort();
+    }
+    let kept = tokio::task::spawn_blocking(move || registry.persist_indexes()).await;
+    if let Ok(Err(error)) = kept {
+        tracing::warn!(%error, "the working index was not kept");
+    }
+    tracing::info!(division = %config.division, "node stopped");
+    served.map_err(|e| Fault::failed(e.to_string()))
+}
+
+async fn page(registry: Arc<Registry>) -> axum::response::Response {
+    use axum::response::IntoResponse;
+    match tokio::task::spawn_blocking(move || registry.status()).await {
+        Ok(Ok(status)) => console::home(&status),
+        _ => axum::http::StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+async fn stop_signal(while_stdin: bool) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (closed, closes) = tokio::sync::oneshot::channel::<()>();
+    let waiting = while_stdin.then(|| {
+        std::thread::spawn(move || {
+            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+            let _ = closed.send(());
+        })
+    });
+    let stdin_closes = async {
+        match waiting {
+            Some(_) => drop(closes.await),
+            None => std::future::pending().await,
+        }
+    };
+    let terminated = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut terminate) => drop(terminate.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminated => {}
+        () = stdin_closes => {}
+    }
+}
+
+async fn persist(registry: Arc<Registry>) {
+    loop {
+        tokio::time::sleep(PERSIST_EVERY).await;
+        let registry = registry.clone();
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || registry.persist_indexes()).await {
+            tracing::warn!(%error, "the working index was not kept");
+        }
+    }
+}
+
+fn config_of(registry: &Registry, peer_key: [u8; 32]) -> Result<Config> {
+    Ok(Config { realm: registry.config().realm.clone(), chain: registry.chain()?, peer_key })
+}
+
+async fn accept(registry: Arc<Registry>, endpoint: Arc<Endpoint>, heads: watch::Receiver<u64>) {
+    let places = Arc::new(Semaphore::new(SESSIONS_MAX));
+    while let Some(conversation) = endpoint.accept().await {
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            tracing::warn!(remote = %conversation.remote(), "too many sessions; one was turned away");
+            continue;
+        };
+        let (registry, heads) = (registry.clone(), heads.clone());
+        tokio::spawn(async move {
+            let key = conversation.peer();
+            match config_of(&registry, key) {
+                Ok(config) => {
+                    let ended = peer::drive(registry.clone(), Session::listen(config), conversation, heads).await;
+                    seen(&registry, &key, &ended);
+                }
+                Err(fault) => tracing::error!(error = %fault.message, "a session could not begin"),
+            }
+            drop(place);
+        });
+    }
+}
+
+/// Keeps a session with the parent, as long as the node runs.
+async fn dial(
+    registry: Arc<Registry>,
+    endpoint: Arc<Endpoint>,
+    parent: ParentAddress,
+    heads: watch::Receiver<u64>,
+) {
+    let (Ok(addr), Ok(key)) = (address(&parent.address), key_from_hex(&parent.transport)) else {
+        tracing::error!("the parent's address in `node.json` cannot be read; nothing will be replicated");
+        return;
+    };
+    let mut wait = RETRY_MIN;
+    loop {
+        match endpoint.dial(addr, key).await {
+            Ok(conversation) => match config_of(&registry, key) {
+                Ok(config) => {
+                    let ended =
+                        peer::drive(registry.clone(), Session::dial(config), conversation, heads.clone()).await;
+                    wait = match (ended.refused, &ended.peer) {
+                        (true, _) => RETRY_MAX.min(wait * 2),
+                        (false, Some(_)) => RETRY_MIN,
+                        (false, None) => RETRY_MAX.min(wait * 2),
+                    };
+                    registry.peer_seen(parent.division.as_str(), false, Some(ended.reason), ended.refused, api::now());
+                }
+                Err(fault) => tracing::error!(error = %fault.message, "a session could not begin"),
+            },
+            Err(error) => {
+                tracing::debug!(%error, "the parent cannot be reached");
+                registry.peer_seen(parent.division.as_str(), false, Some(error.to_string()), false, api::now());
+                wait = RETRY_MAX.min(wait * 2);
+            }
+        }
+        tokio::time::sleep(wait).await;
+    }
+}
+
+fn seen(registry: &Registry, key: &[u8; 32], ended: &Ended) {
+    let name = ended.peer.as_ref().map_or_else(
+        || format!("key-{}", data_encoding::HEXLOWER.encode(&key[..6])),
+        |peer| peer.division.to_string(),
+    );
+    if ended.peer.is_some() || ended.refused {
+        registry.peer_seen(&name, false, Some(ended.reason.clone()), ended.refused, api::now());
+    }
+}

@@ -11,7 +11,7 @@ use minicbor::{Decode, Encode};
 use policy::{Action, Decision, Denied, Permit, Question, Shown};
 use record::cbor;
 use record::entry::{AccessEntry, Entry, SUITE};
-use record::id::{Hash, Kind, OperatorId, Origin, Purpose, RecordId, UnixMillis};
+use record::id::{DivisionId, Hash, Kind, OperatorId, Origin, Purpose, RecordId, UnixMillis};
 use record::schema::{Position, Schema};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -217,6 +217,7 @@ impl Registry {
         let mut hits = Vec::new();
         let mut more = false;
         let mut denial = None;
+        let mut not_granted = BTreeMap::new();
         for holding in self.holdings_of(&request.kind) {
             let holding = holding.read().unwrap_or_else(PoisonError::into_inner);
             if let Access::Grant { statement, .. } = &holding.access
@@ -224,8 +225,9 @@ impl Registry {
             {
                 continue;
             }
+            let held = granted(&holding, &wanted, &mut not_granted);
             let permit = self.decision(session, &holding, schema, request).and_then(|decision| {
-                decision.permit(&wanted, &positions).map(|permit| (decision, permit))
+                decision.permit(&held, &positions).map(|permit| (decision, permit))
             });
             let (decision, permit) = match permit {
                 Ok(both) => both,
@@ -306,7 +308,7 @@ impl Registry {
             kind: request.kind.clone(),
             rows,
             masked: masked(schema, &permits),
-            denied: denied_fields(schema, &permits),
+            denied: denied_fields(schema, &permits, not_granted),
             more,
         };
         self.counters.answered(answer.rows.len() as u64);
@@ -485,8 +487,34 @@ fn masked(schema: &Schema, permits: &[Permit]) -> Vec<String> {
     positions.into_iter().filter_map(|p| schema.at(p)).map(|f| f.id.clone()).collect()
 }
 
-fn denied_fields(schema: &Schema, permits: &[Permit]) -> Vec<DeniedField> {
+/// The wanted fields that this node has keys for. What a grant left out is noted with whom to ask.
+fn granted(
+    holding: &Holding,
+    wanted: &BTreeSet<Position>,
+    not_granted: &mut BTreeMap<Position, DivisionId>,
+) -> BTreeSet<Position> {
+    let Access::Grant { statement, .. } = &holding.access else { return wanted.clone() };
+    let (held, missing) = wanted.iter().partition(|position| statement.fields.contains(position));
+    let missing: BTreeSet<Position> = missing;
+    not_granted.extend(missing.into_iter().map(|position| (position, statement.origin.division())));
+    held
+}
+
+fn denied_fields(
+    schema: &Schema,
+    permits: &[Permit],
+    not_granted: BTreeMap<Position, DivisionId>,
+) -> Vec<DeniedField> {
     let mut fields = BTreeMap::new();
+    for (position, owner) in not_granted {
+        if let Some(field) = schema.at(position) {
+            let ask = format!("{owner} 的安全员 / the security officer of `{owner}`");
+            fields.insert(
+                position,
+                DeniedField { field: field.id.clone(), rule: "not-granted".into(), ask },
+            );
+        }
+    }
     for (position, denied) in permits.iter().flat_map(Permit::denied) {
         if let Some(field) = schema.at(*position) {
             fields.entry(*position).or_insert_with(|| DeniedField {

@@ -191,6 +191,9 @@ impl Registry {
     pub fn login(&self, login: &str, passphrase: &str, now: UnixMillis) -> Result<Session> {
         let path = self.operator_path(login).map_err(|_| RegistryError::BadLogin)?;
         if !path.exists() {
+            // An unknown name takes as long as a wrong passphrase, so that time does not tell them apart.
+            let params = seal::passphrase::Argon2Params::recommended(&mut rng()?);
+            let _ = params.derive(passphrase.as_bytes());
             return Err(RegistryError::BadLogin);
         }
         let file = self.operator_file(&path)?;

@@ -449,7 +449,7 @@ fn replicated(nodes: &[Node]) -> Result<bool> {
     Ok(true)
 }
 
-/// Grants the department the persons of one grid of the first community; gives how many they are.
+/// Grants the department the registered residents of the first community; gives how many they are.
 fn grant_subset(nodes: &[Node], passphrases: &Passphrases) -> Result<u64> {
     let words = |e: record::id::IdError| Fault::failed(e.to_string());
     let community = &nodes[COMMUNITIES[0]];
@@ -458,7 +458,7 @@ fn grant_subset(nodes: &[Node], passphrases: &Passphrases) -> Result<u64> {
         kind: Kind::new("person").map_err(words)?,
         holder: DivisionId::new(PLAN[DEPARTMENT].division).map_err(words)?,
         fields: GRANTED.iter().map(|f| (*f).to_owned()).collect(),
-        rows: BTreeMap::from([("grid".to_owned(), first_grid(community.plan))]),
+        rows: BTreeMap::from([("residence_kind".to_owned(), "10".to_owned())]),
         purpose: Purpose::new("welfare").map_err(words)?,
         basis: "社会救助暂行办法".into(),
         assessment: "PIA-2026-001（演示）".into(),

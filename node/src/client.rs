@@ -40,8 +40,15 @@ pub struct Client {
 }
 
 enum Route {
-    Remote { url: String, agent: ureq::Agent },
-    Local { router: Router, runtime: tokio::runtime::Runtime, registry: Arc<Registry> },
+    Remote {
+        url: String,
+        agent: ureq::Agent,
+    },
+    Local {
+        router: Router,
+        runtime: tokio::runtime::Runtime,
+        registry: Arc<Registry>,
+    },
 }
 
 impl Drop for Client {
@@ -67,8 +74,10 @@ fn agent() -> ureq::Agent {
 pub fn running(dir: &Path) -> Option<RunFile> {
     let bytes = std::fs::read(Files::new(dir).run()).ok()?;
     let run: RunFile = serde_json::from_slice(&bytes).ok()?;
-    let agent: ureq::Agent =
-        ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(5))).build().into();
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .timeout_global(Some(Duration::from_secs(5)))
+        .build()
+        .into();
     agent.get(format!("{}/healthz", run.url)).call().ok()?;
     Some(run)
 }
@@ -76,11 +85,18 @@ pub fn running(dir: &Path) -> Option<RunFile> {
 /// A passphrase from a file, without its line break.
 pub fn passphrase_file(path: &Path) -> Result<Zeroizing<String>> {
     let bytes = Zeroizing::new(
-        store::atomic::read_bounded(path, PASSPHRASE_BYTES_MAX).map_err(|e| Fault::failed(e.to_string()))?,
+        store::atomic::read_bounded(path, PASSPHRASE_BYTES_MAX)
+            .map_err(|e| Fault::failed(e.to_string()))?,
     );
-    let text = std::str::from_utf8(&bytes)
-        .map_err(|_| Fault::failed(format!("`{}` is no UTF-8 text; write the passphrase anew", path.display())))?;
-    Ok(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()))
+    let text = std::str::from_utf8(&bytes).map_err(|_| {
+        Fault::failed(format!(
+            "`{}` is no UTF-8 text; write the passphrase anew",
+            path.display()
+        ))
+    })?;
+    Ok(Zeroizing::new(
+        text.trim_end_matches(['\r', '\n']).to_owned(),
+    ))
 }
 
 /// A passphrase from a file, or asked for on the terminal.
@@ -105,7 +121,10 @@ impl Client {
     /// Reaches the node of a directory.
     pub fn connect(at: &Dir) -> Result<Self> {
         let route = match running(&at.dir) {
-            Some(run) => Route::Remote { url: run.url, agent: agent() },
+            Some(run) => Route::Remote {
+                url: run.url,
+                agent: agent(),
+            },
             None => {
                 let registry = Arc::new(Registry::open(&at.dir, &opener(&at.open)?, api::now())?);
                 let runtime = tokio::runtime::Builder::new_current_thread()
@@ -113,15 +132,30 @@ impl Client {
                     .build()
                     .map_err(|e| Fault::failed(e.to_string()))?;
                 let router = api::router(AppState::new(registry.clone()));
-                Route::Local { router, runtime, registry }
+                Route::Local {
+                    router,
+                    runtime,
+                    registry,
+                }
             }
         };
-        Ok(Self { route, token: None, dir: at.dir.clone() })
+        Ok(Self {
+            route,
+            token: None,
+            dir: at.dir.clone(),
+        })
     }
 
     /// Reaches a running node by its address.
     pub fn remote(url: &str, dir: &Path) -> Self {
-        Self { route: Route::Remote { url: url.to_owned(), agent: agent() }, token: None, dir: dir.to_owned() }
+        Self {
+            route: Route::Remote {
+                url: url.to_owned(),
+                agent: agent(),
+            },
+            token: None,
+            dir: dir.to_owned(),
+        }
     }
 
     /// Logs in; the fitting operator when none is named.
@@ -130,19 +164,26 @@ impl Client {
             Some(login) => login.clone(),
             None => self.only_operator(roles)?,
         };
-        let beside = Files::new(&self.dir).operators().join(format!("{login}.pass"));
+        let beside = Files::new(&self.dir)
+            .operators()
+            .join(format!("{login}.pass"));
         let passphrase = match &who.operator_passphrase_file {
             Some(path) => passphrase_file(path)?,
             None if beside.exists() => passphrase_file(&beside)?,
-            None => passphrase(None, &format!("操作员 {login} 的口令 / passphrase of {login}"))?,
+            None => passphrase(
+                None,
+                &format!("操作员 {login} 的口令 / passphrase of {login}"),
+            )?,
         };
         self.login_with(&login, &passphrase)
     }
 
     /// Logs in with a passphrase at hand.
     pub fn login_with(&mut self, login: &str, passphrase: &str) -> Result<()> {
-        let answer: Value =
-            self.post("/api/v1/sessions", &json!({ "login": login, "passphrase": passphrase }))?;
+        let answer: Value = self.post(
+            "/api/v1/sessions",
+            &json!({ "login": login, "passphrase": passphrase }),
+        )?;
         self.token = answer["token"].as_str().map(str::to_owned);
         Ok(())
     }
@@ -173,7 +214,10 @@ impl Client {
                 "没有角色为 {0} 的操作员 / no operator here is a {0}; enrol one with `fangzhi operator add`, or name one with `--as`",
                 roles.join(" or ")
             ))),
-            many => Err(Fault::usage(format!("请用 --as 指明操作员 / say who with `--as`: {}", many.join(", ")))),
+            many => Err(Fault::usage(format!(
+                "请用 --as 指明操作员 / say who with `--as`: {}",
+                many.join(", ")
+            ))),
         }
     }
 
@@ -188,20 +232,46 @@ impl Client {
         self.call(Method::POST, path, Some(body))
     }
 
-    fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<T> {
+    fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<T> {
         let bytes = match &self.route {
-            Route::Remote { url, agent } => self.call_remote(agent, &format!("{url}{path}"), body)?,
-            Route::Local { router, runtime, .. } => {
-                runtime.block_on(self.call_local(router.clone(), method, path, body))?
+            Route::Remote { url, agent } => {
+                self.call_remote(agent, &format!("{url}{path}"), body)?
             }
+            Route::Local {
+                router, runtime, ..
+            } => runtime.block_on(self.call_local(router.clone(), method, path, body))?,
         };
-        serde_json::from_slice(if bytes.is_empty() { b"null" } else { bytes.as_slice() })
-            .map_err(|e| Fault::failed(format!("the node's answer cannot be read: {e}; are both of one version?")))
+        serde_json::from_slice(if bytes.is_empty() {
+            b"null"
+        } else {
+            bytes.as_slice()
+        })
+        .map_err(|e| {
+            Fault::failed(format!(
+                "the node's answer cannot be read: {e}; are both of one version?"
+            ))
+        })
     }
 
-    fn call_remote(&self, agent: &ureq::Agent, url: &str, body: Option<Vec<u8>>) -> Result<Vec<u8>> {
+    fn call_remote(
+        &self,
+        agent: &ureq::Agent,
+        url: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<Vec<u8>> {
         let unreachable = |e: ureq::Error| {
-            Fault::new(exit::NOT_REACHABLE, "unreachable", format!("连接不上节点 / the node cannot be reached at `{url}`: {e}; is `fangzhi run` going?"))
+            Fault::new(
+                exit::NOT_REACHABLE,
+                "unreachable",
+                format!(
+                    "连接不上节点 / the node cannot be reached at `{url}`: {e}; is `fangzhi run` going?"
+                ),
+            )
         };
         let bearer = self.token.as_ref().map(|token| format!("Bearer {token}"));
         let response = match body {
@@ -248,7 +318,10 @@ impl Client {
         let request = request
             .body(Body::from(body.unwrap_or_default()))
             .map_err(|e| Fault::failed(e.to_string()))?;
-        let response = router.oneshot(request).await.unwrap_or_else(|never| match never {});
+        let response = router
+            .oneshot(request)
+            .await
+            .unwrap_or_else(|never| match never {});
         let status = response.status().as_u16();
         let bytes = axum::body::to_bytes(response.into_body(), ANSWER_BYTES_MAX as usize)
             .await
@@ -265,7 +338,12 @@ fn answer(status: u16, bytes: Vec<u8>) -> Result<Vec<u8>> {
     let failure: Value = serde_json::from_slice(&bytes).unwrap_or_default();
     let code = failure["code"].as_str().unwrap_or("failed");
     let message = failure["message"].as_str().map_or_else(
-        || format!("the node answered {status}: {}", String::from_utf8_lossy(&bytes)),
+        || {
+            format!(
+                "the node answered {status}: {}",
+                String::from_utf8_lossy(&bytes)
+            )
+        },
         str::to_owned,
     );
     let mut fault = Fault::new(Fault::exit_of(code), code, message);

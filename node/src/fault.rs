@@ -35,7 +35,12 @@ pub type Result<T> = std::result::Result<T, Fault>;
 impl Fault {
     /// A fault with an exit code of its own.
     pub fn new(exit: u8, code: &str, message: impl Into<String>) -> Self {
-        Self { exit, code: code.to_owned(), message: message.into(), details: Vec::new() }
+        Self {
+            exit,
+            code: code.to_owned(),
+            message: message.into(),
+            details: Vec::new(),
+        }
     }
 
     /// The caller asked for something that makes no sense.
@@ -50,7 +55,11 @@ impl Fault {
 
     /// A file that could not be read or written.
     pub fn file(path: &std::path::Path, error: &std::io::Error) -> Self {
-        Self::new(exit::FAILED, "file", format!("文件 `{0}` / file `{0}`: {error}", path.display()))
+        Self::new(
+            exit::FAILED,
+            "file",
+            format!("文件 `{0}` / file `{0}`: {error}", path.display()),
+        )
     }
 
     /// The exit code of a failure that the node told by its code.
@@ -88,7 +97,11 @@ impl Fault {
 impl From<RegistryError> for Fault {
     fn from(error: RegistryError) -> Self {
         let busy = matches!(&error, RegistryError::Directory(text) if text.contains("in use"));
-        let exit = if busy { exit::BUSY } else { Self::exit_of(error.code()) };
+        let exit = if busy {
+            exit::BUSY
+        } else {
+            Self::exit_of(error.code())
+        };
         Self::new(exit, error.code(), error.to_string())
     }
 }

@@ -43,9 +43,15 @@ impl Table {
 pub fn read(path: &Path, schema: &Schema, only: &[String]) -> Result<Table> {
     let bytes = std::fs::read(path).map_err(|e| Fault::file(path, &e))?;
     let source = data_encoding::HEXLOWER.encode(&Sha256::digest(&bytes));
-    let bytes = if bytes.starts_with(&[0x1f, 0x8b]) { unpack(path, &bytes)? } else { bytes };
+    let bytes = if bytes.starts_with(&[0x1f, 0x8b]) {
+        unpack(path, &bytes)?
+    } else {
+        bytes
+    };
     let (text, encoding) = decode(path, &bytes)?;
-    let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(text.as_bytes());
+    let mut reader = csv::ReaderBuilder::new()
+        .flexible(true)
+        .from_reader(text.as_bytes());
     let headers: Vec<String> = reader
         .headers()
         .map_err(|e| broken(path, &e))?
@@ -74,11 +80,20 @@ pub fn read(path: &Path, schema: &Schema, only: &[String]) -> Result<Table> {
             rows.push((number, row));
         }
     }
-    Ok(Table { source, encoding, headers, map, rows })
+    Ok(Table {
+        source,
+        encoding,
+        headers,
+        map,
+        rows,
+    })
 }
 
 fn refuse(path: &Path, schema: &Schema, map: &HeaderMap) -> Result<()> {
-    let mut fault = Fault::usage(format!("`{}` 的标题行不可用 / the header of the file cannot be used", path.display()));
+    let mut fault = Fault::usage(format!(
+        "`{}` 的标题行不可用 / the header of the file cannot be used",
+        path.display()
+    ));
     if !map.refused.is_empty() {
         fault.details.push(format!(
             "登记簿不收这些列，请删除 / the register refuses these columns, remove them: {}",
@@ -86,25 +101,43 @@ fn refuse(path: &Path, schema: &Schema, map: &HeaderMap) -> Result<()> {
         ));
     }
     if !map.doubled.is_empty() {
-        fault.details.push(format!("多列指同一字段 / columns that mean a field twice: {}", map.doubled.join(", ")));
+        fault.details.push(format!(
+            "多列指同一字段 / columns that mean a field twice: {}",
+            map.doubled.join(", ")
+        ));
     }
     if map.columns.iter().all(Option::is_none) {
         let known: Vec<&str> = schema.fields.iter().map(|f| f.name.as_str()).collect();
-        fault.details.push(format!("没有一列是“{}”的字段 / no column is a field of `{}`; its fields are {}", schema.name, schema.kind, known.join(", ")));
+        fault.details.push(format!(
+            "没有一列是“{}”的字段 / no column is a field of `{}`; its fields are {}",
+            schema.name,
+            schema.kind,
+            known.join(", ")
+        ));
     } else if !map.missing_required.is_empty() {
-        fault.details.push(format!("缺少必填列 / required columns are missing: {}", map.missing_required.join(", ")));
+        fault.details.push(format!(
+            "缺少必填列 / required columns are missing: {}",
+            map.missing_required.join(", ")
+        ));
     }
-    if fault.details.is_empty() { Ok(()) } else { Err(fault) }
+    if fault.details.is_empty() {
+        Ok(())
+    } else {
+        Err(fault)
+    }
 }
 
 fn conditions(headers: &[String], only: &[String]) -> Result<Vec<(usize, String)>> {
     only.iter()
         .map(|condition| {
-            let (column, value) = condition.split_once('=').ok_or_else(|| {
-                Fault::usage(format!("`--only {condition}`: use COLUMN=VALUE"))
-            })?;
+            let (column, value) = condition
+                .split_once('=')
+                .ok_or_else(|| Fault::usage(format!("`--only {condition}`: use COLUMN=VALUE")))?;
             let at = headers.iter().position(|h| h == column).ok_or_else(|| {
-                Fault::usage(format!("`--only`: the file has no column `{column}`; it has {}", headers.join(", ")))
+                Fault::usage(format!(
+                    "`--only`: the file has no column `{column}`; it has {}",
+                    headers.join(", ")
+                ))
             })?;
             Ok((at, value.to_owned()))
         })
@@ -114,7 +147,10 @@ fn conditions(headers: &[String], only: &[String]) -> Result<Vec<(usize, String)
 fn broken(path: &Path, error: &csv::Error) -> Fault {
     // The error's own words may quote a value; its place is enough.
     let line = error.position().map_or(0, csv::Position::line);
-    Fault::failed(format!("`{0}` 第 {line} 行不是完整的 CSV / line {line} of `{0}` is no whole CSV; check its quotes", path.display()))
+    Fault::failed(format!(
+        "`{0}` 第 {line} 行不是完整的 CSV / line {line} of `{0}` is no whole CSV; check its quotes",
+        path.display()
+    ))
 }
 
 fn unpack(path: &Path, bytes: &[u8]) -> Result<Vec<u8>> {
@@ -124,7 +160,10 @@ fn unpack(path: &Path, bytes: &[u8]) -> Result<Vec<u8>> {
         .read_to_end(&mut unpacked)
         .map_err(|e| Fault::file(path, &e))?;
     if unpacked.len() as u64 > FILE_BYTES_MAX {
-        return Err(Fault::failed(format!("`{}` unpacks to more than {FILE_BYTES_MAX} bytes; split the file", path.display())));
+        return Err(Fault::failed(format!(
+            "`{}` unpacks to more than {FILE_BYTES_MAX} bytes; split the file",
+            path.display()
+        )));
     }
     Ok(unpacked)
 }

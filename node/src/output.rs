@@ -7,13 +7,21 @@ use tracing_subscriber::EnvFilter;
 
 /// Sends logs to stderr; a running node tells more than a command.
 pub fn start_logging(as_json: bool, running: bool) {
-    let default = if running { "info,libp2p=warn,yamux=warn" } else { "warn,libp2p=error" };
+    let default = if running {
+        "info,libp2p=warn,yamux=warn"
+    } else {
+        "warn,libp2p=error"
+    };
     let filter = EnvFilter::try_from_env("FANGZHI_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none());
-    if as_json { builder.json().init() } else { builder.init() }
+    if as_json {
+        builder.json().init()
+    } else {
+        builder.init()
+    }
 }
 
 /// Prints a value as one JSON document.
@@ -33,7 +41,15 @@ pub fn line(text: impl AsRef<str>) {
 
 /// How many columns a text takes on a terminal: most of what is not Latin takes two.
 fn width(text: &str) -> usize {
-    text.chars().map(|c| if (c as u32) >= 0x1100 && !('\u{2010}'..='\u{2040}').contains(&c) { 2 } else { 1 }).sum()
+    text.chars()
+        .map(|c| {
+            if (c as u32) >= 0x1100 && !('\u{2010}'..='\u{2040}').contains(&c) {
+                2
+            } else {
+                1
+            }
+        })
+        .sum()
 }
 
 /// Prints rows under headers, in columns.
@@ -49,7 +65,10 @@ pub fn table(headers: &[&str], rows: &[Vec<String>]) {
         for (at, cell) in cells.iter().enumerate() {
             text.push_str(cell);
             if at + 1 < cells.len() {
-                text.extend(std::iter::repeat_n(' ', widths[at].saturating_sub(width(cell)) + 2));
+                text.extend(std::iter::repeat_n(
+                    ' ',
+                    widths[at].saturating_sub(width(cell)) + 2,
+                ));
             }
         }
         line(text);

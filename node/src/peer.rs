@@ -74,7 +74,12 @@ pub async fn drive(
         peer_key,
         outgoing,
         offered: BTreeMap::new(),
-        ended: Ended { peer: None, reason: String::new(), refused: false, enrolled: None },
+        ended: Ended {
+            peer: None,
+            reason: String::new(),
+            refused: false,
+            enrolled: None,
+        },
         closing: false,
     };
     let outputs = driver.session.start(api::now());
@@ -111,7 +116,9 @@ pub async fn drive(
             }
         }
     }
-    let Driver { outgoing, ended, .. } = driver;
+    let Driver {
+        outgoing, ended, ..
+    } = driver;
     drop(outgoing);
     let _ = sending.await;
     ended
@@ -128,8 +135,10 @@ impl Driver {
     }
 
     fn receive(&mut self, message: &[u8]) {
-        let outputs =
-            block_in_place(|| self.session.receive(message, api::now(), self.registry.as_ref()));
+        let outputs = block_in_place(|| {
+            self.session
+                .receive(message, api::now(), self.registry.as_ref())
+        });
         self.perform(outputs);
     }
 
@@ -146,7 +155,9 @@ impl Driver {
 
     /// Offers every ledger whose head moved since it was last offered.
     fn offer(&mut self) {
-        let Some(peer) = self.session.peer().cloned() else { return };
+        let Some(peer) = self.session.peer().cloned() else {
+            return;
+        };
         let offers = match block_in_place(|| self.registry.offers(&peer)) {
             Ok(offers) => offers,
             Err(error) => {
@@ -193,22 +204,31 @@ impl Driver {
                 self.ended.peer = chain.first().cloned();
                 if let Some(peer) = chain.first() {
                     tracing::info!(peer = %peer.division, "replication session open");
-                    self.registry.peer_seen(peer.division.as_str(), true, None, false, now);
+                    self.registry
+                        .peer_seen(peer.division.as_str(), true, None, false, now);
                 }
                 Vec::new()
             }
             Output::EnrolRequested(enrolment) => {
                 if enrolment.keys.transport != self.peer_key {
-                    return self.session.enrol_refused(sync::code::RefusalCode::WrongKey, "");
+                    return self
+                        .session
+                        .enrol_refused(sync::code::RefusalCode::WrongKey, "");
                 }
-                match self.registry.enrol(&enrolment.division, enrolment.secret.expose(), &enrolment.keys, now) {
+                match self.registry.enrol(
+                    &enrolment.division,
+                    enrolment.secret.expose(),
+                    &enrolment.keys,
+                    now,
+                ) {
                     Ok(chain) => {
                         tracing::info!(division = %enrolment.division, "charter issued");
                         self.session.enrolled(chain)
                     }
                     Err(error) => {
                         tracing::warn!(division = %enrolment.division, "enrolment refused");
-                        self.session.enrol_refused(sync::code::RefusalCode::Enrolment, &error.to_string())
+                        self.session
+                            .enrol_refused(sync::code::RefusalCode::Enrolment, &error.to_string())
                     }
                 }
             }
@@ -220,7 +240,8 @@ impl Driver {
                 Ok(loaded) => self.session.loaded(loaded),
                 Err(error) => {
                     tracing::error!(origin = %load.origin, %error, "entries could not be loaded");
-                    self.session.cannot_load(&load.origin, "the entries cannot be read at the sender")
+                    self.session
+                        .cannot_load(&load.origin, "the entries cannot be read at the sender")
                 }
             },
             Output::Store(delivery) => {
@@ -229,7 +250,11 @@ impl Driver {
                     Ok(size) => self.session.stored(&origin, size, self.registry.as_ref()),
                     Err(error) => {
                         tracing::error!(%origin, %error, "entries could not be stored");
-                        self.session.not_stored(&origin, "the entries cannot be stored at the receiver", self.registry.as_ref())
+                        self.session.not_stored(
+                            &origin,
+                            "the entries cannot be stored at the receiver",
+                            self.registry.as_ref(),
+                        )
                     }
                 }
             }
@@ -240,7 +265,11 @@ impl Driver {
                     Vec::new()
                 }
             },
-            Output::Cosigned { origin, size, lines } => {
+            Output::Cosigned {
+                origin,
+                size,
+                lines,
+            } => {
                 if let Err(error) = self.registry.cosigned(&origin, size, &lines, now) {
                     tracing::error!(%origin, %error, "a cosignature could not be kept");
                 }
@@ -249,27 +278,52 @@ impl Driver {
             Output::Fork { origin, evidence } => {
                 tracing::error!(%origin, "two signed histories: evidence kept");
                 let notes = signed_notes(&evidence);
-                self.registry.alarm(&origin, "fork", "账本有两个不同的签名账头 / the ledger's owner signed two histories", notes, now);
+                self.registry.alarm(
+                    &origin,
+                    "fork",
+                    "账本有两个不同的签名账头 / the ledger's owner signed two histories",
+                    notes,
+                    now,
+                );
                 Vec::new()
             }
-            Output::Alarm { origin, code, held, reason } => {
+            Output::Alarm {
+                origin,
+                code,
+                held,
+                reason,
+            } => {
                 tracing::error!(%origin, code = code.as_str(), held, %reason, "alarm");
-                self.registry.alarm(&origin, code.as_str(), &reason, Vec::new(), now);
+                self.registry
+                    .alarm(&origin, code.as_str(), &reason, Vec::new(), now);
                 Vec::new()
             }
-            Output::Rejected { origin, code, size, reason, .. } => {
+            Output::Rejected {
+                origin,
+                code,
+                size,
+                reason,
+                ..
+            } => {
                 self.rejected(&origin, code, size, &reason);
                 Vec::new()
             }
             Output::Refused { code, reason, by } => {
-                let who = if by == Side::Own { "refused by this node" } else { "refused by the peer" };
+                let who = if by == Side::Own {
+                    "refused by this node"
+                } else {
+                    "refused by the peer"
+                };
                 tracing::warn!(code = code.as_str(), %reason, who, "replication session refused");
                 self.ended.refused = true;
                 self.ended.reason = format!("{who}: {} ({reason})", code.as_str());
                 Vec::new()
             }
             Output::ClockSkew { millis } => {
-                tracing::error!(millis, "the peer's clock and this one differ by more than ten minutes");
+                tracing::error!(
+                    millis,
+                    "the peer's clock and this one differ by more than ten minutes"
+                );
                 Vec::new()
             }
             Output::Close { reason } => {
@@ -289,7 +343,13 @@ impl Driver {
             _ => {
                 tracing::error!(%origin, code = code.as_str(), size, reason, "the peer rejects a ledger");
                 let words = format!("the peer rejects this ledger: {reason}");
-                self.registry.alarm(origin, &format!("rejected-{}", code.as_str()), &words, Vec::new(), api::now());
+                self.registry.alarm(
+                    origin,
+                    &format!("rejected-{}", code.as_str()),
+                    &words,
+                    Vec::new(),
+                    api::now(),
+                );
             }
         }
     }
@@ -319,7 +379,9 @@ impl Trust for NoStore {
     }
 
     fn accept(&self, _: &Charter, _: &Origin) -> Result<sync::trust::Accept, sync::trust::Refusal> {
-        Err(sync::trust::Refusal { reason: "this node is not enrolled yet".into() })
+        Err(sync::trust::Refusal {
+            reason: "this node is not enrolled yet".into(),
+        })
     }
 }
 
@@ -332,7 +394,8 @@ pub async fn enrol(
     let (sender, mut receiver) = conversation.split();
     let trust = NoStore { root };
     let mut outputs = session.start(api::now());
-    let mut reason = String::from("the parent closed the connection; ask whether the invitation is still valid");
+    let mut reason =
+        String::from("the parent closed the connection; ask whether the invitation is still valid");
     loop {
         for output in outputs {
             match output {

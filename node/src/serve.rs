@@ -33,7 +33,11 @@ pub async fn endpoint(seed: &[u8; 32], listen: Option<SocketAddr>) -> Result<End
 }
 
 fn address(text: &str) -> Result<SocketAddr> {
-    text.parse().map_err(|_| Fault::usage(format!("`{text}` 不是 IP:端口 / `{text}` is not IP:port; correct it in `node.json`")))
+    text.parse().map_err(|_| {
+        Fault::usage(format!(
+            "`{text}` 不是 IP:端口 / `{text}` is not IP:port; correct it in `node.json`"
+        ))
+    })
 }
 
 /// Runs the node until it is told to stop.
@@ -45,21 +49,31 @@ pub async fn run(registry: Arc<Registry>, dir: &Path, while_stdin: bool) -> Resu
     let listener = TcpListener::bind(address(&config.http)?)
         .await
         .map_err(|e| Fault::failed(format!("HTTP 地址 `{0}` 不可用 / `{0}` cannot be listened on: {e}; another node may have it", config.http)))?;
-    let http = listener.local_addr().map_err(|e| Fault::failed(e.to_string()))?;
-    let endpoint = Arc::new(endpoint(&registry.transport_seed(), Some(address(&config.listen)?)).await?);
+    let http = listener
+        .local_addr()
+        .map_err(|e| Fault::failed(e.to_string()))?;
+    let endpoint =
+        Arc::new(endpoint(&registry.transport_seed(), Some(address(&config.listen)?)).await?);
     let run = RunFile {
         pid: std::process::id(),
         url: format!("http://{http}"),
-        listen: endpoint.local_addr().map(|a| a.to_string()).unwrap_or_default(),
+        listen: endpoint
+            .local_addr()
+            .map(|a| a.to_string())
+            .unwrap_or_default(),
     };
     let run_path = Files::new(dir).run();
     let bytes = serde_json::to_vec_pretty(&run).map_err(|e| Fault::failed(e.to_string()))?;
 
     let accepting = tokio::spawn(accept(registry.clone(), endpoint.clone(), heads.clone()));
-    let dialing = config
-        .parent
-        .clone()
-        .map(|parent| tokio::spawn(dial(registry.clone(), endpoint.clone(), parent, heads.clone())));
+    let dialing = config.parent.clone().map(|parent| {
+        tokio::spawn(dial(
+            registry.clone(),
+            endpoint.clone(),
+            parent,
+            heads.clone(),
+        ))
+    });
     let persisting = tokio::spawn(persist(registry.clone()));
 
     let page_registry = registry.clone();
@@ -73,7 +87,9 @@ pub async fn run(registry: Arc<Registry>, dir: &Path, while_stdin: bool) -> Resu
     // Written last: whoever finds the file finds the node answering.
     store::atomic::replace(&run_path, &bytes).map_err(|e| Fault::failed(e.to_string()))?;
     tracing::info!(division = %config.division, url = %run.url, listen = %run.listen, "node running");
-    let served = axum::serve(listener, router).with_graceful_shutdown(stop_signal(while_stdin)).await;
+    let served = axum::serve(listener, router)
+        .with_graceful_shutdown(stop_signal(while_stdin))
+        .await;
 
     let _ = std::fs::remove_file(&run_path);
     accepting.abort();
@@ -129,14 +145,20 @@ async fn persist(registry: Arc<Registry>) {
     loop {
         tokio::time::sleep(PERSIST_EVERY).await;
         let registry = registry.clone();
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || registry.persist_indexes()).await {
+        if let Ok(Err(error)) =
+            tokio::task::spawn_blocking(move || registry.persist_indexes()).await
+        {
             tracing::warn!(%error, "the working index was not kept");
         }
     }
 }
 
 fn config_of(registry: &Registry, peer_key: [u8; 32]) -> Result<Config> {
-    Ok(Config { realm: registry.config().realm.clone(), chain: registry.chain()?, peer_key })
+    Ok(Config {
+        realm: registry.config().realm.clone(),
+        chain: registry.chain()?,
+        peer_key,
+    })
 }
 
 async fn accept(registry: Arc<Registry>, endpoint: Arc<Endpoint>, heads: watch::Receiver<u64>) {
@@ -151,7 +173,13 @@ async fn accept(registry: Arc<Registry>, endpoint: Arc<Endpoint>, heads: watch::
             let key = conversation.peer();
             match config_of(&registry, key) {
                 Ok(config) => {
-                    let ended = peer::drive(registry.clone(), Session::listen(config), conversation, heads).await;
+                    let ended = peer::drive(
+                        registry.clone(),
+                        Session::listen(config),
+                        conversation,
+                        heads,
+                    )
+                    .await;
                     seen(&registry, &key, &ended);
                 }
                 Err(fault) => tracing::error!(error = %fault.message, "a session could not begin"),
@@ -169,7 +197,9 @@ async fn dial(
     heads: watch::Receiver<u64>,
 ) {
     let (Ok(addr), Ok(key)) = (address(&parent.address), key_from_hex(&parent.transport)) else {
-        tracing::error!("the parent's address in `node.json` cannot be read; nothing will be replicated");
+        tracing::error!(
+            "the parent's address in `node.json` cannot be read; nothing will be replicated"
+        );
         return;
     };
     let mut wait = RETRY_MIN;
@@ -177,20 +207,37 @@ async fn dial(
         match endpoint.dial(addr, key).await {
             Ok(conversation) => match config_of(&registry, key) {
                 Ok(config) => {
-                    let ended =
-                        peer::drive(registry.clone(), Session::dial(config), conversation, heads.clone()).await;
+                    let ended = peer::drive(
+                        registry.clone(),
+                        Session::dial(config),
+                        conversation,
+                        heads.clone(),
+                    )
+                    .await;
                     wait = match (ended.refused, &ended.peer) {
                         (true, _) => RETRY_MAX.min(wait * 2),
                         (false, Some(_)) => RETRY_MIN,
                         (false, None) => RETRY_MAX.min(wait * 2),
                     };
-                    registry.peer_seen(parent.division.as_str(), false, Some(ended.reason), ended.refused, api::now());
+                    registry.peer_seen(
+                        parent.division.as_str(),
+                        false,
+                        Some(ended.reason),
+                        ended.refused,
+                        api::now(),
+                    );
                 }
                 Err(fault) => tracing::error!(error = %fault.message, "a session could not begin"),
             },
             Err(error) => {
                 tracing::debug!(%error, "the parent cannot be reached");
-                registry.peer_seen(parent.division.as_str(), false, Some(error.to_string()), false, api::now());
+                registry.peer_seen(
+                    parent.division.as_str(),
+                    false,
+                    Some(error.to_string()),
+                    false,
+                    api::now(),
+                );
                 wait = RETRY_MAX.min(wait * 2);
             }
         }
@@ -204,6 +251,12 @@ fn seen(registry: &Registry, key: &[u8; 32], ended: &Ended) {
         |peer| peer.division.to_string(),
     );
     if ended.peer.is_some() || ended.refused {
-        registry.peer_seen(&name, false, Some(ended.reason.clone()), ended.refused, api::now());
+        registry.peer_seen(
+            &name,
+            false,
+            Some(ended.reason.clone()),
+            ended.refused,
+            api::now(),
+        );
     }
 }

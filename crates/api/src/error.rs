@@ -42,9 +42,9 @@ impl ApiError {
             RegistryError::BadLogin | RegistryError::NoSession => StatusCode::UNAUTHORIZED,
             RegistryError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             RegistryError::BadRequest(_) => StatusCode::BAD_REQUEST,
-            RegistryError::NotFound { .. } | RegistryError::NoKind(_) | RegistryError::NoCharter(_) => {
-                StatusCode::NOT_FOUND
-            }
+            RegistryError::NotFound { .. }
+            | RegistryError::NoKind(_)
+            | RegistryError::NoCharter(_) => StatusCode::NOT_FOUND,
             RegistryError::Conflict(_) => StatusCode::CONFLICT,
             RegistryError::Directory(_)
             | RegistryError::Damaged { .. }
@@ -68,8 +68,13 @@ impl IntoResponse for ApiError {
             RegistryError::Invalid(violations) => violations.clone(),
             _ => Vec::new(),
         };
-        let failure =
-            Failure { code: self.0.code(), message: self.0.to_string(), rule, ask, violations };
+        let failure = Failure {
+            code: self.0.code(),
+            message: self.0.to_string(),
+            rule,
+            ask,
+            violations,
+        };
         (status, Json(failure)).into_response()
     }
 }

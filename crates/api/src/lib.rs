@@ -5,9 +5,9 @@
 //!
 //! Read in this order: [`routes`], [`state`], [`error`].
 
+pub mod error;
 pub mod routes;
 pub mod state;
-pub mod error;
 
 pub use routes::router;
 pub use state::{AppState, now};

@@ -63,7 +63,11 @@ async fn healthz() -> Json<Value> {
 
 async fn metrics(State(state): State<AppState>) -> Result<Response, ApiError> {
     let text = state.run(|registry| registry.metrics()).await?;
-    Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
+    Ok((
+        [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
+        text,
+    )
+        .into_response())
 }
 
 async fn status(State(state): State<AppState>) -> Answered<NodeStatus> {
@@ -81,7 +85,9 @@ async fn schemas(State(state): State<AppState>) -> Json<Value> {
 
 async fn schema(State(state): State<AppState>, Path(kind): Path<String>) -> Answered<Value> {
     let registry = state.registry();
-    let found = Kind::new(&kind).ok().and_then(|kind| registry.catalogue().schema(&kind));
+    let found = Kind::new(&kind)
+        .ok()
+        .and_then(|kind| registry.catalogue().schema(&kind));
     let schema = found.ok_or_else(|| {
         ApiError(RegistryError::NotFound {
             what: "类别 / kind",
@@ -112,8 +118,14 @@ struct LoggedIn {
 async fn login(State(state): State<AppState>, Json(login): Json<Login>) -> Answered<LoggedIn> {
     let passphrase = zeroize::Zeroizing::new(login.passphrase);
     let name = login.login;
-    let _turn = state.logins.acquire().await.map_err(|_| ApiError(RegistryError::NoSession))?;
-    let session = state.run(move |registry| registry.login(&name, &passphrase, now())).await?;
+    let _turn = state
+        .logins
+        .acquire()
+        .await
+        .map_err(|_| ApiError(RegistryError::NoSession))?;
+    let session = state
+        .run(move |registry| registry.login(&name, &passphrase, now()))
+        .await?;
     let logged_in = LoggedIn {
         token: String::new(),
         operator: session.operator,
@@ -150,7 +162,11 @@ async fn import(
     caller: Caller,
     Json(chunk): Json<ImportChunk>,
 ) -> Answered<ImportReport> {
-    Ok(Json(state.run(move |registry| registry.import(&caller.session, &chunk, now())).await?))
+    Ok(Json(
+        state
+            .run(move |registry| registry.import(&caller.session, &chunk, now()))
+            .await?,
+    ))
 }
 
 /// Only a marked answer leaves, and only the registry can have it marked.
@@ -159,7 +175,11 @@ async fn read(
     caller: Caller,
     Json(request): Json<ReadRequest>,
 ) -> Answered<Marked<Answer>> {
-    Ok(Json(state.run(move |registry| registry.read(&caller.session, &request, now())).await?))
+    Ok(Json(
+        state
+            .run(move |registry| registry.read(&caller.session, &request, now()))
+            .await?,
+    ))
 }
 
 async fn amend(
@@ -167,7 +187,11 @@ async fn amend(
     caller: Caller,
     Json(amendment): Json<Amendment>,
 ) -> Answered<Registered> {
-    Ok(Json(state.run(move |registry| registry.amend(&caller.session, &amendment, now())).await?))
+    Ok(Json(
+        state
+            .run(move |registry| registry.amend(&caller.session, &amendment, now()))
+            .await?,
+    ))
 }
 
 async fn grants(State(state): State<AppState>) -> Answered<Vec<GrantLine>> {
@@ -179,8 +203,9 @@ async fn grant(
     caller: Caller,
     Json(request): Json<GrantRequest>,
 ) -> Answered<Value> {
-    let grant: GrantId =
-        state.run(move |registry| registry.grant(&caller.session, &request, now())).await?;
+    let grant: GrantId = state
+        .run(move |registry| registry.grant(&caller.session, &request, now()))
+        .await?;
     Ok(Json(json!({ "grant": grant })))
 }
 
@@ -189,7 +214,11 @@ async fn invite(
     caller: Caller,
     Json(new): Json<NewInvitation>,
 ) -> Answered<Invitation> {
-    Ok(Json(state.run(move |registry| registry.invite(&caller.session, &new, now())).await?))
+    Ok(Json(
+        state
+            .run(move |registry| registry.invite(&caller.session, &new, now()))
+            .await?,
+    ))
 }
 
 /// Which node's charter is revoked, and why.
@@ -205,7 +234,9 @@ async fn revoke(
     Json(request): Json<RevokeRequest>,
 ) -> Result<StatusCode, ApiError> {
     state
-        .run(move |registry| registry.revoke(&caller.session, &request.division, &request.reason, now()))
+        .run(move |registry| {
+            registry.revoke(&caller.session, &request.division, &request.reason, now())
+        })
         .await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -29,7 +29,9 @@ pub struct AppState {
 
 /// The time, as this machine has it.
 pub fn now() -> UnixMillis {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
@@ -59,7 +61,9 @@ impl AppState {
         let time = now();
         sessions.retain(|_, session| session.expires > time);
         if sessions.len() >= SESSIONS_MAX {
-            return Err(RegistryError::BadRequest("too many sessions are open; log out of some".into()));
+            return Err(RegistryError::BadRequest(
+                "too many sessions are open; log out of some".into(),
+            ));
         }
         sessions.insert(token.clone(), Arc::new(session));
         Ok(token)
@@ -70,7 +74,10 @@ impl AppState {
     }
 
     fn session(&self, token: &str) -> Option<Arc<Session>> {
-        self.lock().get(token).filter(|session| session.expires > now()).cloned()
+        self.lock()
+            .get(token)
+            .filter(|session| session.expires > now())
+            .cloned()
     }
 
     /// Runs a use case, which is synchronous, away from the asynchronous threads.
@@ -81,7 +88,9 @@ impl AppState {
         let registry = self.registry.clone();
         tokio::task::spawn_blocking(move || work(&registry))
             .await
-            .map_err(|_| RegistryError::Store("the work stopped before its end; see the log".into()))?
+            .map_err(|_| {
+                RegistryError::Store("the work stopped before its end; see the log".into())
+            })?
             .map_err(ApiError)
     }
 }
@@ -107,7 +116,10 @@ impl FromRequestParts<AppState> for Caller {
             .and_then(|token| {
                 let session = state.session(token)?;
                 // An operator disabled meanwhile has no session any more.
-                state.registry.in_good_standing(&session).then(|| Caller { session, token: token.to_owned() })
+                state.registry.in_good_standing(&session).then(|| Caller {
+                    session,
+                    token: token.to_owned(),
+                })
             })
             .ok_or(ApiError(RegistryError::NoSession))
     }

@@ -63,9 +63,17 @@ pub fn render(status: &NodeStatus) -> String {
     }
     page.push_str("</tbody></table><h2>对端 / Peers</h2><ul>");
     for peer in &status.peers {
-        let state = if peer.connected { "已连接 / connected" } else { "未连接 / not connected" };
+        let state = if peer.connected {
+            "已连接 / connected"
+        } else {
+            "未连接 / not connected"
+        };
         let error = peer.last_error.as_deref().unwrap_or_default();
-        page.push_str(&format!("<li>{}: {state} {}</li>", escape(&peer.peer), escape(error)));
+        page.push_str(&format!(
+            "<li>{}: {state} {}</li>",
+            escape(&peer.peer),
+            escape(error)
+        ));
     }
     page.push_str("</ul><p>查询、登记与核验见命令行 / read, register and verify: <code>fangzhi --help</code></p></body></html>");
     page
@@ -90,6 +98,9 @@ mod tests {
 
     #[test]
     fn what_a_peer_says_cannot_become_markup() {
-        assert_eq!(escape("<a href=\"x\">&'"), "&lt;a href=&quot;x&quot;&gt;&amp;&#39;");
+        assert_eq!(
+            escape("<a href=\"x\">&'"),
+            "&lt;a href=&quot;x&quot;&gt;&amp;&#39;"
+        );
     }
 }

@@ -37,7 +37,9 @@ impl Authority {
             authority.charters.insert(charter.division.clone(), charter);
         }
         for shard in store.shards()? {
-            let Ok(origin) = Origin::parse(&shard) else { continue };
+            let Ok(origin) = Origin::parse(&shard) else {
+                continue;
+            };
             if origin.ledger().as_str() == "authority" {
                 authority.read(store, &origin, 0)?;
             }
@@ -51,7 +53,8 @@ impl Authority {
         loop {
             let rows = store.scan(origin.as_str(), table::ENTRY, &at.to_be_bytes(), SCAN)?;
             for (_, bytes) in &rows {
-                let entry = Entry::decode(bytes).map_err(|e| RegistryError::damaged(e.to_string()))?;
+                let entry =
+                    Entry::decode(bytes).map_err(|e| RegistryError::damaged(e.to_string()))?;
                 if let Entry::Authority(entry) = entry {
                     self.learn(&origin.division(), &entry.statement);
                 }
@@ -73,14 +76,19 @@ impl Authority {
                 }
             }
             Statement::Revocation(revocation) => {
-                let by_parent =
-                    self.charters.get(&revocation.division).is_none_or(|c| c.parent == *division);
+                let by_parent = self
+                    .charters
+                    .get(&revocation.division)
+                    .is_none_or(|c| c.parent == *division);
                 if by_parent {
                     self.revoked.insert(revocation.charter);
                 }
             }
             Statement::Operator(certificate) => {
-                self.operators.insert((division.clone(), certificate.operator), certificate.clone());
+                self.operators.insert(
+                    (division.clone(), certificate.operator),
+                    certificate.clone(),
+                );
             }
             Statement::OperatorDisabled(operator) => {
                 self.disabled.insert((division.clone(), *operator));
@@ -100,12 +108,20 @@ impl Authority {
             let before = self.waiting.len();
             let mut waiting = std::mem::take(&mut self.waiting);
             waiting.retain(|charter| {
-                let Some(issuer) = self.charters.get(&charter.parent) else { return true };
-                let newer =
-                    self.charters.get(&charter.division).is_none_or(|old| old.serial < charter.serial);
+                let Some(issuer) = self.charters.get(&charter.parent) else {
+                    return true;
+                };
+                let newer = self
+                    .charters
+                    .get(&charter.division)
+                    .is_none_or(|old| old.serial < charter.serial);
                 // A root's own charter is given by configuration; nobody can replace it.
-                if newer && charter.parent != charter.division && charter.verify(&issuer.keys.sign).is_ok() {
-                    self.charters.insert(charter.division.clone(), charter.clone());
+                if newer
+                    && charter.parent != charter.division
+                    && charter.verify(&issuer.keys.sign).is_ok()
+                {
+                    self.charters
+                        .insert(charter.division.clone(), charter.clone());
                 }
                 false
             });
@@ -151,14 +167,29 @@ impl Authority {
     }
 
     /// An operator in good standing.
-    pub fn operator(&self, division: &DivisionId, operator: &OperatorId) -> Option<&OperatorCertificate> {
+    pub fn operator(
+        &self,
+        division: &DivisionId,
+        operator: &OperatorId,
+    ) -> Option<&OperatorCertificate> {
         let at = (division.clone(), *operator);
-        if self.disabled.contains(&at) { None } else { self.operators.get(&at) }
+        if self.disabled.contains(&at) {
+            None
+        } else {
+            self.operators.get(&at)
+        }
     }
 
     /// The operator of a division with this key, in good standing or not.
-    pub fn operator_by_key(&self, division: &DivisionId, key: &[u8; 32]) -> Option<&OperatorCertificate> {
-        self.operators.iter().find(|((d, _), c)| d == division && c.key == *key).map(|(_, c)| c)
+    pub fn operator_by_key(
+        &self,
+        division: &DivisionId,
+        key: &[u8; 32],
+    ) -> Option<&OperatorCertificate> {
+        self.operators
+            .iter()
+            .find(|((d, _), c)| d == division && c.key == *key)
+            .map(|(_, c)| c)
     }
 
     /// How many operators a division enrolled.

@@ -71,7 +71,12 @@ impl Book {
                 "`{origin}`: the tiles do not give the root of its head"
             )));
         }
-        Ok(Self { origin: origin.clone(), version, edge, head })
+        Ok(Self {
+            origin: origin.clone(),
+            version,
+            edge,
+            head,
+        })
     }
 
     /// How many entries the ledger has.
@@ -140,7 +145,10 @@ impl Book {
 
         let (edge, tiles) = plan_append(&self.edge, &hashes);
         for write in tiles {
-            batch.put(table::tile(&self.origin, write.level, write.index), write.bytes);
+            batch.put(
+                table::tile(&self.origin, write.level, write.index),
+                write.bytes,
+            );
         }
         let note = self.checkpoint(&edge, log_key)?;
         let head = Head {
@@ -158,27 +166,44 @@ impl Book {
         self.commit(store, &batch)?;
         self.edge = edge;
         self.head = head;
-        Ok(Appended { first, leaves: hashes, size: act_at + 1 })
+        Ok(Appended {
+            first,
+            leaves: hashes,
+            size: act_at + 1,
+        })
     }
 
     fn checkpoint(&self, edge: &TreeEdge, log_key: &SigningKey) -> Result<String> {
         let signer = NoteSigner::new(self.origin.as_str(), log_key.clone())
             .map_err(|e| RegistryError::damaged(e.to_string()))?;
-        Checkpoint::new(self.origin.as_str(), edge.frontier().size(), edge.frontier().root())
-            .map_err(|e| RegistryError::damaged(e.to_string()))?
-            .sign(&signer)
-            .map_err(|e| RegistryError::damaged(e.to_string()))
+        Checkpoint::new(
+            self.origin.as_str(),
+            edge.frontier().size(),
+            edge.frontier().root(),
+        )
+        .map_err(|e| RegistryError::damaged(e.to_string()))?
+        .sign(&signer)
+        .map_err(|e| RegistryError::damaged(e.to_string()))
     }
 
     /// Commits what a use case keeps beside the ledger when it has no entry to append.
-    pub(crate) fn extend(&mut self, store: &dyn Store, extend: impl FnOnce(&mut Batch)) -> Result<()> {
+    pub(crate) fn extend(
+        &mut self,
+        store: &dyn Store,
+        extend: impl FnOnce(&mut Batch),
+    ) -> Result<()> {
         let mut batch = Batch::new(self.origin.as_str(), Some(self.version));
         extend(&mut batch);
         self.commit(store, &batch)
     }
 
     /// Keeps a checkpoint that a parent cosigned, if it is still of use.
-    pub(crate) fn keep_cosigned(&mut self, store: &dyn Store, size: u64, note: String) -> Result<()> {
+    pub(crate) fn keep_cosigned(
+        &mut self,
+        store: &dyn Store,
+        size: u64,
+        note: String,
+    ) -> Result<()> {
         let mut head = self.head.clone();
         if size == head.size {
             head.whole = Some(note.clone());

@@ -76,7 +76,10 @@ impl NodeConfig {
         }
         let bytes = store::atomic::read_bounded(&path, CONFIG_MAX).map_err(RegistryError::from)?;
         let config: Self = serde_json::from_slice(&bytes).map_err(|e| {
-            RegistryError::Directory(format!("`{}`: {e}; restore the file from a backup", path.display()))
+            RegistryError::Directory(format!(
+                "`{}`: {e}; restore the file from a backup",
+                path.display()
+            ))
         })?;
         if config.format != CONFIG_FORMAT {
             return Err(RegistryError::Directory(format!(
@@ -94,8 +97,8 @@ impl NodeConfig {
     /// [`RegistryError::File`].
     pub fn write(&self, dir: &Path) -> Result<()> {
         let path = Files::new(dir).config();
-        let bytes = serde_json::to_vec_pretty(self)
-            .map_err(|e| RegistryError::Directory(e.to_string()))?;
+        let bytes =
+            serde_json::to_vec_pretty(self).map_err(|e| RegistryError::Directory(e.to_string()))?;
         store::atomic::replace(&path, &bytes).map_err(RegistryError::from)
     }
 
@@ -108,9 +111,11 @@ impl NodeConfig {
             .iter()
             .map(|hex| {
                 let bytes = data_encoding::HEXLOWER.decode(hex.as_bytes()).ok();
-                bytes
-                    .and_then(|b| Charter::decode(&b).ok())
-                    .ok_or_else(|| RegistryError::Directory("a charter in `node.json` cannot be read; restore the file".into()))
+                bytes.and_then(|b| Charter::decode(&b).ok()).ok_or_else(|| {
+                    RegistryError::Directory(
+                        "a charter in `node.json` cannot be read; restore the file".into(),
+                    )
+                })
             })
             .collect()
     }
@@ -133,7 +138,9 @@ pub fn key_from_hex(text: &str) -> Result<[u8; 32]> {
         .decode(text.as_bytes())
         .ok()
         .and_then(|bytes| bytes.try_into().ok())
-        .ok_or_else(|| RegistryError::Directory("a key is not 64 hexadecimal digits; copy it again".into()))
+        .ok_or_else(|| {
+            RegistryError::Directory("a key is not 64 hexadecimal digits; copy it again".into())
+        })
 }
 
 /// Where a node's files lie.
@@ -145,7 +152,9 @@ pub struct Files {
 impl Files {
     /// The files of a directory.
     pub fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_owned() }
+        Self {
+            dir: dir.to_owned(),
+        }
     }
 
     /// `node.json`.

@@ -7,7 +7,9 @@ use record::id::{DivisionId, Kind, Origin};
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
     /// The policy does not allow it.
-    #[error("不允许：{reason}（规则 {rule}；请联系 {ask}） / not allowed: {reason} (rule `{rule}`; ask {ask})")]
+    #[error(
+        "不允许：{reason}（规则 {rule}；请联系 {ask}） / not allowed: {reason} (rule `{rule}`; ask {ask})"
+    )]
     Denied {
         /// The rule's id.
         rule: String,
@@ -17,7 +19,9 @@ pub enum RegistryError {
         reason: String,
     },
     /// Login or passphrase do not fit.
-    #[error("登录名或口令不符 / the login or the passphrase does not fit; check both, or ask the security officer to enrol you again")]
+    #[error(
+        "登录名或口令不符 / the login or the passphrase does not fit; check both, or ask the security officer to enrol you again"
+    )]
     BadLogin,
     /// The session ended or never was.
     #[error("请先登录 / no valid session; log in again")]
@@ -45,10 +49,14 @@ pub enum RegistryError {
     #[error("{0}")]
     Directory(String),
     /// Two writers met; the caller may try again.
-    #[error("`{0}` 正被另一操作写入，请重试 / `{0}` was written by another operation meanwhile; try again")]
+    #[error(
+        "`{0}` 正被另一操作写入，请重试 / `{0}` was written by another operation meanwhile; try again"
+    )]
     Conflict(Origin),
     /// No charter of that division is known here.
-    #[error("没有 `{0}` 的节点证书 / no charter of `{0}` is known here; wait until the parent has replicated it, or enrol the node")]
+    #[error(
+        "没有 `{0}` 的节点证书 / no charter of `{0}` is known here; wait until the parent has replicated it, or enrol the node"
+    )]
     NoCharter(DivisionId),
     /// Stored bytes do not hold.
     #[error("存储内容有误：{what} / stored data does not hold: {what}; run `fangzhi verify`")]

@@ -114,8 +114,10 @@ impl Registry {
     pub(crate) fn envelope_info(&self, grant: &GrantStatement) -> Result<EnvelopeInfo> {
         let owner = grant.origin.division();
         let authority = self.authority();
-        let owner_charter =
-            authority.charter(&owner).ok_or_else(|| RegistryError::NoCharter(owner.clone()))?.id();
+        let owner_charter = authority
+            .charter(&owner)
+            .ok_or_else(|| RegistryError::NoCharter(owner.clone()))?
+            .id();
         Ok(EnvelopeInfo {
             grant: grant.id,
             owner_charter,
@@ -131,12 +133,19 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Denied`] by policy, [`RegistryError::NoCharter`] when the holder is not
     /// known here, [`RegistryError::BadRequest`] for unknown fields.
-    pub fn grant(&self, session: &Session, request: &GrantRequest, now: UnixMillis) -> Result<GrantId> {
+    pub fn grant(
+        &self,
+        session: &Session,
+        request: &GrantRequest,
+        now: UnixMillis,
+    ) -> Result<GrantId> {
         let schema = self.schema(&request.kind)?;
         let positions = positions(schema, &request.fields)?;
         let rows = row_conditions(schema, &request.rows, &self.catalogue)?;
         if request.days == 0 || request.days > DAYS_MAX {
-            return Err(RegistryError::BadRequest(format!("a grant lasts 1 to {DAYS_MAX} days; renew it later")));
+            return Err(RegistryError::BadRequest(format!(
+                "a grant lasts 1 to {DAYS_MAX} days; renew it later"
+            )));
         }
         if request.basis.trim().is_empty() || request.assessment.trim().is_empty() {
             return Err(RegistryError::BadRequest(
@@ -175,19 +184,36 @@ impl Registry {
         let epoch = self.keys.epoch(&shard, EPOCH)?;
         let keys = positions
             .iter()
-            .map(|position| (*position, seal::derive::field_key(&epoch, &shard, EPOCH, *position)))
+            .map(|position| {
+                (
+                    *position,
+                    seal::derive::field_key(&epoch, &shard, EPOCH, *position),
+                )
+            })
             .collect();
         let info = self.envelope_info(&statement)?;
-        let envelope = seal::grant::seal_envelope(&info, &holder.keys.seal, &secret, &keys, &mut rng)
-            .map_err(|e| RegistryError::BadRequest(format!("the holder's charter has no usable seal key: {e}")))?;
+        let envelope =
+            seal::grant::seal_envelope(&info, &holder.keys.seal, &secret, &keys, &mut rng)
+                .map_err(|e| {
+                    RegistryError::BadRequest(format!(
+                        "the holder's charter has no usable seal key: {e}"
+                    ))
+                })?;
         statement.envelope = Sha256::digest(&envelope).into();
 
         // Order: the owner's own copy of the secret, then the grant's ledger with the envelope, then
         // the statement that makes it a grant. What a crash leaves before the last opens nothing.
         let ledger = shard.grant(&id);
-        let kept = Kept { secret: *secret.expose(), rows };
-        let sealed =
-            seal::blob::seal_blob(&self.keys.index_key(), &kept_aad(&ledger), &cbor::to_vec(&kept), &mut rng);
+        let kept = Kept {
+            secret: *secret.expose(),
+            rows,
+        };
+        let sealed = seal::blob::seal_blob(
+            &self.keys.index_key(),
+            &kept_aad(&ledger),
+            &cbor::to_vec(&kept),
+            &mut rng,
+        );
         let mut batch = Batch::new(ledger.as_str(), Some(0));
         batch.put(table::key(&ledger, table::GRANT, b""), sealed);
         commit(self.store.as_ref(), &ledger, &batch)?;
@@ -201,7 +227,10 @@ impl Registry {
             recorded_at: now,
         };
         let book = self.book(&ledger)?;
-        let leaf = Leaf { entry: Entry::Grant(keys_entry), body: Some(envelope) };
+        let leaf = Leaf {
+            entry: Entry::Grant(keys_entry),
+            body: Some(envelope),
+        };
         self.append(
             &mut lock(&book),
             &session.signer(request.purpose.clone(), None),
@@ -239,7 +268,9 @@ impl Registry {
     fn advance_grant(&self, grant: &GrantStatement, now: UnixMillis) -> Result<bool> {
         let ledger = grant.origin.grant(&grant.id);
         let head = Head::read(self.store.as_ref(), &grant.origin)?;
-        let Some(note) = head.cosigned else { return Ok(false) };
+        let Some(note) = head.cosigned else {
+            return Ok(false);
+        };
         let checkpoint = checkpoint_of(&note)?;
         let (target, root) = (checkpoint.size(), *checkpoint.root());
         let book = self.book(&ledger)?;
@@ -254,7 +285,9 @@ impl Registry {
         let mut leaves = Vec::new();
         let mut scope: BTreeMap<RecordId, Option<u64>> = BTreeMap::new();
         for at in from..to {
-            let Some((bytes, entry)) = self.record_entry(&grant.origin, at)? else { continue };
+            let Some((bytes, entry)) = self.record_entry(&grant.origin, at)? else {
+                continue;
+            };
             let was = match scope.get(&entry.record) {
                 Some(known) => known.is_some(),
                 None => self.in_scope(&ledger, &entry.record)?,
@@ -268,7 +301,11 @@ impl Registry {
                 (None, true) => (GrantOperation::Retract, None),
                 (Some(version), was) => {
                     let parcel = self.parcel(grant, &kept, version, &bytes, at, target)?;
-                    let operation = if was { GrantOperation::Update } else { GrantOperation::Enter };
+                    let operation = if was {
+                        GrantOperation::Update
+                    } else {
+                        GrantOperation::Enter
+                    };
                     (operation, Some(parcel))
                 }
             };
@@ -333,8 +370,12 @@ impl Registry {
         size: u64,
     ) -> Result<Vec<u8>> {
         let shard = &grant.origin;
-        let damaged = |e: &dyn std::fmt::Display| RegistryError::damaged(format!("`{shard}` {at}: {e}"));
-        let tiles = Tiles { store: self.store.as_ref(), origin: shard };
+        let damaged =
+            |e: &dyn std::fmt::Display| RegistryError::damaged(format!("`{shard}` {at}: {e}"));
+        let tiles = Tiles {
+            store: self.store.as_ref(),
+            origin: shard,
+        };
         let inclusion = ledger::proof::inclusion(&tiles, at, size).map_err(|e| damaged(&e))?;
         let body = Body::decode(&self.body(shard, at)?).map_err(|e| damaged(&e))?;
         let newest = self
@@ -350,10 +391,19 @@ impl Registry {
             .collect();
         let row_keys = groups
             .into_iter()
-            .map(|group| (group.clone(), seal::derive::row_key(&secret, shard, &version.record, group)))
+            .map(|group| {
+                (
+                    group.clone(),
+                    seal::derive::row_key(&secret, shard, &version.record, group),
+                )
+            })
             .collect();
         let parcel = Parcel::build(
-            ShardLeaf { entry: entry.to_vec(), index: at, inclusion },
+            ShardLeaf {
+                entry: entry.to_vec(),
+                index: at,
+                inclusion,
+            },
             &body,
             &version.values,
             schema,
@@ -380,7 +430,10 @@ impl Registry {
 
     /// How many entries of the shard a grant's ledger has worked through.
     fn cursor(&self, ledger: &Origin) -> Result<u64> {
-        match self.store.get(&table::key(ledger, table::SCOPE, b"cursor"))? {
+        match self
+            .store
+            .get(&table::key(ledger, table::SCOPE, b"cursor"))?
+        {
             None => Ok(0),
             Some(bytes) => Ok(table::decode::<Cursor>("grant cursor", &bytes)?.shard_size),
         }
@@ -397,7 +450,10 @@ impl Registry {
     }
 
     fn in_scope(&self, ledger: &Origin, record: &RecordId) -> Result<bool> {
-        Ok(self.store.get(&table::key(ledger, table::SCOPE, &record.0))?.is_some())
+        Ok(self
+            .store
+            .get(&table::key(ledger, table::SCOPE, &record.0))?
+            .is_some())
     }
 
     fn record_entry(&self, origin: &Origin, at: u64) -> Result<Option<(Vec<u8>, RecordEntry)>> {
@@ -434,12 +490,18 @@ impl Registry {
                 let ledger = grant.origin.grant(&grant.id);
                 let head = Head::read(self.store.as_ref(), &ledger)?;
                 let records = match holdings.get(&ledger) {
-                    Some(holding) => {
-                        Some(holding.read().unwrap_or_else(PoisonError::into_inner).index.len() as u64)
-                    }
+                    Some(holding) => Some(
+                        holding
+                            .read()
+                            .unwrap_or_else(PoisonError::into_inner)
+                            .index
+                            .len() as u64,
+                    ),
                     None if grant.origin.division() == self.config.division => {
                         // All scope rows but the cursor.
-                        let rows = self.store.scan(ledger.as_str(), table::SCOPE, b"", usize::MAX)?;
+                        let rows =
+                            self.store
+                                .scan(ledger.as_str(), table::SCOPE, b"", usize::MAX)?;
                         Some(rows.iter().filter(|(rest, _)| rest.len() == 16).count() as u64)
                     }
                     None => None,
@@ -448,7 +510,12 @@ impl Registry {
                     .catalogue
                     .version(&grant.origin.ledger(), grant.schema)
                     .map(|schema| {
-                        grant.fields.iter().filter_map(|p| schema.at(*p)).map(|f| f.id.clone()).collect()
+                        grant
+                            .fields
+                            .iter()
+                            .filter_map(|p| schema.at(*p))
+                            .map(|f| f.id.clone())
+                            .collect()
                     })
                     .unwrap_or_default();
                 let current = self.is_current(&grant, &ledger)?;
@@ -475,7 +542,10 @@ impl Registry {
             self.policies,
             &self.asker(session),
             action,
-            &policy::Target::Division { division: &self.config.division, ancestors: &ancestors },
+            &policy::Target::Division {
+                division: &self.config.division,
+                ancestors: &ancestors,
+            },
             purpose,
         )?;
         Ok(())
@@ -519,7 +589,10 @@ impl Registry {
         // What counts is all that the holder could open: rows of one grant with fields of another.
         let shard = self.shard(&request.kind);
         let mut all = positions.clone();
-        for grant in authority.grants().filter(|g| g.holder == request.holder && g.origin == shard) {
+        for grant in authority
+            .grants()
+            .filter(|g| g.holder == request.holder && g.origin == shard)
+        {
             all.extend(grant.fields.iter().copied());
         }
         drop(authority);
@@ -543,7 +616,9 @@ impl Registry {
 
 fn positions(schema: &Schema, ids: &[String]) -> Result<BTreeSet<Position>> {
     if ids.is_empty() {
-        return Err(RegistryError::BadRequest("a grant names at least one field".into()));
+        return Err(RegistryError::BadRequest(
+            "a grant names at least one field".into(),
+        ));
     }
     ids.iter()
         .map(|id| {
@@ -565,11 +640,18 @@ fn row_conditions(
     rows.iter()
         .map(|(id, value)| {
             let field = schema.field(id).ok_or_else(|| {
-                RegistryError::BadRequest("the row condition names a field that the kind lacks".into())
+                RegistryError::BadRequest(
+                    "the row condition names a field that the kind lacks".into(),
+                )
             })?;
-            let value = record::check::canonical(field, catalogue, value).ok().flatten().ok_or_else(|| {
-                RegistryError::BadRequest(format!("the row condition's value is no value of `{id}`"))
-            })?;
+            let value = record::check::canonical(field, catalogue, value)
+                .ok()
+                .flatten()
+                .ok_or_else(|| {
+                    RegistryError::BadRequest(format!(
+                        "the row condition's value is no value of `{id}`"
+                    ))
+                })?;
             Ok((field.position, value))
         })
         .collect()
@@ -584,7 +666,11 @@ fn rows_hash(rows: &[(Position, String)]) -> Hash {
 
 fn matches(version: &Version, rows: &[(Position, String)]) -> bool {
     rows.iter().all(|(position, value)| {
-        version.values.get(position).and_then(|opened| opened.value()) == Some(value.as_str())
+        version
+            .values
+            .get(position)
+            .and_then(|opened| opened.value())
+            == Some(value.as_str())
     })
 }
 
@@ -593,7 +679,8 @@ fn kept_aad(ledger: &Origin) -> Vec<u8> {
 }
 
 pub(crate) fn checkpoint_of(note: &str) -> Result<ledger::checkpoint::Checkpoint> {
-    let note = ledger::note::Note::parse(note.as_bytes()).map_err(|e| RegistryError::damaged(e.to_string()))?;
+    let note = ledger::note::Note::parse(note.as_bytes())
+        .map_err(|e| RegistryError::damaged(e.to_string()))?;
     ledger::checkpoint::Checkpoint::parse(note.text().as_bytes())
         .map_err(|e| RegistryError::damaged(e.to_string()))
 }

@@ -43,7 +43,10 @@ pub(crate) enum Access {
     /// Own shard.
     Own(Arc<FieldKeys>),
     /// A grant; its keys once the envelope came.
-    Grant { statement: GrantStatement, keys: Option<GrantKeys> },
+    Grant {
+        statement: GrantStatement,
+        keys: Option<GrantKeys>,
+    },
 }
 
 /// What an envelope held.
@@ -64,20 +67,24 @@ impl Version {
     pub(crate) fn texts(&self) -> BTreeMap<Position, String> {
         self.values
             .iter()
-            .filter_map(|(position, opened)| opened.value().map(|value| (*position, value.to_owned())))
+            .filter_map(|(position, opened)| {
+                opened.value().map(|value| (*position, value.to_owned()))
+            })
             .collect()
     }
 }
 
 impl Registry {
     pub(crate) fn schema(&self, kind: &Kind) -> Result<&Schema> {
-        self.catalogue.schema(kind).ok_or_else(|| RegistryError::NoKind(kind.clone()))
+        self.catalogue
+            .schema(kind)
+            .ok_or_else(|| RegistryError::NoKind(kind.clone()))
     }
 
     pub(crate) fn schema_version(&self, kind: &Kind, version: u32) -> Result<&Schema> {
-        self.catalogue
-            .version(kind, version)
-            .ok_or_else(|| RegistryError::damaged(format!("schema {version} of `{kind}` is not here")))
+        self.catalogue.version(kind, version).ok_or_else(|| {
+            RegistryError::damaged(format!("schema {version} of `{kind}` is not here"))
+        })
     }
 
     /// Every holding of a kind.
@@ -92,21 +99,33 @@ impl Registry {
 
     /// The holding of a ledger, opened when it is not yet.
     pub(crate) fn holding(&self, origin: &Origin) -> Result<Arc<RwLock<Holding>>> {
-        if let Some(holding) = self.holdings.read().unwrap_or_else(PoisonError::into_inner).get(origin) {
+        if let Some(holding) = self
+            .holdings
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(origin)
+        {
             return Ok(holding.clone());
         }
         let holding = Arc::new(RwLock::new(self.open_holding(origin)?));
-        let mut holdings = self.holdings.write().unwrap_or_else(PoisonError::into_inner);
+        let mut holdings = self
+            .holdings
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         Ok(holdings.entry(origin.clone()).or_insert(holding).clone())
     }
 
     /// Opens every own shard and every grant held, and brings their indexes up to date.
     pub(crate) fn open_holdings(&self) -> Result<()> {
         for shard in self.store.shards()? {
-            let Ok(origin) = Origin::parse(&shard) else { continue };
+            let Ok(origin) = Origin::parse(&shard) else {
+                continue;
+            };
             let own_shard = origin.division() == self.config.division && origin.is_shard();
             let granted = origin.grant_id().is_some_and(|id| {
-                self.authority().grant(&id).is_some_and(|g| g.holder == self.config.division)
+                self.authority()
+                    .grant(&id)
+                    .is_some_and(|g| g.holder == self.config.division)
             });
             if own_shard || granted {
                 self.advance_holding(&origin)?;
@@ -121,17 +140,30 @@ impl Registry {
             None => Access::Own(Arc::new(self.field_keys(origin, self.schema(&kind)?)?)),
             Some(id) => {
                 let authority = self.authority();
-                let statement = authority.grant(&id).cloned().ok_or(RegistryError::NotFound {
-                    what: "授权 / grant",
-                    name: id.to_string(),
-                    next: "wait until the owner's authority ledger has been replicated",
-                })?;
-                Access::Grant { statement, keys: None }
+                let statement = authority
+                    .grant(&id)
+                    .cloned()
+                    .ok_or(RegistryError::NotFound {
+                        what: "授权 / grant",
+                        name: id.to_string(),
+                        next: "wait until the owner's authority ledger has been replicated",
+                    })?;
+                Access::Grant {
+                    statement,
+                    keys: None,
+                }
             }
         };
         let schema = self.schema(&kind)?;
-        let index = self.load_index(origin, schema).unwrap_or_else(|| Index::new(schema));
-        let mut holding = Holding { origin: origin.clone(), kind, index, access };
+        let index = self
+            .load_index(origin, schema)
+            .unwrap_or_else(|| Index::new(schema));
+        let mut holding = Holding {
+            origin: origin.clone(),
+            kind,
+            index,
+            access,
+        };
         if holding.index.applied() > 0 {
             self.find_keys(&mut holding)?;
         }
@@ -150,12 +182,17 @@ impl Registry {
         let size = Head::read(self.store.as_ref(), origin)?.size;
         while holding.index.applied() < size {
             let from = holding.index.applied();
-            let rows = self.store.scan(origin.as_str(), table::ENTRY, &from.to_be_bytes(), SCAN)?;
+            let rows = self
+                .store
+                .scan(origin.as_str(), table::ENTRY, &from.to_be_bytes(), SCAN)?;
             if rows.is_empty() {
-                return Err(RegistryError::damaged(format!("`{origin}` lacks entry {from}")));
+                return Err(RegistryError::damaged(format!(
+                    "`{origin}` lacks entry {from}"
+                )));
             }
             for (at, (_, bytes)) in (from..).zip(&rows) {
-                let entry = Entry::decode(bytes).map_err(|e| RegistryError::damaged(e.to_string()))?;
+                let entry =
+                    Entry::decode(bytes).map_err(|e| RegistryError::damaged(e.to_string()))?;
                 self.apply(&mut holding, at, &entry)?;
             }
             holding.index.set_applied(from + rows.len() as u64);
@@ -169,14 +206,18 @@ impl Registry {
                 Operation::Erase | Operation::TransferOut => holding.index.remove(entry.record),
                 _ => {
                     let version = self.open_version(holding, at)?;
-                    holding.index.upsert(version.record, entry.version, at, &version.texts());
+                    holding
+                        .index
+                        .upsert(version.record, entry.version, at, &version.texts());
                 }
             },
             Entry::Grant(entry) => match (entry.operation, entry.record) {
                 (GrantOperation::Keys, _) => self.take_keys(holding, at)?,
                 (GrantOperation::Enter | GrantOperation::Update, Some(record)) => {
                     let version = self.open_version(holding, at)?;
-                    holding.index.upsert(record, version.entry.version, at, &version.texts());
+                    holding
+                        .index
+                        .upsert(record, version.entry.version, at, &version.texts());
                 }
                 (GrantOperation::Retract, Some(record)) => holding.index.remove(record),
                 _ => {}
@@ -188,11 +229,15 @@ impl Registry {
 
     /// Opens the envelope of keys at an index of the grant's ledger.
     fn take_keys(&self, holding: &mut Holding, at: u64) -> Result<()> {
-        let Access::Grant { statement, keys } = &mut holding.access else { return Ok(()) };
+        let Access::Grant { statement, keys } = &mut holding.access else {
+            return Ok(());
+        };
         let envelope = self.body(&holding.origin, at)?;
         let info = self.envelope_info(statement)?;
-        let (secret, fields) = seal::grant::open_envelope(&info, &self.keys.seal_private(), &envelope)
-            .map_err(|e| RegistryError::damaged(format!("the envelope of grant {}: {e}", statement.id)))?;
+        let (secret, fields) =
+            seal::grant::open_envelope(&info, &self.keys.seal_private(), &envelope).map_err(
+                |e| RegistryError::damaged(format!("the envelope of grant {}: {e}", statement.id)),
+            )?;
         *keys = Some(GrantKeys { secret, fields });
         Ok(())
     }
@@ -209,14 +254,16 @@ impl Registry {
             Some(Ok(Entry::Grant(entry))) if entry.operation == GrantOperation::Keys => {
                 self.take_keys(holding, 0)
             }
-            _ => Err(RegistryError::damaged(format!("`{origin}` does not begin with its keys"))),
+            _ => Err(RegistryError::damaged(format!(
+                "`{origin}` does not begin with its keys"
+            ))),
         }
     }
 
     pub(crate) fn body(&self, origin: &Origin, at: u64) -> Result<Vec<u8>> {
-        self.store
-            .get(&table::body(origin, at))?
-            .ok_or_else(|| RegistryError::damaged(format!("`{origin}` lacks the body of entry {at}")))
+        self.store.get(&table::body(origin, at))?.ok_or_else(|| {
+            RegistryError::damaged(format!("`{origin}` lacks the body of entry {at}"))
+        })
     }
 
     pub(crate) fn newest(&self, origin: &Origin, record: &RecordId) -> Result<Option<Newest>> {
@@ -244,7 +291,11 @@ impl Registry {
                 let values = parcel
                     .open(&keys.secret, &keys.fields, statement.id, &shard, schema)
                     .map_err(|e| RegistryError::damaged(format!("`{origin}` {at}: {e}")))?;
-                Ok(Version { record: entry.record, entry, values })
+                Ok(Version {
+                    record: entry.record,
+                    entry,
+                    values,
+                })
             }
         }
     }
@@ -256,11 +307,15 @@ impl Registry {
             .ok_or_else(|| RegistryError::damaged(format!("`{origin}` lacks entry {at}")))?;
         let entry = match Entry::decode(&bytes) {
             Ok(Entry::Record(entry)) => entry,
-            _ => return Err(RegistryError::damaged(format!("`{origin}` {at} is not a record"))),
+            _ => {
+                return Err(RegistryError::damaged(format!(
+                    "`{origin}` {at} is not a record"
+                )));
+            }
         };
-        let newest = self
-            .newest(origin, &entry.record)?
-            .ok_or_else(|| RegistryError::damaged(format!("`{origin}`: record {} has no secret", entry.record)))?;
+        let newest = self.newest(origin, &entry.record)?.ok_or_else(|| {
+            RegistryError::damaged(format!("`{origin}`: record {} has no secret", entry.record))
+        })?;
         let secret = self.secret(origin, &entry.record, &newest)?;
         let schema = self.schema_version(&origin.ledger(), entry.schema)?;
         let body = Body::decode(&self.body(origin, at)?)
@@ -268,7 +323,11 @@ impl Registry {
         let context = CellContext::of(origin, &entry);
         let values = seal::body::open_all(&body, &entry, schema, &context, keys, &secret)
             .map_err(|e| RegistryError::damaged(format!("`{origin}` {at}: {e}")))?;
-        Ok(Version { record: entry.record, entry, values })
+        Ok(Version {
+            record: entry.record,
+            entry,
+            values,
+        })
     }
 
     fn index_path(&self, origin: &Origin, page: usize) -> std::path::PathBuf {

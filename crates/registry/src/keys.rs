@@ -23,7 +23,9 @@ const KEYSTORE_MAX: u64 = 64 * 1024 * 1024;
 pub fn rng() -> Result<impl CryptoRng> {
     let mut seed = Zeroizing::new([0u8; 32]);
     getrandom::fill(seed.as_mut()).map_err(|_| {
-        RegistryError::Store("the operating system gave no randomness; nothing can be sealed".into())
+        RegistryError::Store(
+            "the operating system gave no randomness; nothing can be sealed".into(),
+        )
     })?;
     Ok(rand_chacha::ChaCha20Rng::from_seed(*seed))
 }
@@ -66,13 +68,16 @@ fn provider(
         }
         (KeyCustody::Passphrase, Opener::Passphrase(phrase)) => {
             let params = params.ok_or_else(|| {
-                RegistryError::Directory("the keystore was not made with a passphrase; restore `node.json`".into())
+                RegistryError::Directory(
+                    "the keystore was not made with a passphrase; restore `node.json`".into(),
+                )
             })?;
             SoftwareKey::from_passphrase(phrase.as_bytes(), &params)
                 .map_err(|e| RegistryError::Directory(e.to_string()))
         }
         (KeyCustody::Passphrase, Opener::File) => Err(RegistryError::Directory(
-            "此节点由口令打开 / this node is opened by a passphrase; give `--passphrase-file`".into(),
+            "此节点由口令打开 / this node is opened by a passphrase; give `--passphrase-file`"
+                .into(),
         )),
     }
 }
@@ -119,7 +124,9 @@ impl Keys {
     }
 
     pub(crate) fn lock(&self) -> std::sync::MutexGuard<'_, Keystore> {
-        self.store.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.store
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn save(&self, keystore: &Keystore) -> Result<()> {

@@ -8,22 +8,22 @@
 //! writes), [`authority`] and [`session`] (who may), [`register`], [`holding`], [`read`],
 //! [`grant`], [`replicate`], [`verify`], [`status`].
 
-pub mod error;
-pub mod config;
-pub mod keys;
-pub mod table;
-pub mod book;
 pub mod authority;
-pub mod node;
-pub mod session;
-mod secrets;
-pub mod register;
-pub mod holding;
-pub mod read;
+pub mod book;
+pub mod config;
+pub mod error;
 pub mod grant;
+pub mod holding;
+pub mod keys;
+pub mod node;
+pub mod read;
+pub mod register;
 pub mod replicate;
-pub mod verify;
+mod secrets;
+pub mod session;
 pub mod status;
+pub mod table;
+pub mod verify;
 
 pub use error::{RegistryError, Result};
 pub use node::Registry;

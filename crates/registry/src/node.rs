@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use ed25519_dalek::SigningKey;
 use record::act::Capacity;
-use record::authority::{AuthorityEntry, Charter, DivisionCode, InForce, Level, NodeKeys, Statement};
+use record::authority::{
+    AuthorityEntry, Charter, DivisionCode, InForce, Level, NodeKeys, Statement,
+};
 use record::entry::{Entry, SUITE};
 use record::id::{DivisionId, Hash, Kind, Origin, Purpose, Realm, UnixMillis};
 use record::schema::Catalogue;
@@ -103,7 +105,11 @@ impl Applicant {
         } else {
             Keys::create(dir, &new.custody, opener)?
         };
-        Ok(Self { keys, new, dir: dir.to_owned() })
+        Ok(Self {
+            keys,
+            new,
+            dir: dir.to_owned(),
+        })
     }
 
     /// The public keys to be chartered.
@@ -142,7 +148,10 @@ impl Applicant {
             name: own.name.clone(),
             level: own.level,
             root: data_encoding::HEXLOWER.encode(root),
-            chain: chain.iter().map(|c| data_encoding::HEXLOWER.encode(&c.encode())).collect(),
+            chain: chain
+                .iter()
+                .map(|c| data_encoding::HEXLOWER.encode(&c.encode()))
+                .collect(),
             parent,
             http: self.new.http,
             listen: self.new.listen,
@@ -197,7 +206,8 @@ impl Registry {
         let files = Files::new(dir);
         let keys = Keys::open(dir, &config.custody, opener)?;
         let store: Arc<dyn Store> = Arc::new(
-            Embedded::open(dir, Options::default()).map_err(|e| RegistryError::Directory(e.to_string()))?,
+            Embedded::open(dir, Options::default())
+                .map_err(|e| RegistryError::Directory(e.to_string()))?,
         );
         let pages = Pages::open(dir).map_err(|e| RegistryError::Directory(e.to_string()))?;
         let catalogue = Catalogue::builtin();
@@ -232,7 +242,11 @@ impl Registry {
         }
         let charter = self.chain()?.swap_remove(0);
         let in_force = |what: &'static str, hash: Hash| {
-            Statement::InForce(InForce { what: word(what), version: 1, hash })
+            Statement::InForce(InForce {
+                what: word(what),
+                version: 1,
+                hash,
+            })
         };
         self.state(
             vec![
@@ -281,11 +295,19 @@ impl Registry {
 
     /// Tells `listener` whenever a head moved.
     pub fn on_change(&self, listener: Listener) {
-        *self.listener.write().unwrap_or_else(PoisonError::into_inner) = Some(listener);
+        *self
+            .listener
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Some(listener);
     }
 
     pub(crate) fn changed(&self) {
-        if let Some(listener) = self.listener.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
+        if let Some(listener) = self
+            .listener
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_ref()
+        {
             listener();
         }
     }
@@ -330,7 +352,15 @@ impl Registry {
     ) -> Result<Appended> {
         let authority = self.authority_head()?;
         let key: &SigningKey = &self.keys.sign;
-        book.append(self.store.as_ref(), key, signer, authority, leaves, now, extend)
+        book.append(
+            self.store.as_ref(),
+            key,
+            signer,
+            authority,
+            leaves,
+            now,
+            extend,
+        )
     }
 
     /// Appends statements to the own authority ledger.
@@ -354,9 +384,19 @@ impl Registry {
         let book = self.book(&self.own("authority"))?;
         let mut book = lock(&book);
         let head = (book.size(), book.root());
-        let appended =
-            book.append(self.store.as_ref(), &self.keys.sign, signer, head, leaves, now, |_, _, _| {})?;
-        let mut authority = self.authority.write().unwrap_or_else(PoisonError::into_inner);
+        let appended = book.append(
+            self.store.as_ref(),
+            &self.keys.sign,
+            signer,
+            head,
+            leaves,
+            now,
+            |_, _, _| {},
+        )?;
+        let mut authority = self
+            .authority
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         for statement in &statements {
             authority.learn(&self.config.division, statement);
         }

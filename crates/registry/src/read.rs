@@ -196,7 +196,11 @@ struct Hit {
 
 impl From<Denied> for RegistryError {
     fn from(denied: Denied) -> Self {
-        RegistryError::Denied { rule: denied.rule, ask: denied.ask, reason: denied.reason.to_string() }
+        RegistryError::Denied {
+            rule: denied.rule,
+            ask: denied.ask,
+            reason: denied.reason.to_string(),
+        }
     }
 }
 
@@ -206,11 +210,19 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Denied`] (which is itself recorded), [`RegistryError::NoKind`],
     /// [`RegistryError::BadRequest`].
-    pub fn read(&self, session: &Session, request: &ReadRequest, now: UnixMillis) -> Result<Marked<Answer>> {
+    pub fn read(
+        &self,
+        session: &Session,
+        request: &ReadRequest,
+        now: UnixMillis,
+    ) -> Result<Marked<Answer>> {
         let schema = self.schema(&request.kind)?;
         let wanted = wanted(schema, request)?;
         let filters = self.filters(schema, request)?;
-        let limit = request.limit.unwrap_or(READ_RECORDS_MAX).min(READ_RECORDS_MAX);
+        let limit = request
+            .limit
+            .unwrap_or(READ_RECORDS_MAX)
+            .min(READ_RECORDS_MAX);
         let positions: Vec<Position> = filters.iter().map(|(position, _)| *position).collect();
 
         let mut permits: Vec<Permit> = Vec::new();
@@ -226,9 +238,13 @@ impl Registry {
                 continue;
             }
             let held = granted(&holding, &wanted, &mut not_granted);
-            let permit = self.decision(session, &holding, schema, request).and_then(|decision| {
-                decision.permit(&held, &positions).map(|permit| (decision, permit))
-            });
+            let permit = self
+                .decision(session, &holding, schema, request)
+                .and_then(|decision| {
+                    decision
+                        .permit(&held, &positions)
+                        .map(|permit| (decision, permit))
+                });
             let (decision, permit) = match permit {
                 Ok(both) => both,
                 Err(denied) => {
@@ -275,9 +291,15 @@ impl Registry {
             return Err(denied);
         }
 
-        let fields: BTreeSet<Position> =
-            permits.iter().flat_map(|permit| permit.shown().keys().copied()).collect();
-        let ids = fields.iter().filter_map(|p| schema.at(*p)).map(|f| f.id.clone()).collect();
+        let fields: BTreeSet<Position> = permits
+            .iter()
+            .flat_map(|permit| permit.shown().keys().copied())
+            .collect();
+        let ids = fields
+            .iter()
+            .filter_map(|p| schema.at(*p))
+            .map(|f| f.id.clone())
+            .collect();
         let reading = self.reading(session, request, ids, hits.len() as u64, None);
         let returned = hits
             .iter()
@@ -312,7 +334,11 @@ impl Registry {
             more,
         };
         self.counters.answered(answer.rows.len() as u64);
-        Ok(watermark::mark(&self.keys.mark_key(), &receipt, Opened::new(answer)))
+        Ok(watermark::mark(
+            &self.keys.mark_key(),
+            &receipt,
+            Opened::new(answer),
+        ))
     }
 
     fn decision(
@@ -391,7 +417,8 @@ impl Registry {
                 let mut content = Sha256::new();
                 content.update(b"fangzhi/access/v1\0");
                 content.update(plain.as_slice());
-                let sealed = seal::blob::seal_blob(&key, &access_aad(&origin, at), &plain, &mut rng);
+                let sealed =
+                    seal::blob::seal_blob(&key, &access_aad(&origin, at), &plain, &mut rng);
                 Leaf {
                     entry: Entry::Access(AccessEntry {
                         suite: SUITE,
@@ -408,18 +435,27 @@ impl Registry {
         let appended = self.append(&mut book, &signer, leaves, now, |_, _, _| {})?;
         drop(book);
         self.changed();
-        Ok(Receipt::committed(origin, appended.first, appended.leaves[0], now))
+        Ok(Receipt::committed(
+            origin,
+            appended.first,
+            appended.leaves[0],
+            now,
+        ))
     }
 
     fn filters(&self, schema: &Schema, request: &ReadRequest) -> Result<Vec<(Position, Match)>> {
         if request.filters.len() > FILTERS_MAX {
-            return Err(RegistryError::BadRequest(format!("at most {FILTERS_MAX} conditions; drop some")));
+            return Err(RegistryError::BadRequest(format!(
+                "at most {FILTERS_MAX} conditions; drop some"
+            )));
         }
         request
             .filters
             .iter()
             .map(|filter| {
-                let field = schema.field(&filter.field).ok_or_else(|| no_field(schema, &filter.field))?;
+                let field = schema
+                    .field(&filter.field)
+                    .ok_or_else(|| no_field(schema, &filter.field))?;
                 let value = filter.value.trim().to_owned();
                 let comparison = match filter.comparison {
                     Comparison::Equals => {
@@ -441,7 +477,11 @@ fn access_aad(origin: &Origin, at: u64) -> Vec<u8> {
 }
 
 fn no_field(schema: &Schema, id: &str) -> RegistryError {
-    let known: Vec<&str> = schema.fields.iter().map(|field| field.id.as_str()).collect();
+    let known: Vec<&str> = schema
+        .fields
+        .iter()
+        .map(|field| field.id.as_str())
+        .collect();
     // A mistyped field name may be personal data in the wrong place: it is not repeated.
     let _ = id;
     RegistryError::BadRequest(format!(
@@ -456,7 +496,12 @@ fn wanted(schema: &Schema, request: &ReadRequest) -> Result<BTreeSet<Position>> 
         None => Ok(schema.fields.iter().map(|field| field.position).collect()),
         Some(ids) => ids
             .iter()
-            .map(|id| schema.field(id).map(|field| field.position).ok_or_else(|| no_field(schema, id)))
+            .map(|id| {
+                schema
+                    .field(id)
+                    .map(|field| field.position)
+                    .ok_or_else(|| no_field(schema, id))
+            })
             .collect(),
     }
 }
@@ -484,7 +529,11 @@ fn masked(schema: &Schema, permits: &[Permit]) -> Vec<String> {
         .filter(|(_, how)| **how == Shown::Masked)
         .map(|(position, _)| *position)
         .collect();
-    positions.into_iter().filter_map(|p| schema.at(p)).map(|f| f.id.clone()).collect()
+    positions
+        .into_iter()
+        .filter_map(|p| schema.at(p))
+        .map(|f| f.id.clone())
+        .collect()
 }
 
 /// The wanted fields that this node has keys for. What a grant left out is noted with whom to ask.
@@ -493,10 +542,18 @@ fn granted(
     wanted: &BTreeSet<Position>,
     not_granted: &mut BTreeMap<Position, DivisionId>,
 ) -> BTreeSet<Position> {
-    let Access::Grant { statement, .. } = &holding.access else { return wanted.clone() };
-    let (held, missing) = wanted.iter().partition(|position| statement.fields.contains(position));
+    let Access::Grant { statement, .. } = &holding.access else {
+        return wanted.clone();
+    };
+    let (held, missing) = wanted
+        .iter()
+        .partition(|position| statement.fields.contains(position));
     let missing: BTreeSet<Position> = missing;
-    not_granted.extend(missing.into_iter().map(|position| (position, statement.origin.division())));
+    not_granted.extend(
+        missing
+            .into_iter()
+            .map(|position| (position, statement.origin.division())),
+    );
     held
 }
 
@@ -511,7 +568,11 @@ fn denied_fields(
             let ask = format!("{owner} 的安全员 / the security officer of `{owner}`");
             fields.insert(
                 position,
-                DeniedField { field: field.id.clone(), rule: "not-granted".into(), ask },
+                DeniedField {
+                    field: field.id.clone(),
+                    rule: "not-granted".into(),
+                    ask,
+                },
             );
         }
     }

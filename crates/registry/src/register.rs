@@ -28,7 +28,7 @@ use crate::table::{self, Newest};
 pub const IMPORT_ROWS: usize = 256;
 
 /// How many rows one dry run may check.
-pub const PREVIEW_ROWS: usize = 50_000;
+pub const PREVIEW_ROWS: usize = 200 * IMPORT_ROWS;
 
 /// Some rows of a file, to be registered under one act.
 #[derive(Serialize, Deserialize)]
@@ -129,7 +129,11 @@ fn today(now: UnixMillis) -> String {
     let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
     let month_index = (5 * doy + 2) / 153;
     let day = doy - (153 * month_index + 2) / 5 + 1;
-    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
+    let month = if month_index < 10 {
+        month_index + 3
+    } else {
+        month_index - 9
+    };
     let year = yoe + era * 400 + i64::from(month <= 2);
     format!("{year:04}-{month:02}-{day:02}")
 }
@@ -142,19 +146,34 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Denied`], [`RegistryError::NoKind`], or a failure of the store; then the
     /// chunk may be given again.
-    pub fn import(&self, session: &Session, chunk: &ImportChunk, now: UnixMillis) -> Result<ImportReport> {
+    pub fn import(
+        &self,
+        session: &Session,
+        chunk: &ImportChunk,
+        now: UnixMillis,
+    ) -> Result<ImportReport> {
         let schema = self.schema(&chunk.kind)?;
         let positions = written(schema, chunk.rows.iter().flat_map(|row| row.keys()));
         let allowed = self.may_write(session, schema, &positions, &purpose("registration"))?;
-        let rows_max = if chunk.dry_run { PREVIEW_ROWS } else { IMPORT_ROWS };
-        if chunk.rows.is_empty() || chunk.rows.len() > rows_max || chunk.numbers.len() != chunk.rows.len() {
+        let rows_max = if chunk.dry_run {
+            PREVIEW_ROWS
+        } else {
+            IMPORT_ROWS
+        };
+        if chunk.rows.is_empty()
+            || chunk.rows.len() > rows_max
+            || chunk.numbers.len() != chunk.rows.len()
+        {
             return Err(RegistryError::BadRequest(format!(
                 "a chunk has 1 to {rows_max} rows and a number for each, not {}; split it",
                 chunk.rows.len()
             )));
         }
-        let source: Hash = crate::config::key_from_hex(&chunk.source)
-            .map_err(|_| RegistryError::BadRequest("`source` must be the SHA-256 of the file in hexadecimal".into()))?;
+        let source: Hash = crate::config::key_from_hex(&chunk.source).map_err(|_| {
+            RegistryError::BadRequest(
+                "`source` must be the SHA-256 of the file in hexadecimal".into(),
+            )
+        })?;
         let shard = self.shard(&chunk.kind);
         let holding = self.holding(&shard)?;
         let book = self.book(&shard)?;
@@ -162,12 +181,12 @@ impl Registry {
         let mut book = lock(&book);
         let mut holding = holding.write().unwrap_or_else(PoisonError::into_inner);
 
-        let taken_key = table::key(&shard, table::IMPORT, &chunk_name(chunk));
-        let taken: Option<Taken> =
-            self.store.get(&taken_key)?.map(|bytes| table::decode("import chunk", &bytes)).transpose()?;
-        let taken: BTreeSet<u32> = taken.into_iter().flat_map(|t| t.accepted).collect();
+        let taken = self.taken(&shard, chunk)?;
 
-        let mut report = ImportReport { rows: chunk.rows.len() as u64, ..ImportReport::default() };
+        let mut report = ImportReport {
+            rows: chunk.rows.len() as u64,
+            ..ImportReport::default()
+        };
         let mut seen: HashMap<(Position, String), u64> = HashMap::new();
         let mut rows = Vec::new();
         let mut rng = rng()?;
@@ -179,21 +198,29 @@ impl Registry {
                 report.repeated += 1;
                 continue;
             }
-            let checked = Draft { fields: fields.clone() }
-                .check(schema, &self.catalogue, &day)
-                .and_then(|checked| own_rows(&allowed, &self.config.division, checked))
-                .and_then(|checked| {
-                    let doubles = doubles(schema, &checked, number, &mut seen, &holding.index);
-                    if doubles.is_empty() { Ok(checked) } else { Err(doubles) }
-                });
+            let checked = Draft {
+                fields: fields.clone(),
+            }
+            .check(schema, &self.catalogue, &day)
+            .and_then(|checked| own_rows(&allowed, &self.config.division, checked))
+            .and_then(|checked| {
+                let doubles = doubles(schema, &checked, number, &mut seen, &holding.index);
+                if doubles.is_empty() {
+                    Ok(checked)
+                } else {
+                    Err(doubles)
+                }
+            });
             match checked {
                 Err(violations) => {
                     report.rejected += 1;
-                    report.violations.extend(violations.into_iter().map(|v| RowViolation {
-                        row: number,
-                        field: v.field,
-                        reason: v.reason,
-                    }));
+                    report
+                        .violations
+                        .extend(violations.into_iter().map(|v| RowViolation {
+                            row: number,
+                            field: v.field,
+                            reason: v.reason,
+                        }));
                 }
                 Ok(checked) => {
                     report.accepted += 1;
@@ -233,16 +260,22 @@ impl Registry {
         let mut accepted: Vec<u32> = taken.into_iter().collect();
         accepted.extend(rows.iter().map(|row| row.offset as u32));
         accepted.sort_unstable();
+        let taken_key = table::key(&shard, table::IMPORT, &chunk_name(chunk, 0));
         let signer = session.signer(purpose("registration"), Some(source));
         let appended = self.append(&mut book, &signer, leaves, now, |batch, first, hashes| {
             for ((at, row), leaf) in (first..).zip(&rows).zip(hashes) {
                 let newest = newest(at, 1, *leaf, page);
-                batch.put(table::key(&shard, table::RECORD, &row.record.0), cbor::to_vec(&newest));
+                batch.put(
+                    table::key(&shard, table::RECORD, &row.record.0),
+                    cbor::to_vec(&newest),
+                );
             }
             batch.put(taken_key, cbor::to_vec(&Taken { accepted }));
         })?;
         for (at, row) in (appended.first..).zip(&rows) {
-            holding.index.upsert(row.record, 1, at, &texts(&row.checked));
+            holding
+                .index
+                .upsert(row.record, 1, at, &texts(&row.checked));
         }
         holding.index.set_applied(appended.size);
         drop(holding);
@@ -257,7 +290,12 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Denied`], [`RegistryError::NotFound`], [`RegistryError::Conflict`] when
     /// the record has a later version, [`RegistryError::Invalid`] with every violation.
-    pub fn amend(&self, session: &Session, amendment: &Amendment, now: UnixMillis) -> Result<Registered> {
+    pub fn amend(
+        &self,
+        session: &Session,
+        amendment: &Amendment,
+        now: UnixMillis,
+    ) -> Result<Registered> {
         let schema = self.schema(&amendment.kind)?;
         let mut positions = written(schema, amendment.changes.keys());
         positions.insert(STATUS);
@@ -267,10 +305,12 @@ impl Registry {
         let book = self.book(&shard)?;
         let mut book = lock(&book);
         let mut holding = holding.write().unwrap_or_else(PoisonError::into_inner);
-        let newest_version = self.newest(&shard, &amendment.record)?.ok_or_else(|| RegistryError::NotFound {
-            what: "记录 / record",
-            name: amendment.record.to_string(),
-            next: "read it again; only records of this node's own shards can be amended here",
+        let newest_version = self.newest(&shard, &amendment.record)?.ok_or_else(|| {
+            RegistryError::NotFound {
+                what: "记录 / record",
+                name: amendment.record.to_string(),
+                next: "read it again; only records of this node's own shards can be amended here",
+            }
         })?;
         if newest_version.version != amendment.version {
             return Err(RegistryError::Conflict(shard));
@@ -279,7 +319,8 @@ impl Registry {
         let old_schema = self.schema_version(&amendment.kind, old.entry.schema)?;
         let previous = Checked::from_opened(old_schema, old.texts())
             .map_err(|e| RegistryError::damaged(e.to_string()))?;
-        own_rows(&allowed, &self.config.division, previous.clone()).map_err(RegistryError::Invalid)?;
+        own_rows(&allowed, &self.config.division, previous.clone())
+            .map_err(RegistryError::Invalid)?;
         let mut draft = previous.draft(old_schema);
         for (field, text) in &amendment.changes {
             if text.is_empty() {
@@ -295,13 +336,22 @@ impl Registry {
             .check(schema, &self.catalogue, &today(now))
             .and_then(|checked| own_rows(&allowed, &self.config.division, checked))
             .and_then(|checked| {
-                let doubles = self.doubles_of_others(schema, &checked, &amendment.record, &holding.index);
-                if doubles.is_empty() { Ok(checked) } else { Err(doubles) }
+                let doubles =
+                    self.doubles_of_others(schema, &checked, &amendment.record, &holding.index);
+                if doubles.is_empty() {
+                    Ok(checked)
+                } else {
+                    Err(doubles)
+                }
             })
             .map_err(RegistryError::Invalid)?
             .since(Some(&previous));
         let version = newest_version.version + 1;
-        let operation = if amendment.close { Operation::Close } else { Operation::Amend };
+        let operation = if amendment.close {
+            Operation::Close
+        } else {
+            Operation::Amend
+        };
         let secret = self.secret(&shard, &amendment.record, &newest_version)?;
         let Access::Own(keys) = &holding.access else {
             return Err(RegistryError::damaged("an own shard is held by grant"));
@@ -310,19 +360,61 @@ impl Registry {
         let context = context(&shard, amendment.record, version, schema);
         let body = seal::body::seal_body(&checked, schema, &context, keys, &secret, &mut rng()?)
             .map_err(|e| RegistryError::damaged(e.to_string()))?;
-        let leaves =
-            vec![leaf(amendment.record, version, operation, Some(newest_version.leaf), schema, body, now)];
+        let leaves = vec![leaf(
+            amendment.record,
+            version,
+            operation,
+            Some(newest_version.leaf),
+            schema,
+            body,
+            now,
+        )];
         let signer = session.signer(amendment.purpose.clone(), None);
         let appended = self.append(&mut book, &signer, leaves, now, |batch, first, hashes| {
-            let next = Newest { at: first, version, leaf: hashes[0], ..newest_version.clone() };
-            batch.put(table::key(&shard, table::RECORD, &amendment.record.0), cbor::to_vec(&next));
+            let next = Newest {
+                at: first,
+                version,
+                leaf: hashes[0],
+                ..newest_version.clone()
+            };
+            batch.put(
+                table::key(&shard, table::RECORD, &amendment.record.0),
+                cbor::to_vec(&next),
+            );
         })?;
-        holding.index.upsert(amendment.record, version, appended.first, &texts(&checked));
+        holding
+            .index
+            .upsert(amendment.record, version, appended.first, &texts(&checked));
         holding.index.set_applied(appended.size);
         drop(holding);
         drop(book);
         self.changed();
-        Ok(Registered { record: amendment.record, version, origin: shard, index: appended.first })
+        Ok(Registered {
+            record: amendment.record,
+            version,
+            origin: shard,
+            index: appended.first,
+        })
+    }
+
+    /// The rows, by their place in the chunk, that an earlier run over the same file registered.
+    ///
+    /// A preview spans many acts; each act's rows have a name of their own.
+    fn taken(&self, shard: &Origin, chunk: &ImportChunk) -> Result<BTreeSet<u32>> {
+        let mut all = BTreeSet::new();
+        for start in (0..chunk.rows.len()).step_by(IMPORT_ROWS) {
+            let key = table::key(shard, table::IMPORT, &chunk_name(chunk, start));
+            if let Some(bytes) = self.store.get(&key)? {
+                let taken: Taken = table::decode("import chunk", &bytes)?;
+                all.extend(
+                    taken
+                        .accepted
+                        .into_iter()
+                        .map(|offset| offset + start as u32),
+                );
+            }
+        }
+        Ok(all)
     }
 
     fn doubles_of_others(
@@ -349,8 +441,10 @@ impl Registry {
 
 /// The positions that these field ids write; `status` always is.
 fn written<'a>(schema: &Schema, ids: impl Iterator<Item = &'a String>) -> BTreeSet<Position> {
-    let mut positions: BTreeSet<Position> =
-        ids.filter_map(|id| schema.field(id)).map(|field| field.position).collect();
+    let mut positions: BTreeSet<Position> = ids
+        .filter_map(|id| schema.field(id))
+        .map(|field| field.position)
+        .collect();
     positions.insert(STATUS);
     positions
 }
@@ -395,13 +489,17 @@ fn doubles(
 ) -> Vec<Violation> {
     let mut found = Vec::new();
     for field in schema.fields.iter().filter(|field| field.unique) {
-        let Some(value) = checked.value(field.position) else { continue };
+        let Some(value) = checked.value(field.position) else {
+            continue;
+        };
         if index.exists(field.position, value).is_some() {
             found.push(registered_already(&field.id));
         } else if let Some(first) = seen.insert((field.position, value.to_owned()), row) {
             found.push(Violation {
                 field: field.id.clone(),
-                reason: format!("与第 {first} 行重复 / the same value stands in row {first}; keep one of them"),
+                reason: format!(
+                    "与第 {first} 行重复 / the same value stands in row {first}; keep one of them"
+                ),
             });
         }
     }
@@ -409,11 +507,25 @@ fn doubles(
 }
 
 fn texts(checked: &Checked) -> BTreeMap<Position, String> {
-    checked.values().map(|(position, value)| (position, value.to_owned())).collect()
+    checked
+        .values()
+        .map(|(position, value)| (position, value.to_owned()))
+        .collect()
 }
 
-fn context<'a>(origin: &'a Origin, record: RecordId, version: u64, schema: &Schema) -> CellContext<'a> {
-    CellContext { origin, record, version, epoch: EPOCH, schema: schema.version }
+fn context<'a>(
+    origin: &'a Origin,
+    record: RecordId,
+    version: u64,
+    schema: &Schema,
+) -> CellContext<'a> {
+    CellContext {
+        origin,
+        record,
+        version,
+        epoch: EPOCH,
+        schema: schema.version,
+    }
 }
 
 fn leaf(
@@ -443,14 +555,28 @@ fn leaf(
 }
 
 fn newest(at: u64, version: u64, leaf: Hash, chunk: ChunkAt) -> Newest {
-    Newest { at, version, leaf, page: chunk.page, offset: chunk.offset, length: chunk.len }
+    Newest {
+        at,
+        version,
+        leaf,
+        page: chunk.page,
+        offset: chunk.offset,
+        length: chunk.len,
+    }
 }
 
-fn chunk_name(chunk: &ImportChunk) -> [u8; 32] {
+/// The name of the rows of one act, from `start` on: their file, numbers and texts.
+fn chunk_name(chunk: &ImportChunk, start: usize) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(b"fangzhi/import/v1\0");
     hash.update(chunk.source.as_bytes());
-    for (row, number) in chunk.rows.iter().zip(&chunk.numbers) {
+    for (row, number) in chunk
+        .rows
+        .iter()
+        .zip(&chunk.numbers)
+        .skip(start)
+        .take(IMPORT_ROWS)
+    {
         hash.update(number.to_be_bytes());
         for (field, text) in row {
             for part in [field, text] {

@@ -152,15 +152,23 @@ impl Registry {
     ///
     /// # Errors
     /// [`RegistryError::Denied`].
-    pub fn invite(&self, session: &Session, new: &NewInvitation, now: UnixMillis) -> Result<Invitation> {
+    pub fn invite(
+        &self,
+        session: &Session,
+        new: &NewInvitation,
+        now: UnixMillis,
+    ) -> Result<Invitation> {
         self.may(session, policy::Action::Administer, &purpose("security"))?;
         if new.division == self.config.division || new.level <= self.config.level {
             return Err(RegistryError::BadRequest(
-                "a node invites divisions of a level below its own; check division and level".into(),
+                "a node invites divisions of a level below its own; check division and level"
+                    .into(),
             ));
         }
         if new.address.parse::<std::net::SocketAddr>().is_err() {
-            return Err(RegistryError::BadRequest("`address` must be `IP:port` of this node, as the new node reaches it".into()));
+            return Err(RegistryError::BadRequest(
+                "`address` must be `IP:port` of this node, as the new node reaches it".into(),
+            ));
         }
         let mut secret = zeroize::Zeroizing::new([0u8; 32]);
         rand_core::Rng::fill_bytes(&mut rng()?, secret.as_mut());
@@ -173,7 +181,11 @@ impl Registry {
             expires: UnixMillis(now.0 + INVITATION_MILLIS),
             used_by: None,
         };
-        self.keep_local(table::INVITATION, new.division.as_str().as_bytes(), cbor::to_vec(&invited))?;
+        self.keep_local(
+            table::INVITATION,
+            new.division.as_str().as_bytes(),
+            cbor::to_vec(&invited),
+        )?;
         Ok(Invitation {
             format: 1,
             realm: self.config.realm.clone(),
@@ -194,7 +206,9 @@ impl Registry {
     fn keep_local(&self, table: &str, rest: &[u8], value: Vec<u8>) -> Result<()> {
         let mut batch = Batch::new(LOCAL, None);
         batch.put(table::local(table, rest), value);
-        self.store.commit(&batch).map_err(|e| RegistryError::Store(e.to_string()))?;
+        self.store
+            .commit(&batch)
+            .map_err(|e| RegistryError::Store(e.to_string()))?;
         Ok(())
     }
 
@@ -215,7 +229,10 @@ impl Registry {
             )
         };
         let rest = division.as_str().as_bytes();
-        let bytes = self.store.get(&table::local(table::INVITATION, rest))?.ok_or_else(refused)?;
+        let bytes = self
+            .store
+            .get(&table::local(table::INVITATION, rest))?
+            .ok_or_else(refused)?;
         let mut invited: Invited = table::decode("invitation", &bytes)?;
         let fits = bool::from(hash_secret(secret).ct_eq(&invited.secret_hash));
         if !fits || now > invited.expires {
@@ -224,11 +241,16 @@ impl Registry {
         if let Some(used_by) = invited.used_by {
             let charter = self.authority().charter(division).cloned();
             return match charter {
-                Some(charter) if used_by == keys.transport && charter.keys == *keys => self.chain_of(charter),
+                Some(charter) if used_by == keys.transport && charter.keys == *keys => {
+                    self.chain_of(charter)
+                }
                 _ => Err(refused()),
             };
         }
-        let serial = self.authority().charter(division).map_or(1, |old| old.serial + 1);
+        let serial = self
+            .authority()
+            .charter(division)
+            .map_or(1, |old| old.serial + 1);
         let charter = Charter {
             suite: SUITE,
             realm: self.config.realm.clone(),
@@ -268,7 +290,13 @@ impl Registry {
     ///
     /// # Errors
     /// [`RegistryError::Denied`], [`RegistryError::NoCharter`].
-    pub fn revoke(&self, session: &Session, division: &DivisionId, reason: &Kind, now: UnixMillis) -> Result<()> {
+    pub fn revoke(
+        &self,
+        session: &Session,
+        division: &DivisionId,
+        reason: &Kind,
+        now: UnixMillis,
+    ) -> Result<()> {
         self.may(session, policy::Action::Administer, &purpose("security"))?;
         let charter = self
             .authority()
@@ -276,8 +304,11 @@ impl Registry {
             .filter(|c| c.parent == self.config.division && c.division != self.config.division)
             .cloned()
             .ok_or_else(|| RegistryError::NoCharter(division.clone()))?;
-        let revocation =
-            Revocation { charter: charter.id(), division: division.clone(), reason: reason.clone() };
+        let revocation = Revocation {
+            charter: charter.id(),
+            division: division.clone(),
+            reason: reason.clone(),
+        };
         self.state(
             vec![Statement::Revocation(revocation)],
             &session.signer(purpose("administration"), None),
@@ -295,19 +326,28 @@ impl Registry {
         let own = &self.config.division;
         let mut offers = Vec::new();
         for shard in self.store.shards()? {
-            let Ok(origin) = Origin::parse(&shard) else { continue };
+            let Ok(origin) = Origin::parse(&shard) else {
+                continue;
+            };
             let authority = self.authority();
             let division = origin.division();
-            let upward = self.config.parent.as_ref().is_some_and(|p| p.division == peer.division);
+            let upward = self
+                .config
+                .parent
+                .as_ref()
+                .is_some_and(|p| p.division == peer.division);
             let give = if upward {
                 authority.within(&division, own)
             } else if origin.ledger().as_str() == "authority" {
                 !authority.within(&division, &peer.division)
             } else {
-                origin.grant_id().and_then(|id| authority.grant(&id)).is_some_and(|grant| {
-                    authority.within(&grant.holder, &peer.division)
-                        && !authority.within(&division, &peer.division)
-                })
+                origin
+                    .grant_id()
+                    .and_then(|id| authority.grant(&id))
+                    .is_some_and(|grant| {
+                        authority.within(&grant.holder, &peer.division)
+                            && !authority.within(&division, &peer.division)
+                    })
             };
             if !give {
                 continue;
@@ -334,16 +374,27 @@ impl Registry {
         let mut bytes = 0;
         let mut at = load.from;
         while at < load.head_size && bytes < load.max_bytes {
-            let limit = usize::try_from(load.head_size - at).unwrap_or(usize::MAX).min(256);
+            let limit = usize::try_from(load.head_size - at)
+                .unwrap_or(usize::MAX)
+                .min(256);
             let entries = store.scan(origin.as_str(), table::ENTRY, &at.to_be_bytes(), limit)?;
             if entries.is_empty() {
-                return Err(RegistryError::damaged(format!("`{origin}` lacks entry {at}")));
+                return Err(RegistryError::damaged(format!(
+                    "`{origin}` lacks entry {at}"
+                )));
             }
-            let keys: Vec<_> = (at..).take(entries.len()).map(|i| table::body(origin, i)).collect();
+            let keys: Vec<_> = (at..)
+                .take(entries.len())
+                .map(|i| table::body(origin, i))
+                .collect();
             let bodies = store.get_many(&keys)?;
             for ((_, entry), body) in entries.into_iter().zip(bodies) {
                 bytes += entry.len() + body.as_ref().map_or(0, Vec::len);
-                items.push(Item { entry, body, gone: None });
+                items.push(Item {
+                    entry,
+                    body,
+                    gone: None,
+                });
                 at += 1;
             }
         }
@@ -376,11 +427,19 @@ impl Registry {
         if old.size != delivery.first() {
             return Err(RegistryError::Conflict(origin));
         }
-        let edge = TreeEdge::load(&Tiles { store, origin: &origin }, old.size)
-            .map_err(|e| RegistryError::damaged(format!("`{origin}`: {e}")))?;
+        let edge = TreeEdge::load(
+            &Tiles {
+                store,
+                origin: &origin,
+            },
+            old.size,
+        )
+        .map_err(|e| RegistryError::damaged(format!("`{origin}`: {e}")))?;
         let (edge, tiles) = plan_append(&edge, delivery.leaf_hashes());
         if edge.frontier() != &delivery.held().frontier {
-            return Err(RegistryError::damaged(format!("`{origin}`: stored tiles differ from what was verified")));
+            return Err(RegistryError::damaged(format!(
+                "`{origin}`: stored tiles differ from what was verified"
+            )));
         }
         let mut batch = Batch::new(origin.as_str(), Some(version));
         for write in tiles {
@@ -392,7 +451,11 @@ impl Registry {
         let head = Head {
             size,
             root: held.frontier.root(),
-            whole: if complete { Some(held.note.clone()) } else { old.whole },
+            whole: if complete {
+                Some(held.note.clone())
+            } else {
+                old.whole
+            },
             target: (!complete).then(|| held.note.clone()),
             cosigned: None,
             act: held.tail.previous_act().copied(),
@@ -416,8 +479,10 @@ impl Registry {
         }
         commit(store, &origin, &batch)?;
         {
-            let mut authority =
-                self.authority.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut authority = self
+                .authority
+                .write()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
             for statement in &statements {
                 authority.learn(&origin.division(), statement);
             }
@@ -433,9 +498,11 @@ impl Registry {
     /// What follows from a ledger that came whole. It is not lost when it fails: the next
     /// checkpoint, or the next start, does it again.
     fn on_complete(&self, origin: &Origin, now: UnixMillis) {
-        let ours = origin
-            .grant_id()
-            .is_some_and(|id| self.authority().grant(&id).is_some_and(|g| g.holder == self.config.division));
+        let ours = origin.grant_id().is_some_and(|id| {
+            self.authority()
+                .grant(&id)
+                .is_some_and(|g| g.holder == self.config.division)
+        });
         if ours && let Err(error) = self.advance_holding(origin) {
             tracing::error!(%origin, %error, "a grant's ledger could not be worked through");
             self.alarm(origin, "holding", &error.to_string(), vec![], now);
@@ -449,7 +516,8 @@ impl Registry {
     /// A failure of the store, or [`RegistryError::Conflict`] when more was stored meanwhile.
     pub fn cosign(&self, verified: &Verified, now: UnixMillis) -> Result<(u64, Vec<String>)> {
         let checkpoint = verified.checkpoint();
-        let origin = Origin::parse(checkpoint.origin()).map_err(|e| RegistryError::damaged(e.to_string()))?;
+        let origin = Origin::parse(checkpoint.origin())
+            .map_err(|e| RegistryError::damaged(e.to_string()))?;
         let store = self.store.as_ref();
         let version = store.head(origin.as_str())?;
         let mut head = Head::read(store, &origin)?;
@@ -490,14 +558,22 @@ impl Registry {
     ///
     /// # Errors
     /// A failure of the store.
-    pub fn cosigned(&self, origin: &Origin, size: u64, lines: &[String], now: UnixMillis) -> Result<()> {
+    pub fn cosigned(
+        &self,
+        origin: &Origin,
+        size: u64,
+        lines: &[String],
+        now: UnixMillis,
+    ) -> Result<()> {
         if origin.division() != self.config.division {
             return self.cosigned_replica(origin, size, lines);
         }
         let book = self.book(origin)?;
         let mut book = lock(&book);
         // Only the newest head's note is kept; a cosignature on an older one comes too late to be of use.
-        let Some(note) = book.head.whole.clone().filter(|_| book.size() == size) else { return Ok(()) };
+        let Some(note) = book.head.whole.clone().filter(|_| book.size() == size) else {
+            return Ok(());
+        };
         let merged = merge(&note, lines)?;
         if merged == note {
             return Ok(());
@@ -515,7 +591,9 @@ impl Registry {
         let store = self.store.as_ref();
         let version = store.head(origin.as_str())?;
         let mut head = Head::read(store, origin)?;
-        let Some(note) = head.whole.clone() else { return Ok(()) };
+        let Some(note) = head.whole.clone() else {
+            return Ok(());
+        };
         if checkpoint_of(&note)?.size() != size {
             return Ok(());
         }
@@ -531,14 +609,28 @@ impl Registry {
     }
 
     /// Keeps an alarm about a ledger, once per code.
-    pub fn alarm(&self, origin: &Origin, code: &str, reason: &str, notes: Vec<String>, now: UnixMillis) {
+    pub fn alarm(
+        &self,
+        origin: &Origin,
+        code: &str,
+        reason: &str,
+        notes: Vec<String>,
+        now: UnixMillis,
+    ) {
         self.counters.alarm();
-        let alarm =
-            Alarm { origin: origin.clone(), code: code.to_owned(), reason: reason.to_owned(), at: now, notes };
+        let alarm = Alarm {
+            origin: origin.clone(),
+            code: code.to_owned(),
+            reason: reason.to_owned(),
+            at: now,
+            notes,
+        };
         let result = (|| {
             let known = self.alarms()?;
             let of_ledger = known.iter().filter(|a| a.origin == *origin).count();
-            if of_ledger >= ALARMS_MAX || known.iter().any(|a| a.origin == *origin && a.code == code) {
+            if of_ledger >= ALARMS_MAX
+                || known.iter().any(|a| a.origin == *origin && a.code == code)
+            {
                 return Ok(());
             }
             let mut rest = Sha256::digest(origin.as_str()).to_vec();
@@ -563,7 +655,14 @@ impl Registry {
     }
 
     /// Notes for the status page that a session with a peer opened, ended or was refused.
-    pub fn peer_seen(&self, peer: &str, connected: bool, error: Option<String>, refused: bool, now: UnixMillis) {
+    pub fn peer_seen(
+        &self,
+        peer: &str,
+        connected: bool,
+        error: Option<String>,
+        refused: bool,
+        now: UnixMillis,
+    ) {
         const PEERS_MAX: usize = 4096;
         let mut peers = lock(&self.peers);
         if refused {
@@ -572,13 +671,16 @@ impl Registry {
         if !peers.lines.contains_key(peer) && peers.lines.len() >= PEERS_MAX {
             return;
         }
-        let line = peers.lines.entry(peer.to_owned()).or_insert_with(|| PeerLine {
-            peer: peer.to_owned(),
-            connected: false,
-            since: now,
-            last_error: None,
-            refused: 0,
-        });
+        let line = peers
+            .lines
+            .entry(peer.to_owned())
+            .or_insert_with(|| PeerLine {
+                peer: peer.to_owned(),
+                connected: false,
+                since: now,
+                last_error: None,
+                refused: 0,
+            });
         line.connected = connected;
         line.since = now;
         line.refused += u64::from(refused);
@@ -593,13 +695,16 @@ impl Registry {
     pub(crate) fn log_verifier(&self, origin: &Origin) -> Result<Verifier> {
         let division = origin.division();
         let authority = self.authority();
-        let charter = authority.charter(&division).ok_or(RegistryError::NoCharter(division))?;
+        let charter = authority
+            .charter(&division)
+            .ok_or(RegistryError::NoCharter(division))?;
         log_verifier(origin, &charter.keys.sign)
     }
 }
 
 pub(crate) fn log_verifier(origin: &Origin, key: &[u8; 32]) -> Result<Verifier> {
-    Verifier::new(origin.as_str(), KeyKind::Note, key).map_err(|e| RegistryError::damaged(e.to_string()))
+    Verifier::new(origin.as_str(), KeyKind::Note, key)
+        .map_err(|e| RegistryError::damaged(e.to_string()))
 }
 
 /// The name under which a node cosigns: `<realm>/<division>/<role>`.
@@ -616,7 +721,9 @@ pub(crate) fn cosigner(
 fn own_line(note: &str, verifier: &Verifier) -> Option<String> {
     verify_cosignature(note.as_bytes(), verifier).ok()?;
     let prefix = format!("\u{2014} {} ", verifier.name());
-    note.lines().find(|line| line.starts_with(&prefix)).map(|line| format!("{line}\n"))
+    note.lines()
+        .find(|line| line.starts_with(&prefix))
+        .map(|line| format!("{line}\n"))
 }
 
 fn merge(note: &str, lines: &[String]) -> Result<String> {
@@ -638,7 +745,9 @@ impl Trust for Registry {
     }
 
     fn accept(&self, peer: &Charter, origin: &Origin) -> std::result::Result<Accept, Refusal> {
-        let refuse = |reason: &str| Refusal { reason: reason.to_owned() };
+        let refuse = |reason: &str| Refusal {
+            reason: reason.to_owned(),
+        };
         let authority = self.authority();
         let own = &self.config.division;
         let division = origin.division();
@@ -646,10 +755,14 @@ impl Trust for Registry {
             return Err(refuse("the ledger belongs to another realm"));
         }
         if division == *own {
-            return Err(refuse("the ledger is this node's own; nobody else writes it"));
+            return Err(refuse(
+                "the ledger is this node's own; nobody else writes it",
+            ));
         }
         if authority.charter(&division).is_none() {
-            return Err(refuse("the charter of the ledger's division is not known here yet; offer its parent's authority ledger first"));
+            return Err(refuse(
+                "the charter of the ledger's division is not known here yet; offer its parent's authority ledger first",
+            ));
         }
         let from_child = peer.parent == *own;
         let allowed = if from_child {
@@ -660,15 +773,23 @@ impl Trust for Registry {
             origin
                 .grant_id()
                 .and_then(|id| authority.grant(&id))
-                .is_some_and(|grant| grant.origin == origin.shard() && authority.within(&grant.holder, own))
+                .is_some_and(|grant| {
+                    grant.origin == origin.shard() && authority.within(&grant.holder, own)
+                })
         };
         drop(authority);
         if !allowed {
             return Err(refuse("this node does not take this ledger from this peer"));
         }
-        let verifier = self.log_verifier(origin).map_err(|e| refuse(&e.to_string()))?;
+        let verifier = self
+            .log_verifier(origin)
+            .map_err(|e| refuse(&e.to_string()))?;
         let held = self.held(origin).map_err(|e| refuse(&e.to_string()))?;
-        Ok(Accept { verifier, held, cosign: from_child })
+        Ok(Accept {
+            verifier,
+            held,
+            cosign: from_child,
+        })
     }
 }
 
@@ -677,17 +798,26 @@ impl Registry {
     fn held(&self, origin: &Origin) -> Result<Option<Held>> {
         let store = self.store.as_ref();
         let head = Head::read(store, origin)?;
-        let Some(note) = head.target.or(head.whole) else { return Ok(None) };
+        let Some(note) = head.target.or(head.whole) else {
+            return Ok(None);
+        };
         let edge = TreeEdge::load(&Tiles { store, origin }, head.size)
             .map_err(|e| RegistryError::damaged(format!("`{origin}`: {e}")))?;
         let mut tail = head.act.map_or_else(Tail::new, Tail::after_act);
         let from = head.size - head.tail;
-        for (_, bytes) in
-            store.scan(origin.as_str(), table::ENTRY, &from.to_be_bytes(), head.tail as usize)?
-        {
+        for (_, bytes) in store.scan(
+            origin.as_str(),
+            table::ENTRY,
+            &from.to_be_bytes(),
+            head.tail as usize,
+        )? {
             let entry = Entry::decode(&bytes).map_err(|e| RegistryError::damaged(e.to_string()))?;
             tail.follow(&entry, leaf_hash(&bytes));
         }
-        Ok(Some(Held { frontier: edge.frontier().clone(), note, tail }))
+        Ok(Some(Held {
+            frontier: edge.frontier().clone(),
+            note,
+            tail,
+        }))
     }
 }

@@ -31,15 +31,33 @@ impl Registry {
     }
 
     /// The secret of a record.
-    pub(crate) fn secret(&self, origin: &Origin, record: &RecordId, newest: &Newest) -> Result<RecordSecret> {
-        let at = ChunkAt { page: newest.page, offset: newest.offset, len: newest.length };
-        let chunk = lock(&self.pages).read(at).map_err(|e| RegistryError::Store(e.to_string()))?;
+    pub(crate) fn secret(
+        &self,
+        origin: &Origin,
+        record: &RecordId,
+        newest: &Newest,
+    ) -> Result<RecordSecret> {
+        let at = ChunkAt {
+            page: newest.page,
+            offset: newest.offset,
+            len: newest.length,
+        };
+        let chunk = lock(&self.pages)
+            .read(at)
+            .map_err(|e| RegistryError::Store(e.to_string()))?;
         let key = self.keys.page(newest.page.into())?;
         seal::page::open_chunk(&key, newest.page.into(), &chunk)
-            .map_err(|e| RegistryError::damaged(format!("page {} of `{origin}`: {e}", newest.page)))?
+            .map_err(|e| {
+                RegistryError::damaged(format!("page {} of `{origin}`: {e}", newest.page))
+            })?
             .into_iter()
             .find(|(id, _)| id == record)
             .map(|(_, secret)| secret)
-            .ok_or_else(|| RegistryError::damaged(format!("no secret of record {record} in page {}", newest.page)))
+            .ok_or_else(|| {
+                RegistryError::damaged(format!(
+                    "no secret of record {record} in page {}",
+                    newest.page
+                ))
+            })
     }
 }

@@ -115,7 +115,12 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Denied`] or [`RegistryError::BadRequest`] when the login is taken or the
     /// passphrase too short.
-    pub fn enrol_operator(&self, by: Option<&Session>, new: &NewOperator, now: UnixMillis) -> Result<OperatorId> {
+    pub fn enrol_operator(
+        &self,
+        by: Option<&Session>,
+        new: &NewOperator,
+        now: UnixMillis,
+    ) -> Result<OperatorId> {
         let path = self.operator_path(&new.login)?;
         if new.passphrase.len() < PASSPHRASE_MIN {
             return Err(RegistryError::BadRequest(format!(
@@ -148,8 +153,9 @@ impl Registry {
         rand_core::Rng::fill_bytes(&mut rng, &mut id);
         let operator = OperatorId(id);
         let params = seal::passphrase::Argon2Params::recommended(&mut rng);
-        let sealed = seal::operator::seal_operator(&seed, new.passphrase.as_bytes(), &params, &mut rng)
-            .map_err(|e| RegistryError::Store(e.to_string()))?;
+        let sealed =
+            seal::operator::seal_operator(&seed, new.passphrase.as_bytes(), &params, &mut rng)
+                .map_err(|e| RegistryError::Store(e.to_string()))?;
         let file = OperatorFile {
             format: 1,
             operator,
@@ -160,7 +166,8 @@ impl Registry {
         };
         std::fs::create_dir_all(self.files.operators())
             .map_err(|e| RegistryError::file(&self.files.operators(), e))?;
-        let bytes = serde_json::to_vec_pretty(&file).map_err(|e| RegistryError::Store(e.to_string()))?;
+        let bytes =
+            serde_json::to_vec_pretty(&file).map_err(|e| RegistryError::Store(e.to_string()))?;
         // The key is durable before the ledger names it; a file without an entry opens nothing.
         store::atomic::replace(&path, &bytes).map_err(RegistryError::from)?;
         let certificate = OperatorCertificate {
@@ -179,9 +186,14 @@ impl Registry {
     }
 
     fn operator_file(&self, path: &std::path::Path) -> Result<OperatorFile> {
-        let bytes = store::atomic::read_bounded(path, OPERATOR_FILE_MAX).map_err(RegistryError::from)?;
-        serde_json::from_slice(&bytes)
-            .map_err(|_| RegistryError::Directory(format!("`{}` is damaged; enrol the operator again", path.display())))
+        let bytes =
+            store::atomic::read_bounded(path, OPERATOR_FILE_MAX).map_err(RegistryError::from)?;
+        serde_json::from_slice(&bytes).map_err(|_| {
+            RegistryError::Directory(format!(
+                "`{}` is damaged; enrol the operator again",
+                path.display()
+            ))
+        })
     }
 
     /// Opens an operator's key for a session.
@@ -189,7 +201,9 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::BadLogin`], the same for an unknown name and a wrong passphrase.
     pub fn login(&self, login: &str, passphrase: &str, now: UnixMillis) -> Result<Session> {
-        let path = self.operator_path(login).map_err(|_| RegistryError::BadLogin)?;
+        let path = self
+            .operator_path(login)
+            .map_err(|_| RegistryError::BadLogin)?;
         if !path.exists() {
             // An unknown name takes as long as a wrong passphrase, so that time does not tell them apart.
             let params = seal::passphrase::Argon2Params::recommended(&mut rng()?);
@@ -197,7 +211,9 @@ impl Registry {
             return Err(RegistryError::BadLogin);
         }
         let file = self.operator_file(&path)?;
-        let sealed = data_encoding::BASE64.decode(file.key.as_bytes()).map_err(|_| RegistryError::BadLogin)?;
+        let sealed = data_encoding::BASE64
+            .decode(file.key.as_bytes())
+            .map_err(|_| RegistryError::BadLogin)?;
         let seed = seal::operator::open_operator(&sealed, passphrase.as_bytes())
             .map_err(|_| RegistryError::BadLogin)?;
         let key = SigningKey::from_bytes(&seed);
@@ -219,7 +235,9 @@ impl Registry {
 
     /// Whether the operator of a session may still act.
     pub fn in_good_standing(&self, session: &Session) -> bool {
-        self.authority().operator(&self.config.division, &session.operator).is_some()
+        self.authority()
+            .operator(&self.config.division, &session.operator)
+            .is_some()
     }
 
     /// The operators of this node, by login name.
@@ -238,15 +256,25 @@ impl Registry {
                 continue;
             }
             let file = self.operator_file(&path)?;
-            let enabled = self.authority().operator(&self.config.division, &file.operator).is_some();
-            lines.push(OperatorLine { operator: file.operator, login: file.login, role: file.role, enabled });
+            let enabled = self
+                .authority()
+                .operator(&self.config.division, &file.operator)
+                .is_some();
+            lines.push(OperatorLine {
+                operator: file.operator,
+                login: file.login,
+                role: file.role,
+                enabled,
+            });
         }
         lines.sort_by(|a, b| a.login.cmp(&b.login));
         Ok(lines)
     }
 
     pub(crate) fn authority(&self) -> std::sync::RwLockReadGuard<'_, crate::authority::Authority> {
-        self.authority.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.authority
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     pub(crate) fn asker(&self, session: &Session) -> policy::Asker {

@@ -136,14 +136,19 @@ impl Registry {
     pub fn status(&self) -> Result<NodeStatus> {
         let mut ledgers = Vec::new();
         for shard in self.store.shards()? {
-            let Ok(origin) = Origin::parse(&shard) else { continue };
+            let Ok(origin) = Origin::parse(&shard) else {
+                continue;
+            };
             let head = Head::read(self.store.as_ref(), &origin)?;
             if head.size == 0 {
                 continue;
             }
             let own = origin.division() == self.config.division;
             let signers = head.whole.as_deref().map(signers).unwrap_or_default();
-            let whole_size = head.whole.as_deref().map_or(Ok(0), |n| checkpoint_of(n).map(|c| c.size()))?;
+            let whole_size = head
+                .whole
+                .as_deref()
+                .map_or(Ok(0), |n| checkpoint_of(n).map(|c| c.size()))?;
             let cosigned = match &head.cosigned {
                 Some(note) => checkpoint_of(note)?.size(),
                 None if signers.len() > 1 => whole_size,
@@ -158,11 +163,16 @@ impl Registry {
                 signers,
             });
         }
-        let holdings = self.holdings.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let holdings = self
+            .holdings
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         let holdings = holdings
             .values()
             .map(|holding| {
-                let holding = holding.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+                let holding = holding
+                    .read()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner);
                 HoldingLine {
                     origin: holding.origin.clone(),
                     kind: holding.kind.to_string(),
@@ -199,30 +209,92 @@ impl Registry {
             }
         };
         let count = |counter: &AtomicU64| vec![(String::new(), counter.load(Ordering::Relaxed))];
-        metric("fangzhi_records_registered_total", "counter", "Records registered since the start.", count(&counters.registered));
-        metric("fangzhi_answers_total", "counter", "Readings answered since the start.", count(&counters.answers));
-        metric("fangzhi_records_read_total", "counter", "Records returned by readings since the start.", count(&counters.records_read));
-        metric("fangzhi_readings_denied_total", "counter", "Readings denied by policy since the start.", count(&counters.denied));
-        metric("fangzhi_entries_replicated_total", "counter", "Entries received from other nodes since the start.", count(&counters.replicated));
-        metric("fangzhi_sessions_refused_total", "counter", "Replication sessions refused since the start.", count(&counters.refused));
-        metric("fangzhi_alarms_total", "counter", "Alarms raised since the start.", count(&counters.alarms));
-        metric("fangzhi_alarms", "gauge", "Alarms that an officer must look at.", vec![(String::new(), status.alarms.len() as u64)]);
+        metric(
+            "fangzhi_records_registered_total",
+            "counter",
+            "Records registered since the start.",
+            count(&counters.registered),
+        );
+        metric(
+            "fangzhi_answers_total",
+            "counter",
+            "Readings answered since the start.",
+            count(&counters.answers),
+        );
+        metric(
+            "fangzhi_records_read_total",
+            "counter",
+            "Records returned by readings since the start.",
+            count(&counters.records_read),
+        );
+        metric(
+            "fangzhi_readings_denied_total",
+            "counter",
+            "Readings denied by policy since the start.",
+            count(&counters.denied),
+        );
+        metric(
+            "fangzhi_entries_replicated_total",
+            "counter",
+            "Entries received from other nodes since the start.",
+            count(&counters.replicated),
+        );
+        metric(
+            "fangzhi_sessions_refused_total",
+            "counter",
+            "Replication sessions refused since the start.",
+            count(&counters.refused),
+        );
+        metric(
+            "fangzhi_alarms_total",
+            "counter",
+            "Alarms raised since the start.",
+            count(&counters.alarms),
+        );
+        metric(
+            "fangzhi_alarms",
+            "gauge",
+            "Alarms that an officer must look at.",
+            vec![(String::new(), status.alarms.len() as u64)],
+        );
         let by_ledger = |value: fn(&LedgerLine) -> u64| {
-            status.ledgers.iter().map(|l| (format!("{{origin=\"{}\"}}", l.origin), value(l))).collect()
+            status
+                .ledgers
+                .iter()
+                .map(|l| (format!("{{origin=\"{}\"}}", l.origin), value(l)))
+                .collect()
         };
-        metric("fangzhi_ledger_entries", "gauge", "Entries of a ledger held here.", by_ledger(|l| l.size));
-        metric("fangzhi_ledger_cosigned_entries", "gauge", "Entries under the newest cosigned checkpoint.", by_ledger(|l| l.cosigned));
+        metric(
+            "fangzhi_ledger_entries",
+            "gauge",
+            "Entries of a ledger held here.",
+            by_ledger(|l| l.size),
+        );
+        metric(
+            "fangzhi_ledger_cosigned_entries",
+            "gauge",
+            "Entries under the newest cosigned checkpoint.",
+            by_ledger(|l| l.cosigned),
+        );
         metric(
             "fangzhi_holding_records",
             "gauge",
             "Records that the working index finds.",
-            status.holdings.iter().map(|h| (format!("{{origin=\"{}\"}}", h.origin), h.records)).collect(),
+            status
+                .holdings
+                .iter()
+                .map(|h| (format!("{{origin=\"{}\"}}", h.origin), h.records))
+                .collect(),
         );
         metric(
             "fangzhi_peer_connected",
             "gauge",
             "Whether a session with the peer is open.",
-            status.peers.iter().map(|p| (format!("{{peer=\"{}\"}}", p.peer), u64::from(p.connected))).collect(),
+            status
+                .peers
+                .iter()
+                .map(|p| (format!("{{peer=\"{}\"}}", p.peer), u64::from(p.connected)))
+                .collect(),
         );
         Ok(text)
     }
@@ -234,42 +306,124 @@ impl Registry {
     pub fn doctor(&self, now: UnixMillis) -> Result<Vec<Check>> {
         let mut checks = Vec::new();
         let mut check = |check, health, found: String, next: &str| {
-            let next = if health == Health::Ok { String::new() } else { next.to_owned() };
-            checks.push(Check { check, health, found, next });
+            let next = if health == Health::Ok {
+                String::new()
+            } else {
+                next.to_owned()
+            };
+            checks.push(Check {
+                check,
+                health,
+                found,
+                next,
+            });
         };
         let chain = self.chain()?;
-        let days = chain.iter().map(|c| c.not_after.0).min().unwrap_or(0).saturating_sub(now.0) / 86_400_000;
+        let days = chain
+            .iter()
+            .map(|c| c.not_after.0)
+            .min()
+            .unwrap_or(0)
+            .saturating_sub(now.0)
+            / 86_400_000;
         let health = match days {
             0 => Health::Failure,
             1..=30 => Health::Warning,
             _ => Health::Ok,
         };
-        check("charter", health, format!("证书链还有 {days} 天 / the charter chain is valid for {days} days"), "ask the parent's security officer to renew it");
+        check(
+            "charter",
+            health,
+            format!("证书链还有 {days} 天 / the charter chain is valid for {days} days"),
+            "ask the parent's security officer to renew it",
+        );
         let status = self.status()?;
-        let health = if status.alarms.is_empty() { Health::Ok } else { Health::Failure };
-        check("alarms", health, format!("{} 条告警 / {} alarms", status.alarms.len(), status.alarms.len()), "see `fangzhi status` and tell the security officers of both nodes");
+        let health = if status.alarms.is_empty() {
+            Health::Ok
+        } else {
+            Health::Failure
+        };
+        check(
+            "alarms",
+            health,
+            format!(
+                "{} 条告警 / {} alarms",
+                status.alarms.len(),
+                status.alarms.len()
+            ),
+            "see `fangzhi status` and tell the security officers of both nodes",
+        );
         if status.parent.is_some() {
-            let behind: u64 = status.ledgers.iter().filter(|l| l.own).map(|l| l.size - l.cosigned.min(l.size)).sum();
-            let health = if behind == 0 { Health::Ok } else { Health::Warning };
-            check("cosigned", health, format!("{behind} 个条目尚未联署 / {behind} entries are not cosigned yet"), "start the node and see that the parent can be reached");
+            let behind: u64 = status
+                .ledgers
+                .iter()
+                .filter(|l| l.own)
+                .map(|l| l.size - l.cosigned.min(l.size))
+                .sum();
+            let health = if behind == 0 {
+                Health::Ok
+            } else {
+                Health::Warning
+            };
+            check(
+                "cosigned",
+                health,
+                format!("{behind} 个条目尚未联署 / {behind} entries are not cosigned yet"),
+                "start the node and see that the parent can be reached",
+            );
         }
         let demo = std::fs::read_dir(self.files.operators())
-            .map(|dir| dir.flatten().any(|f| f.path().extension().is_some_and(|e| e == "pass")))
+            .map(|dir| {
+                dir.flatten()
+                    .any(|f| f.path().extension().is_some_and(|e| e == "pass"))
+            })
             .unwrap_or(false);
         let health = if demo { Health::Warning } else { Health::Ok };
-        check("passphrases", health, if demo { "目录中存有操作员口令 / operators' passphrases lie in the directory".into() } else { "无明文口令 / no passphrase lies in the directory".into() }, "this is right for a demonstration only; delete `operators/*.pass`");
+        check(
+            "passphrases",
+            health,
+            if demo {
+                "目录中存有操作员口令 / operators' passphrases lie in the directory".into()
+            } else {
+                "无明文口令 / no passphrase lies in the directory".into()
+            },
+            "this is right for a demonstration only; delete `operators/*.pass`",
+        );
         let file = matches!(self.config.custody, crate::config::KeyCustody::File);
         let health = if file { Health::Warning } else { Health::Ok };
-        check("custody", health, if file { "密钥库由文件打开 / the keystore is opened by a key file".into() } else { "密钥库由口令打开 / the keystore is opened by a passphrase".into() }, "keep the directory on an encrypted disk, or make the node with `--passphrase-file`");
+        check(
+            "custody",
+            health,
+            if file {
+                "密钥库由文件打开 / the keystore is opened by a key file".into()
+            } else {
+                "密钥库由口令打开 / the keystore is opened by a passphrase".into()
+            },
+            "keep the directory on an encrypted disk, or make the node with `--passphrase-file`",
+        );
         let operators = self.operators()?.len();
-        let health = if operators == 0 { Health::Warning } else { Health::Ok };
-        check("operators", health, format!("{operators} 名操作员 / {operators} operators"), "enrol a security officer and a clerk with `fangzhi operator add`");
+        let health = if operators == 0 {
+            Health::Warning
+        } else {
+            Health::Ok
+        };
+        check(
+            "operators",
+            health,
+            format!("{operators} 名操作员 / {operators} operators"),
+            "enrol a security officer and a clerk with `fangzhi operator add`",
+        );
         Ok(checks)
     }
 }
 
 fn signers(note: &str) -> Vec<String> {
     ledger::note::Note::parse(note.as_bytes())
-        .map(|note| note.signatures().iter().map(|line| line.name().to_owned()).collect())
+        .map(|note| {
+            note.signatures()
+                .iter()
+                .map(|line| line.name().to_owned())
+                .collect()
+        })
         .unwrap_or_default()
 }

@@ -34,7 +34,8 @@ pub const INVITATION: &str = "invitation";
 pub const LOCAL: &str = "local";
 
 pub(crate) fn key(origin: &Origin, table: &str, rest: &[u8]) -> Key {
-    Key::new(origin.as_str(), table, rest).expect("origins, tables and rests are within the key limits")
+    Key::new(origin.as_str(), table, rest)
+        .expect("origins, tables and rests are within the key limits")
 }
 
 pub(crate) fn local(table: &str, rest: &[u8]) -> Key {
@@ -137,7 +138,8 @@ pub(crate) fn decode<T>(what: &'static str, bytes: &[u8]) -> Result<T>
 where
     T: for<'b> Decode<'b, ()> + Encode<()>,
 {
-    cbor::from_slice(what, bytes, store::VALUE_BYTES_MAX).map_err(|e| RegistryError::damaged(e.to_string()))
+    cbor::from_slice(what, bytes, store::VALUE_BYTES_MAX)
+        .map_err(|e| RegistryError::damaged(e.to_string()))
 }
 
 /// Tiles of a ledger as the `ledger` crate reads them.
@@ -147,7 +149,13 @@ pub(crate) struct Tiles<'a> {
 }
 
 impl ledger::tile::TileReader for Tiles<'_> {
-    fn tile(&self, level: u8, index: u64) -> std::result::Result<Option<Vec<u8>>, ledger::tile::ReadError> {
-        self.store.get(&tile(self.origin, level, index)).map_err(ledger::tile::ReadError::new)
+    fn tile(
+        &self,
+        level: u8,
+        index: u64,
+    ) -> std::result::Result<Option<Vec<u8>>, ledger::tile::ReadError> {
+        self.store
+            .get(&tile(self.origin, level, index))
+            .map_err(ledger::tile::ReadError::new)
     }
 }

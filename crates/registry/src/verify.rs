@@ -131,8 +131,11 @@ pub fn verify(dir: &Path) -> Result<VerifyReport> {
         remarks,
         elapsed_ms: 0,
     };
-    let origins: Vec<Origin> =
-        snapshot.shards()?.iter().filter_map(|shard| Origin::parse(shard).ok()).collect();
+    let origins: Vec<Origin> = snapshot
+        .shards()?
+        .iter()
+        .filter_map(|shard| Origin::parse(shard).ok())
+        .collect();
     let mut note = |origin: Option<&Origin>, what: String| {
         report.findings.push(VerifyFinding {
             file: None,
@@ -143,7 +146,9 @@ pub fn verify(dir: &Path) -> Result<VerifyReport> {
         });
     };
     let chain = config.charters()?;
-    let now = chain.first().map_or(record::id::UnixMillis(0), |c| c.not_before);
+    let now = chain
+        .first()
+        .map_or(record::id::UnixMillis(0), |c| c.not_before);
     if let Err(error) =
         record::authority::verify_chain(&chain, &config.realm, &config.root_key()?, now, |_| false)
     {
@@ -152,18 +157,34 @@ pub fn verify(dir: &Path) -> Result<VerifyReport> {
     let authority = match Authority::load(&snapshot, &config) {
         Ok(authority) => authority,
         Err(error) => {
-            note(None, format!("the authority ledgers cannot be read: {error}"));
+            note(
+                None,
+                format!("the authority ledgers cannot be read: {error}"),
+            );
             Authority::default()
         }
     };
     let mut authority_roots = BTreeMap::new();
     let mut enrolled = HashMap::new();
-    for origin in origins.iter().filter(|o| o.ledger().as_str() == "authority") {
-        authority_roots.insert(origin.clone(), prefix_roots(&snapshot, origin, &mut enrolled));
+    for origin in origins
+        .iter()
+        .filter(|o| o.ledger().as_str() == "authority")
+    {
+        authority_roots.insert(
+            origin.clone(),
+            prefix_roots(&snapshot, origin, &mut enrolled),
+        );
     }
     // Ledgers are independent of each other: both cores work.
     let halves: Vec<Vec<&Origin>> = (0..2)
-        .map(|half| origins.iter().enumerate().filter(|(at, _)| at % 2 == half).map(|(_, o)| o).collect())
+        .map(|half| {
+            origins
+                .iter()
+                .enumerate()
+                .filter(|(at, _)| at % 2 == half)
+                .map(|(_, o)| o)
+                .collect()
+        })
         .collect();
     let results: Vec<(Vec<VerifiedLedger>, Vec<VerifyFinding>)> = std::thread::scope(|scope| {
         let threads: Vec<_> = halves
@@ -182,10 +203,16 @@ pub fn verify(dir: &Path) -> Result<VerifyReport> {
                 })
             })
             .collect();
-        threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
+        threads
+            .into_iter()
+            .filter_map(|thread| thread.join().ok())
+            .collect()
     });
     if results.len() != 2 {
-        note(None, "a checker stopped before its end; run it again and report this".into());
+        note(
+            None,
+            "a checker stopped before its end; run it again and report this".into(),
+        );
     }
     for (ledgers, findings) in results {
         report.ledgers.extend(ledgers);
@@ -218,7 +245,9 @@ fn prefix_roots(
             if let Ok(Entry::Authority(entry)) = Entry::decode(bytes)
                 && let Statement::Operator(certificate) = entry.statement
             {
-                enrolled.entry((origin.division().to_string(), certificate.key)).or_insert(at);
+                enrolled
+                    .entry((origin.division().to_string(), certificate.key))
+                    .or_insert(at);
             }
         }
         if rows.len() < SCAN {
@@ -269,17 +298,30 @@ impl Checker<'_> {
                 Head::empty()
             }
         };
-        let whole = head.whole.as_deref().and_then(|note| self.checkpoint(origin, note));
-        let whole_size = whole.as_ref().map_or(u64::MAX, |(checkpoint, _)| checkpoint.size());
+        let whole = head
+            .whole
+            .as_deref()
+            .and_then(|note| self.checkpoint(origin, note));
+        let whole_size = whole
+            .as_ref()
+            .map_or(u64::MAX, |(checkpoint, _)| checkpoint.size());
         let mut at = 0u64;
         loop {
-            let rows = match self.snapshot.scan(origin.as_str(), table::ENTRY, &at.to_be_bytes(), SCAN) {
-                Ok(rows) => rows,
-                Err(error) => {
-                    self.find(origin, Some(at), format!("entries from {at} cannot be read: {error}"));
-                    break;
-                }
-            };
+            let rows =
+                match self
+                    .snapshot
+                    .scan(origin.as_str(), table::ENTRY, &at.to_be_bytes(), SCAN)
+                {
+                    Ok(rows) => rows,
+                    Err(error) => {
+                        self.find(
+                            origin,
+                            Some(at),
+                            format!("entries from {at} cannot be read: {error}"),
+                        );
+                        break;
+                    }
+                };
             let mut leaves = Vec::with_capacity(rows.len());
             for (rest, bytes) in &rows {
                 if rest.as_slice() != at.to_be_bytes() {
@@ -302,8 +344,18 @@ impl Checker<'_> {
         }
         self.end(origin, &head, &walk);
         let signatures = whole.map_or(0, |(checkpoint, signatures)| {
-            if walk.whole_root.is_some_and(|root| root != *checkpoint.root()) {
-                self.find(origin, None, format!("the entries do not give the root of the signed checkpoint of {}", checkpoint.size()));
+            if walk
+                .whole_root
+                .is_some_and(|root| root != *checkpoint.root())
+            {
+                self.find(
+                    origin,
+                    None,
+                    format!(
+                        "the entries do not give the root of the signed checkpoint of {}",
+                        checkpoint.size()
+                    ),
+                );
             }
             signatures
         });
@@ -318,37 +370,64 @@ impl Checker<'_> {
     }
 
     /// Opens a checkpoint; gives it with the number of signatures that hold.
-    fn checkpoint(&mut self, origin: &Origin, note: &str) -> Option<(ledger::checkpoint::Checkpoint, u64)> {
+    fn checkpoint(
+        &mut self,
+        origin: &Origin,
+        note: &str,
+    ) -> Option<(ledger::checkpoint::Checkpoint, u64)> {
         let Some(charter) = self.authority.charter(&origin.division()) else {
-            self.find(origin, None, "no charter of the ledger's division is known, so its checkpoint cannot be checked");
+            self.find(
+                origin,
+                None,
+                "no charter of the ledger's division is known, so its checkpoint cannot be checked",
+            );
             return None;
         };
         let opened = log_verifier(origin, &charter.keys.sign)
             .map_err(|e| e.to_string())
-            .and_then(|log| ledger::checkpoint::open(note.as_bytes(), &log).map_err(|e| e.to_string()));
+            .and_then(|log| {
+                ledger::checkpoint::open(note.as_bytes(), &log).map_err(|e| e.to_string())
+            });
         let checkpoint = match opened {
             Ok(checkpoint) => checkpoint,
             Err(error) => {
-                self.find(origin, None, format!("the checkpoint does not hold: {error}"));
+                self.find(
+                    origin,
+                    None,
+                    format!("the checkpoint does not hold: {error}"),
+                );
                 return None;
             }
         };
         let mut known: Vec<Verifier> = Vec::new();
         for charter in self.authority.charters() {
-            for (role, key) in [("witness", &charter.keys.witness), ("held", &charter.keys.held)] {
+            for (role, key) in [
+                ("witness", &charter.keys.witness),
+                ("held", &charter.keys.held),
+            ] {
                 let name = format!("{}/{}/{role}", charter.realm, charter.division);
                 known.extend(Verifier::new(&name, KeyKind::Cosignature, key).ok());
             }
         }
-        let held = Note::parse(note.as_bytes()).map_err(|e| e.to_string()).and_then(|note| {
-            note.verify(&known).map(|signed| signed.len() as u64).map_err(|e| e.to_string())
-        });
+        let held = Note::parse(note.as_bytes())
+            .map_err(|e| e.to_string())
+            .and_then(|note| {
+                note.verify(&known)
+                    .map(|signed| signed.len() as u64)
+                    .map_err(|e| e.to_string())
+            });
         match held {
             Ok(cosignatures) => Some((checkpoint, cosignatures + 1)),
             // Without any cosignature that is known there is only the log's own signature.
-            Err(_) if !note.contains("/witness ") && !note.contains("/held ") => Some((checkpoint, 1)),
+            Err(_) if !note.contains("/witness ") && !note.contains("/held ") => {
+                Some((checkpoint, 1))
+            }
             Err(error) => {
-                self.find(origin, None, format!("a cosignature on the checkpoint does not hold: {error}"));
+                self.find(
+                    origin,
+                    None,
+                    format!("a cosignature on the checkpoint does not hold: {error}"),
+                );
                 None
             }
         }
@@ -364,7 +443,11 @@ impl Checker<'_> {
             }
         };
         if !belongs(origin, &entry) {
-            self.find(origin, Some(at), format!("entry {at} is of a kind that this ledger does not take"));
+            self.find(
+                origin,
+                Some(at),
+                format!("entry {at} is of a kind that this ledger does not take"),
+            );
         }
         if let Some(hash) = entry.body_hash() {
             match self.snapshot.get(&table::body(origin, at)) {
@@ -374,9 +457,21 @@ impl Checker<'_> {
                         self.parcel(origin, at, entry, &body, walk);
                     }
                 }
-                Ok(Some(_)) => self.find(origin, Some(at), format!("the body of entry {at} is not the one that it names")),
-                Ok(None) => self.find(origin, Some(at), format!("the body of entry {at} is missing")),
-                Err(error) => self.find(origin, Some(at), format!("the body of entry {at} cannot be read: {error}")),
+                Ok(Some(_)) => self.find(
+                    origin,
+                    Some(at),
+                    format!("the body of entry {at} is not the one that it names"),
+                ),
+                Ok(None) => self.find(
+                    origin,
+                    Some(at),
+                    format!("the body of entry {at} is missing"),
+                ),
+                Err(error) => self.find(
+                    origin,
+                    Some(at),
+                    format!("the body of entry {at} cannot be read: {error}"),
+                ),
             }
         }
         match &entry {
@@ -392,7 +487,14 @@ impl Checker<'_> {
         walk.tail.push(leaf);
     }
 
-    fn version(&mut self, origin: &Origin, at: u64, entry: &RecordEntry, leaf: Hash, walk: &mut Walk) {
+    fn version(
+        &mut self,
+        origin: &Origin,
+        at: u64,
+        entry: &RecordEntry,
+        leaf: Hash,
+        walk: &mut Walk,
+    ) {
         let follows = match walk.newest.get(&entry.record) {
             None => entry.version == 1 && entry.previous.is_none(),
             Some((version, previous)) => {
@@ -400,7 +502,11 @@ impl Checker<'_> {
             }
         };
         if !follows {
-            self.find(origin, Some(at), format!("entry {at} does not follow the version of its record before it"));
+            self.find(
+                origin,
+                Some(at),
+                format!("entry {at} does not follow the version of its record before it"),
+            );
         }
         walk.newest.insert(entry.record, (entry.version, leaf));
     }
@@ -415,59 +521,95 @@ impl Checker<'_> {
             && walk.tail.len() as u64 == u64::from(act.count)
             && act.root == root_of(&walk.tail);
         if !covers {
-            self.find(origin, Some(at), format!("the act at {at} does not sign the entries before it"));
+            self.find(
+                origin,
+                Some(at),
+                format!("the act at {at} does not sign the entries before it"),
+            );
         }
         if act.previous != walk.previous_act {
-            self.find(origin, Some(at), format!("the act at {at} does not name the act before it"));
+            self.find(
+                origin,
+                Some(at),
+                format!("the act at {at} does not name the act before it"),
+            );
         }
         let division = origin.division();
         let entitled = match act.capacity {
-            Capacity::Service => {
-                self.authority.charter(&division).is_some_and(|charter| charter.keys.sign == act.key)
-            }
+            Capacity::Service => self
+                .authority
+                .charter(&division)
+                .is_some_and(|charter| charter.keys.sign == act.key),
             Capacity::Operator => self
                 .enrolled
                 .get(&(division.to_string(), act.key))
                 .is_some_and(|since| *since <= act.authority_size),
         };
         if !entitled {
-            self.find(origin, Some(at), format!("the act at {at} is signed by a key that was not enrolled when it was signed"));
+            self.find(
+                origin,
+                Some(at),
+                format!(
+                    "the act at {at} is signed by a key that was not enrolled when it was signed"
+                ),
+            );
         }
         let authority = Origin::new(&origin.realm(), &division, &crate::node::word("authority"));
         // A replica may have an older authority ledger than the act relied on.
-        let known = self.authority_roots.get(&authority).map(|roots| roots.get(act.authority_size as usize));
+        let known = self
+            .authority_roots
+            .get(&authority)
+            .map(|roots| roots.get(act.authority_size as usize));
         match known {
             Some(Some(root)) if *root != act.authority_root => {
-                self.find(origin, Some(at), format!("the act at {at} relies on another history of `{authority}`"));
+                self.find(
+                    origin,
+                    Some(at),
+                    format!("the act at {at} relies on another history of `{authority}`"),
+                );
             }
             _ => {}
         }
     }
 
     /// What a grant's ledger carried: proven under a head that the shard's owner signed.
-    fn parcel(&mut self, origin: &Origin, at: u64, entry: &GrantEntry, body: &[u8], walk: &mut Walk) {
+    fn parcel(
+        &mut self,
+        origin: &Origin,
+        at: u64,
+        entry: &GrantEntry,
+        body: &[u8],
+        walk: &mut Walk,
+    ) {
         let shard = origin.shard();
         match entry.operation {
             GrantOperation::Enter | GrantOperation::Update => {
-                let proven = Parcel::decode(body).map_err(|e| e.to_string()).and_then(|parcel| {
-                    ledger::proof::verify_inclusion(
-                        &leaf_hash(parcel.leaf()),
-                        parcel.index(),
-                        entry.shard_size,
-                        &parcel.inclusion(),
-                        &entry.shard_root,
-                    )
+                let proven = Parcel::decode(body)
                     .map_err(|e| e.to_string())
-                });
+                    .and_then(|parcel| {
+                        ledger::proof::verify_inclusion(
+                            &leaf_hash(parcel.leaf()),
+                            parcel.index(),
+                            entry.shard_size,
+                            &parcel.inclusion(),
+                            &entry.shard_root,
+                        )
+                        .map_err(|e| e.to_string())
+                    });
                 if let Err(error) = proven {
-                    self.find(origin, Some(at), format!("the row of entry {at} is not proven to be in `{shard}`: {error}"));
+                    self.find(
+                        origin,
+                        Some(at),
+                        format!("the row of entry {at} is not proven to be in `{shard}`: {error}"),
+                    );
                 }
                 walk.cited.insert((entry.shard_size, entry.shard_root));
             }
             GrantOperation::Heartbeat => {
                 let note = String::from_utf8_lossy(body);
                 if let Some((checkpoint, signatures)) = self.checkpoint(&shard, &note) {
-                    let same = checkpoint.size() == entry.shard_size && *checkpoint.root() == entry.shard_root;
+                    let same = checkpoint.size() == entry.shard_size
+                        && *checkpoint.root() == entry.shard_root;
                     if !same || signatures < 2 {
                         self.find(origin, Some(at), format!("the heartbeat at {at} does not cite a cosigned checkpoint of `{shard}`"));
                     }
@@ -483,25 +625,49 @@ impl Checker<'_> {
         walk.edge = edge;
         for write in writes {
             // A partial tile is compared once, at its final width, by the caller's last stretch.
-            let stored = self.snapshot.get(&table::tile(origin, write.level, write.index));
+            let stored = self
+                .snapshot
+                .get(&table::tile(origin, write.level, write.index));
             let holds = match &stored {
                 Ok(Some(stored)) => stored.starts_with(&write.bytes),
                 _ => false,
             };
             if !holds {
-                self.find(origin, None, format!("tile {}/{} is not the one that the entries give", write.level, write.index));
+                self.find(
+                    origin,
+                    None,
+                    format!(
+                        "tile {}/{} is not the one that the entries give",
+                        write.level, write.index
+                    ),
+                );
             }
         }
     }
 
     fn end(&mut self, origin: &Origin, head: &Head, walk: &Walk) {
         if walk.frontier.size() != head.size {
-            self.find(origin, None, format!("{} entries were found, {} should be there", walk.frontier.size(), head.size));
+            self.find(
+                origin,
+                None,
+                format!(
+                    "{} entries were found, {} should be there",
+                    walk.frontier.size(),
+                    head.size
+                ),
+            );
         } else if walk.frontier.root() != head.root {
             self.find(origin, None, "the entries do not give the root of the head");
         }
         if head.tail != walk.tail.len() as u64 {
-            self.find(origin, None, format!("{} entries at the end are signed by no act", walk.tail.len()));
+            self.find(
+                origin,
+                None,
+                format!(
+                    "{} entries at the end are signed by no act",
+                    walk.tail.len()
+                ),
+            );
         }
         let whole = head.target.is_none();
         if whole && head.size > 0 && head.whole.is_none() {
@@ -509,7 +675,11 @@ impl Checker<'_> {
         }
         let unvouched = walk.cited.difference(&walk.vouched).count();
         if whole && walk.vouched.is_empty() && unvouched > 0 {
-            self.find(origin, None, "rows are proven under a head that no heartbeat vouches for");
+            self.find(
+                origin,
+                None,
+                "rows are proven under a head that no heartbeat vouches for",
+            );
         }
     }
 }
@@ -519,7 +689,9 @@ fn belongs(origin: &Origin, entry: &Entry) -> bool {
         Entry::Act(_) => true,
         Entry::Record(_) => origin.is_shard(),
         Entry::Grant(_) => origin.grant_id().is_some(),
-        Entry::Authority(_) => origin.grant_id().is_none() && origin.ledger().as_str() == "authority",
+        Entry::Authority(_) => {
+            origin.grant_id().is_none() && origin.ledger().as_str() == "authority"
+        }
         Entry::Access(_) => origin.grant_id().is_none() && origin.ledger().as_str() == "access",
     }
 }

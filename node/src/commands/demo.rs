@@ -33,8 +33,16 @@ const REALM: &str = "jiangjin.example";
 const OFFICER: &str = "anquan";
 
 /// What the department is granted of the person shard.
-const GRANTED: [&str; 8] =
-    ["status", "grid", "name", "sex", "birth_date", "household_code", "family_relation", "welfare"];
+const GRANTED: [&str; 8] = [
+    "status",
+    "grid",
+    "name",
+    "sex",
+    "birth_date",
+    "household_code",
+    "family_relation",
+    "welfare",
+];
 
 struct Planned {
     division: &'static str,
@@ -69,7 +77,11 @@ const PLAN: [Planned; 5] = [
         level: Level::Community,
         code: Some(("nbs", "500116004002")),
         parent: Some(1),
-        operators: &[("dengji", Role::Clerk), ("wangge", Role::GridWorker), ("shenji", Role::Auditor)],
+        operators: &[
+            ("dengji", Role::Clerk),
+            ("wangge", Role::GridWorker),
+            ("shenji", Role::Auditor),
+        ],
     },
     Planned {
         division: "fucheng",
@@ -77,7 +89,11 @@ const PLAN: [Planned; 5] = [
         level: Level::Community,
         code: Some(("nbs", "500116004013")),
         parent: Some(1),
-        operators: &[("dengji", Role::Clerk), ("wangge", Role::GridWorker), ("shenji", Role::Auditor)],
+        operators: &[
+            ("dengji", Role::Clerk),
+            ("wangge", Role::GridWorker),
+            ("shenji", Role::Auditor),
+        ],
     },
     Planned {
         division: "minzheng",
@@ -85,7 +101,10 @@ const PLAN: [Planned; 5] = [
         level: Level::Department,
         code: None,
         parent: Some(0),
-        operators: &[("jingban", Role::DepartmentOfficer), ("shenji", Role::Auditor)],
+        operators: &[
+            ("jingban", Role::DepartmentOfficer),
+            ("shenji", Role::Auditor),
+        ],
     },
 ];
 
@@ -127,7 +146,11 @@ pub fn run(command: &Demo, json: bool) -> Result<ExitCode> {
     };
     std::fs::create_dir_all(&dir).map_err(|e| Fault::file(&dir, &e))?;
     let dir = dir.canonicalize().map_err(|e| Fault::file(&dir, &e))?;
-    if std::fs::read_dir(&dir).map_err(|e| Fault::file(&dir, &e))?.next().is_some() {
+    if std::fs::read_dir(&dir)
+        .map_err(|e| Fault::file(&dir, &e))?
+        .next()
+        .is_some()
+    {
         return Err(Fault::usage(format!(
             "`{0}` 不是空目录 / `{0}` is not empty; the demonstration makes a fresh realm, choose another directory",
             dir.display()
@@ -169,7 +192,8 @@ fn wait_for_interrupt() -> Result<()> {
         .map_err(|e| Fault::failed(e.to_string()))?;
     runtime.block_on(async {
         use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate()).map_err(|e| Fault::failed(e.to_string()))?;
+        let mut terminate =
+            signal(SignalKind::terminate()).map_err(|e| Fault::failed(e.to_string()))?;
         tokio::select! {
             _ = tokio::signal::ctrl_c() => {}
             _ = terminate.recv() => {}
@@ -191,7 +215,10 @@ fn cycle(command: &Demo, dir: &Path, quiet: bool) -> Result<(Vec<Node>, Value)> 
         let node_dir = dir.join(plan.division);
         make(plan, &node_dir, &nodes, &passphrases)?;
         let node = start(plan, node_dir)?;
-        say(format!("✓ {}（{}）已运行 / running at {}", plan.name, plan.division, node.url));
+        say(format!(
+            "✓ {}（{}）已运行 / running at {}",
+            plan.name, plan.division, node.url
+        ));
         enrol_operators(&node, &passphrases)?;
         nodes.push(node);
     }
@@ -201,7 +228,10 @@ fn cycle(command: &Demo, dir: &Path, quiet: bool) -> Result<(Vec<Node>, Value)> 
     for (serial, community) in COMMUNITIES.iter().enumerate() {
         let node = &nodes[*community];
         let report = import_sample(command, node, serial as u16 + 1, &passphrases)?;
-        say(format!("✓ {}：登记 {} 条 / registered {} of {} rows", node.plan.name, report.accepted, report.accepted, report.rows));
+        say(format!(
+            "✓ {}：登记 {} 条 / registered {} of {} rows",
+            node.plan.name, report.accepted, report.accepted, report.rows
+        ));
         total.rows += report.rows;
         total.accepted += report.accepted;
         total.rejected += report.rejected;
@@ -210,9 +240,14 @@ fn cycle(command: &Demo, dir: &Path, quiet: bool) -> Result<(Vec<Node>, Value)> 
     say("✓ 两个社区的账本已逐级收存并联署 / both communities' ledgers are held and cosigned up to the district".to_owned());
 
     let expected = grant_subset(&nodes, &passphrases)?;
-    wait("the department's subset", || received(&nodes[DEPARTMENT], expected))?;
+    wait("the department's subset", || {
+        received(&nodes[DEPARTMENT], expected)
+    })?;
     let department = read_as_department(&nodes[DEPARTMENT], &passphrases)?;
-    say(format!("✓ {} 收到 {expected} 人的授权字段 / received the granted fields of {expected} persons", PLAN[DEPARTMENT].name));
+    say(format!(
+        "✓ {} 收到 {expected} 人的授权字段 / received the granted fields of {expected} persons",
+        PLAN[DEPARTMENT].name
+    ));
     // The readings and the grant's ledger are history too: the cycle ends when they are held above.
     wait("the last entries", || replicated(&nodes))?;
     let summary = summary(&nodes, &total, &department)?;
@@ -224,7 +259,11 @@ type Passphrases = BTreeMap<(&'static str, &'static str), String>;
 fn passphrases() -> Result<Passphrases> {
     let mut all = BTreeMap::new();
     for plan in &PLAN {
-        let logins = plan.operators.iter().map(|(login, _)| *login).chain([OFFICER]);
+        let logins = plan
+            .operators
+            .iter()
+            .map(|(login, _)| *login)
+            .chain([OFFICER]);
         for login in logins {
             let token = registry::keys::token()?;
             all.insert((plan.division, login), format!("demo-{}", &token[..12]));
@@ -233,14 +272,22 @@ fn passphrases() -> Result<Passphrases> {
     Ok(all)
 }
 
-fn phrase<'a>(passphrases: &'a Passphrases, division: &'static str, login: &'static str) -> &'a str {
-    passphrases.get(&(division, login)).map_or("", String::as_str)
+fn phrase<'a>(
+    passphrases: &'a Passphrases,
+    division: &'static str,
+    login: &'static str,
+) -> &'a str {
+    passphrases
+        .get(&(division, login))
+        .map_or("", String::as_str)
 }
 
 /// A port that was free a moment ago.
 fn free_port() -> Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0").map_err(|e| Fault::failed(e.to_string()))?;
-    let address = listener.local_addr().map_err(|e| Fault::failed(e.to_string()))?;
+    let address = listener
+        .local_addr()
+        .map_err(|e| Fault::failed(e.to_string()))?;
     Ok(address.to_string())
 }
 
@@ -259,9 +306,17 @@ fn codes(plan: &Planned) -> Result<Vec<DivisionCode>> {
 }
 
 /// Makes the root, or joins by an invitation of the parent.
-fn make(plan: &'static Planned, dir: &Path, nodes: &[Node], passphrases: &Passphrases) -> Result<()> {
+fn make(
+    plan: &'static Planned,
+    dir: &Path,
+    nodes: &[Node],
+    passphrases: &Passphrases,
+) -> Result<()> {
     let words = |e: record::id::IdError| Fault::failed(e.to_string());
-    let listen = Listen { http: free_port()?, listen: free_port()? };
+    let listen = Listen {
+        http: free_port()?,
+        listen: free_port()?,
+    };
     let officer = phrase(passphrases, plan.division, OFFICER);
     let division = DivisionId::new(plan.division).map_err(words)?;
     match plan.parent {
@@ -279,7 +334,9 @@ fn make(plan: &'static Planned, dir: &Path, nodes: &[Node], passphrases: &Passph
             registry::node::init(dir, new, &Opener::File, api::now())?;
         }
         Some(at) => {
-            let parent = nodes.get(at).ok_or_else(|| Fault::failed("the plan names a parent that is not made yet"))?;
+            let parent = nodes
+                .get(at)
+                .ok_or_else(|| Fault::failed("the plan names a parent that is not made yet"))?;
             let mut client = Client::remote(&parent.url, &parent.dir);
             client.login_with(OFFICER, phrase(passphrases, parent.plan.division, OFFICER))?;
             let new = NewInvitation {
@@ -319,14 +376,31 @@ fn start(plan: &'static Planned, dir: PathBuf) -> Result<Node> {
     let run_path = Files::new(&dir).run();
     let start = Instant::now();
     loop {
-        if let Some(run) = std::fs::read(&run_path).ok().and_then(|b| serde_json::from_slice::<RunFile>(&b).ok()) {
-            return Ok(Node { plan, dir, _process: process, url: run.url, listen: run.listen });
+        if let Some(run) = std::fs::read(&run_path)
+            .ok()
+            .and_then(|b| serde_json::from_slice::<RunFile>(&b).ok())
+        {
+            return Ok(Node {
+                plan,
+                dir,
+                _process: process,
+                url: run.url,
+                listen: run.listen,
+            });
         }
         if let Ok(Some(status)) = process.0.try_wait() {
-            return Err(Fault::failed(format!("{} 未能启动 / did not start ({status}); see {}", plan.name, log_path.display())));
+            return Err(Fault::failed(format!(
+                "{} 未能启动 / did not start ({status}); see {}",
+                plan.name,
+                log_path.display()
+            )));
         }
         if start.elapsed() > PATIENCE {
-            return Err(Fault::failed(format!("{} 启动过慢 / took too long to start; see {}", plan.name, log_path.display())));
+            return Err(Fault::failed(format!(
+                "{} 启动过慢 / took too long to start; see {}",
+                plan.name,
+                log_path.display()
+            )));
         }
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -355,42 +429,75 @@ fn enrol_operators(node: &Node, passphrases: &Passphrases) -> Result<()> {
 }
 
 fn place(plan: &Planned) -> sample::Place {
-    let serial = COMMUNITIES.iter().position(|at| PLAN[*at].division == plan.division).unwrap_or(0) as u16 + 1;
-    sample::Place { community: plan.name.to_owned(), ..sample::Place::numbered(serial) }
+    let serial = COMMUNITIES
+        .iter()
+        .position(|at| PLAN[*at].division == plan.division)
+        .unwrap_or(0) as u16
+        + 1;
+    sample::Place {
+        community: plan.name.to_owned(),
+        ..sample::Place::numbered(serial)
+    }
 }
 
 /// The first grid of a community's sample, whatever its size.
 fn first_grid(plan: &Planned) -> String {
     let community = sample::community(1, 1, &place(plan));
-    community.grids.column("grid").next().unwrap_or_default().to_owned()
+    community
+        .grids
+        .column("grid")
+        .next()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 fn write_logins(dir: &Path, nodes: &[Node], passphrases: &Passphrases) -> Result<()> {
     let logins: Vec<Value> = nodes
         .iter()
         .flat_map(|node| {
-            let operators = node.plan.operators.iter().map(|(login, role)| (*login, role.as_str()));
-            operators.chain([(OFFICER, Role::SecurityOfficer.as_str())]).map(|(login, role)| {
-                json!({ "division": node.plan.division, "login": login, "role": role,
+            let operators = node
+                .plan
+                .operators
+                .iter()
+                .map(|(login, role)| (*login, role.as_str()));
+            operators
+                .chain([(OFFICER, Role::SecurityOfficer.as_str())])
+                .map(|(login, role)| {
+                    json!({ "division": node.plan.division, "login": login, "role": role,
                     "passphrase": phrase(passphrases, node.plan.division, login) })
-            })
+                })
         })
         .collect();
     let bytes = serde_json::to_vec_pretty(&logins).map_err(|e| Fault::failed(e.to_string()))?;
-    store::atomic::replace(&dir.join("logins.json"), &bytes).map_err(|e| Fault::failed(e.to_string()))
+    store::atomic::replace(&dir.join("logins.json"), &bytes)
+        .map_err(|e| Fault::failed(e.to_string()))
 }
 
-fn import_sample(command: &Demo, node: &Node, serial: u16, passphrases: &Passphrases) -> Result<ImportReport> {
-    let community = sample::community(command.seed + u64::from(serial), command.persons, &place(node.plan));
+fn import_sample(
+    command: &Demo,
+    node: &Node,
+    serial: u16,
+    passphrases: &Passphrases,
+) -> Result<ImportReport> {
+    let community = sample::community(
+        command.seed + u64::from(serial),
+        command.persons,
+        &place(node.plan),
+    );
     let client = client(node, "dengji", passphrases)?;
     let mut total = ImportReport::default();
     for (kind, table) in community.tables() {
         let kind = Kind::new(kind).map_err(|e| Fault::failed(e.to_string()))?;
         let schema = record::schema::Catalogue::builtin()
             .schema(&kind)
-            .ok_or_else(|| Fault::failed(format!("the sample has a kind `{kind}` that the catalogue lacks")))?;
+            .ok_or_else(|| {
+                Fault::failed(format!(
+                    "the sample has a kind `{kind}` that the catalogue lacks"
+                ))
+            })?;
         let path = node.dir.join(format!("sample-{kind}.csv"));
-        store::atomic::replace(&path, table.csv().as_bytes()).map_err(|e| Fault::failed(e.to_string()))?;
+        store::atomic::replace(&path, table.csv().as_bytes())
+            .map_err(|e| Fault::failed(e.to_string()))?;
         let table = input::read(&path, schema, &[])?;
         let report = import::send(&client, &kind, &table, false, true)?;
         std::fs::remove_file(&path).map_err(|e| Fault::file(&path, &e))?;
@@ -405,7 +512,9 @@ fn wait(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
     let start = Instant::now();
     while !done()? {
         if start.elapsed() > PATIENCE {
-            return Err(Fault::failed(format!("超时 / gave up waiting for {what}; see node.log of each node")));
+            return Err(Fault::failed(format!(
+                "超时 / gave up waiting for {what}; see node.log of each node"
+            )));
         }
         std::thread::sleep(Duration::from_millis(100));
     }
@@ -425,7 +534,13 @@ fn heads(status: &Value, own: bool) -> BTreeMap<String, (u64, String)> {
         .filter(|ledger| !own || ledger["own"] == json!(true))
         .filter_map(|ledger| {
             let origin = ledger["origin"].as_str()?.to_owned();
-            Some((origin, (ledger["size"].as_u64()?, ledger["root"].as_str()?.to_owned())))
+            Some((
+                origin,
+                (
+                    ledger["size"].as_u64()?,
+                    ledger["root"].as_str()?.to_owned(),
+                ),
+            ))
         })
         .collect()
 }
@@ -442,7 +557,11 @@ fn replicated(nodes: &[Node]) -> Result<bool> {
             .flatten()
             .filter(|ledger| ledger["own"] == json!(true))
             .all(|ledger| ledger["cosigned"] == ledger["size"]);
-        if !cosigned || own.iter().any(|(origin, head)| district.get(origin) != Some(head)) {
+        if !cosigned
+            || own
+                .iter()
+                .any(|(origin, head)| district.get(origin) != Some(head))
+        {
             return Ok(false);
         }
     }
@@ -488,8 +607,12 @@ fn grant_subset(nodes: &[Node], passphrases: &Passphrases) -> Result<u64> {
 
 fn received(department: &Node, expected: u64) -> Result<bool> {
     let status = status(department)?;
-    let records: u64 =
-        status["holdings"].as_array().into_iter().flatten().filter_map(|h| h["records"].as_u64()).sum();
+    let records: u64 = status["holdings"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|h| h["records"].as_u64())
+        .sum();
     Ok(records == expected)
 }
 
@@ -515,8 +638,12 @@ fn read_as_department(department: &Node, passphrases: &Passphrases) -> Result<Va
         .collect();
     opened.sort();
     opened.dedup();
-    let refused: Vec<Value> =
-        answer["value"]["denied"].as_array().into_iter().flatten().map(|d| d["field"].clone()).collect();
+    let refused: Vec<Value> = answer["value"]["denied"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|d| d["field"].clone())
+        .collect();
     Ok(json!({ "opened_fields": opened, "refused_fields": refused }))
 }
 
@@ -545,27 +672,50 @@ fn summary(nodes: &[Node], import: &ImportReport, department: &Value) -> Result<
 }
 
 fn farewell(nodes: &[Node]) {
-    let exe = std::env::current_exe().map_or_else(|_| "fangzhi".into(), |p| p.display().to_string());
+    let exe =
+        std::env::current_exe().map_or_else(|_| "fangzhi".into(), |p| p.display().to_string());
     output::line("");
     output::line("演示辖域已就绪；人员均为合成 / the realm is ready; nobody in it exists");
     let rows: Vec<Vec<String>> = nodes
         .iter()
         .map(|node| {
-            let logins: Vec<&str> =
-                node.plan.operators.iter().map(|(login, _)| *login).chain([OFFICER]).collect();
-            vec![node.plan.name.into(), node.url.clone(), logins.join(" "), node.dir.display().to_string()]
+            let logins: Vec<&str> = node
+                .plan
+                .operators
+                .iter()
+                .map(|(login, _)| *login)
+                .chain([OFFICER])
+                .collect();
+            vec![
+                node.plan.name.into(),
+                node.url.clone(),
+                logins.join(" "),
+                node.dir.display().to_string(),
+            ]
         })
         .collect();
-    output::table(&["节点 node", "地址 url", "登录名 logins", "目录 dir"], &rows);
+    output::table(
+        &["节点 node", "地址 url", "登录名 logins", "目录 dir"],
+        &rows,
+    );
     if let Some(dir) = nodes[0].dir.parent() {
-        output::line(format!("口令 / passphrases: {}（命令行自动取用 / commands find them by themselves）", dir.join("logins.json").display()));
+        output::line(format!(
+            "口令 / passphrases: {}（命令行自动取用 / commands find them by themselves）",
+            dir.join("logins.json").display()
+        ));
     }
     let dir = |at: usize| nodes[at].dir.display().to_string();
     output::line("");
     output::line("试试这五条命令 / five commands to try:");
     output::line(format!("  {exe} status --dir {}", dir(0)));
-    output::line(format!("  {exe} read --dir {} person --where 'name^=王' --as dengji --purpose registration --limit 3", dir(2)));
-    output::line(format!("  {exe} read --dir {} person --as jingban --purpose welfare --limit 3", dir(4)));
+    output::line(format!(
+        "  {exe} read --dir {} person --where 'name^=王' --as dengji --purpose registration --limit 3",
+        dir(2)
+    ));
+    output::line(format!(
+        "  {exe} read --dir {} person --as jingban --purpose welfare --limit 3",
+        dir(4)
+    ));
     output::line(format!("  {exe} verify --dir {}", dir(0)));
     output::line(format!("  {exe} doctor --dir {}", dir(2)));
     output::line("");

@@ -24,18 +24,35 @@ pub fn run(command: &Grant, json: bool) -> Result<ExitCode> {
             let rows: Vec<Vec<String>> = grants
                 .iter()
                 .map(|g| {
-                    let fields: Vec<String> = g["fields"].as_array().into_iter().flatten().map(text).collect();
+                    let fields: Vec<String> = g["fields"]
+                        .as_array()
+                        .into_iter()
+                        .flatten()
+                        .map(text)
+                        .collect();
                     vec![
                         text(&g["id"]).chars().take(8).collect(),
                         text(&g["origin"]),
                         text(&g["holder"]),
                         text(&g["purpose"]),
-                        g["records"].as_u64().map_or_else(|| "–".into(), |n| n.to_string()),
+                        g["records"]
+                            .as_u64()
+                            .map_or_else(|| "–".into(), |n| n.to_string()),
                         fields.join(","),
                     ]
                 })
                 .collect();
-            output::table(&["授权 grant", "账本 shard", "持有方 holder", "用途 purpose", "记录 records", "字段 fields"], &rows);
+            output::table(
+                &[
+                    "授权 grant",
+                    "账本 shard",
+                    "持有方 holder",
+                    "用途 purpose",
+                    "记录 records",
+                    "字段 fields",
+                ],
+                &rows,
+            );
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -68,7 +85,10 @@ fn make(command: &GrantMake, json: bool) -> Result<ExitCode> {
     if json {
         output::json(&answer);
     } else {
-        output::line(format!("已授权 / granted: {}", answer["grant"].as_str().unwrap_or_default()));
+        output::line(format!(
+            "已授权 / granted: {}",
+            answer["grant"].as_str().unwrap_or_default()
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -22,7 +22,10 @@ const SHOWN: usize = 20;
 pub fn run(command: &Import, json: bool) -> Result<ExitCode> {
     let catalogue = Catalogue::builtin();
     let schema = catalogue.schema(&command.kind).ok_or_else(|| {
-        Fault::usage(format!("没有类别 `{0}` / no kind `{0}`; see `fangzhi schema list`", command.kind))
+        Fault::usage(format!(
+            "没有类别 `{0}` / no kind `{0}`; see `fangzhi schema list`",
+            command.kind
+        ))
     })?;
     let table = input::read(&command.file, schema, &command.only)?;
     if !json {
@@ -42,7 +45,11 @@ pub fn run(command: &Import, json: bool) -> Result<ExitCode> {
     }
     let done = send(&client, &command.kind, &table, false, json)?;
     report(json, &done, rejects.as_ref(), false);
-    Ok(if done.rejected > 0 { ExitCode::from(exit::PARTLY) } else { ExitCode::SUCCESS })
+    Ok(if done.rejected > 0 {
+        ExitCode::from(exit::PARTLY)
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 fn introduce(command: &Import, schema: &Schema, table: &Table) {
@@ -66,8 +73,18 @@ fn introduce(command: &Import, schema: &Schema, table: &Table) {
 }
 
 /// Sends the rows, in chunks that one act signs; a dry run sends the same chunks and writes nothing.
-pub fn send(client: &Client, kind: &Kind, table: &Table, dry_run: bool, quiet: bool) -> Result<ImportReport> {
-    let label = if dry_run { "检查 / checking" } else { "登记 / registering" };
+pub fn send(
+    client: &Client,
+    kind: &Kind,
+    table: &Table,
+    dry_run: bool,
+    quiet: bool,
+) -> Result<ImportReport> {
+    let label = if dry_run {
+        "检查 / checking"
+    } else {
+        "登记 / registering"
+    };
     let bar = progress(table.rows.len() as u64, label, quiet);
     let mut total = ImportReport::default();
     // A preview sends as much as it may, so that values that stand twice far apart are seen.
@@ -102,7 +119,9 @@ fn progress(rows: u64, label: &str, quiet: bool) -> ProgressBar {
     if quiet {
         bar.set_draw_target(ProgressDrawTarget::hidden());
     }
-    if let Ok(style) = ProgressStyle::with_template("{msg} [{bar:30}] {pos}/{len}  {per_sec}  剩余 / left {eta}") {
+    if let Ok(style) =
+        ProgressStyle::with_template("{msg} [{bar:30}] {pos}/{len}  {per_sec}  剩余 / left {eta}")
+    {
         bar.set_style(style);
     }
     bar.set_message(label.to_owned());
@@ -114,13 +133,20 @@ fn reject_file(command: &Import, table: &Table, report: &ImportReport) -> Result
         return Ok(None);
     }
     let path = command.rejects.clone().unwrap_or_else(|| {
-        let name = command.file.file_name().unwrap_or_default().to_string_lossy();
+        let name = command
+            .file
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy();
         let stem = name.trim_end_matches(".gz").trim_end_matches(".csv");
         command.file.with_file_name(format!("{stem}.退回.csv"))
     });
     let mut reasons: BTreeMap<u64, Vec<String>> = BTreeMap::new();
     for RowViolation { row, field, reason } in &report.violations {
-        reasons.entry(*row).or_default().push(format!("{field}：{reason}"));
+        reasons
+            .entry(*row)
+            .or_default()
+            .push(format!("{field}：{reason}"));
     }
     let rows: Vec<(&[String], String)> = table
         .rows
@@ -131,7 +157,10 @@ fn reject_file(command: &Import, table: &Table, report: &ImportReport) -> Result
         Ok(()) => Ok(Some(path)),
         // A read-only folder is no reason not to import; `--rejects` names another place.
         Err(fault) if command.rejects.is_none() => {
-            eprintln!("{}；可用 --rejects 另指文件 / name another file with --rejects", fault.message);
+            eprintln!(
+                "{}；可用 --rejects 另指文件 / name another file with --rejects",
+                fault.message
+            );
             Ok(None)
         }
         Err(fault) => Err(fault),
@@ -153,15 +182,30 @@ fn report(as_json: bool, report: &ImportReport, rejects: Option<&PathBuf>, previ
     }
     let rejected: BTreeSet<u64> = report.violations.iter().map(|v| v.row).collect();
     for violation in report.violations.iter().take(SHOWN) {
-        output::line(format!("  第 {} 行 {}：{}", violation.row, violation.field, violation.reason));
+        output::line(format!(
+            "  第 {} 行 {}：{}",
+            violation.row, violation.field, violation.reason
+        ));
     }
     if report.violations.len() > SHOWN {
-        output::line(format!("  …… 共 {} 处，涉及 {} 行 / in all, in {} rows", report.violations.len(), rejected.len(), rejected.len()));
+        output::line(format!(
+            "  …… 共 {} 处，涉及 {} 行 / in all, in {} rows",
+            report.violations.len(),
+            rejected.len(),
+            rejected.len()
+        ));
     }
     if let Some(path) = rejects {
-        output::line(format!("退回文件 / rejected rows, to mend and import: {}", path.display()));
+        output::line(format!(
+            "退回文件 / rejected rows, to mend and import: {}",
+            path.display()
+        ));
     }
-    let label = if preview { "预览，尚未写入 / preview, nothing written" } else { "完成 / done" };
+    let label = if preview {
+        "预览，尚未写入 / preview, nothing written"
+    } else {
+        "完成 / done"
+    };
     output::line(format!(
         "{label}：{} 行 / rows = {} 登记 / accepted（其中 {} 此前已登记 / registered before）+ {} 退回 / rejected",
         report.rows, report.accepted, report.repeated, report.rejected

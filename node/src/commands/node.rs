@@ -33,7 +33,11 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 }
 
 fn custody(open: &Open) -> KeyCustody {
-    if open.passphrase_file.is_some() { KeyCustody::Passphrase } else { KeyCustody::File }
+    if open.passphrase_file.is_some() {
+        KeyCustody::Passphrase
+    } else {
+        KeyCustody::File
+    }
 }
 
 fn codes(texts: &[String]) -> Result<Vec<DivisionCode>> {
@@ -42,7 +46,9 @@ fn codes(texts: &[String]) -> Result<Vec<DivisionCode>> {
         .map(|text| {
             let parts: Vec<&str> = text.splitn(3, ':').collect();
             let [scheme, code, from] = parts.as_slice() else {
-                return Err(Fault::usage(format!("`--code {text}`: use SCHEME:CODE:YYYY-MM-DD, such as nbs:500116004:2023-01-01")));
+                return Err(Fault::usage(format!(
+                    "`--code {text}`: use SCHEME:CODE:YYYY-MM-DD, such as nbs:500116004:2023-01-01"
+                )));
             };
             Ok(DivisionCode {
                 scheme: Kind::new(scheme).map_err(|e| Fault::usage(e.to_string()))?,
@@ -96,7 +102,10 @@ pub fn first_officer(dir: &Path, opener: &Opener, login: &str, passphrase: &str)
 fn officer_passphrase(officer: &FirstOfficer) -> Result<zeroize::Zeroizing<String>> {
     passphrase(
         officer.officer_passphrase_file.as_deref(),
-        &format!("为安全员 {} 设口令 / choose the passphrase of {}", officer.officer, officer.officer),
+        &format!(
+            "为安全员 {} 设口令 / choose the passphrase of {}",
+            officer.officer, officer.officer
+        ),
     )
 }
 
@@ -121,10 +130,18 @@ pub fn init(command: &Init, json: bool) -> Result<ExitCode> {
 fn made(dir: &Path, json: bool) -> Result<ExitCode> {
     let config = registry::config::NodeConfig::read(dir)?;
     if json {
-        output::json(&json!({ "dir": dir, "realm": config.realm, "division": config.division, "level": config.level }));
+        output::json(
+            &json!({ "dir": dir, "realm": config.realm, "division": config.division, "level": config.level }),
+        );
     } else {
-        output::line(format!("节点已建立 / the node is made: {} ({})", config.name, config.division));
-        output::line(format!("下一步 / next: fangzhi run --dir {}", dir.display()));
+        output::line(format!(
+            "节点已建立 / the node is made: {} ({})",
+            config.name, config.division
+        ));
+        output::line(format!(
+            "下一步 / next: fangzhi run --dir {}",
+            dir.display()
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -138,19 +155,21 @@ pub fn join_with(
     opener: &Opener,
 ) -> Result<()> {
     if invitation.format != 1 {
-        return Err(Fault::usage("邀请文件版本不符 / the invitation is of another version; ask for one made by this version"));
+        return Err(Fault::usage(
+            "邀请文件版本不符 / the invitation is of another version; ask for one made by this version",
+        ));
     }
     if invitation.expires < api::now() {
-        return Err(Fault::failed("邀请已过期 / the invitation has expired; ask the parent's security officer for another"));
+        return Err(Fault::failed(
+            "邀请已过期 / the invitation has expired; ask the parent's security officer for another",
+        ));
     }
     let root = key_from_hex(&invitation.root)?;
     let parent_key = key_from_hex(&invitation.parent.transport)?;
     let secret = key_from_hex(&invitation.secret)?;
-    let parent_address = invitation
-        .parent
-        .address
-        .parse()
-        .map_err(|_| Fault::usage("邀请中的地址有误 / the parent's address in the invitation is not IP:port"))?;
+    let parent_address = invitation.parent.address.parse().map_err(|_| {
+        Fault::usage("邀请中的地址有误 / the parent's address in the invitation is not IP:port")
+    })?;
     let plan = Plan {
         realm: invitation.realm.clone(),
         division: invitation.division.clone(),
@@ -167,15 +186,27 @@ pub fn join_with(
         secret: Secret::new(secret),
         keys: applicant.public(),
     };
-    let config = Config { realm: invitation.realm.clone(), chain: Vec::new(), peer_key: parent_key };
+    let config = Config {
+        realm: invitation.realm.clone(),
+        chain: Vec::new(),
+        peer_key: parent_key,
+    };
     let seed = applicant.transport_seed();
     let chain = runtime()?.block_on(async {
         let endpoint = serve::endpoint(&seed, None).await?;
-        let conversation =
-            endpoint.dial(parent_address, parent_key).await.map_err(|e| {
-                Fault::new(exit::NOT_REACHABLE, "unreachable", format!("上级节点连接不上 / the parent cannot be reached: {e}"))
+        let conversation = endpoint
+            .dial(parent_address, parent_key)
+            .await
+            .map_err(|e| {
+                Fault::new(
+                    exit::NOT_REACHABLE,
+                    "unreachable",
+                    format!("上级节点连接不上 / the parent cannot be reached: {e}"),
+                )
             })?;
-        let chain = peer::enrol(Session::enrol(config, enrolment), conversation, root).await.map_err(Fault::failed);
+        let chain = peer::enrol(Session::enrol(config, enrolment), conversation, root)
+            .await
+            .map_err(Fault::failed);
         endpoint.close().await;
         chain
     })?;
@@ -192,17 +223,30 @@ pub fn join(command: &Join, json: bool) -> Result<ExitCode> {
     let bytes = store::atomic::read_bounded(&command.invitation, INVITATION_BYTES_MAX)
         .map_err(|e| Fault::failed(e.to_string()))?;
     let invitation: Invitation = serde_json::from_slice(&bytes).map_err(|_| {
-        Fault::usage(format!("`{}` 不是邀请文件 / is no invitation; ask the parent for it again", command.invitation.display()))
+        Fault::usage(format!(
+            "`{}` 不是邀请文件 / is no invitation; ask the parent for it again",
+            command.invitation.display()
+        ))
     })?;
     let phrase = officer_passphrase(&command.officer)?;
     let opener = opener(&command.at.open)?;
-    join_with(&command.at.dir, &invitation, &command.listen, custody(&command.at.open), &opener)?;
+    join_with(
+        &command.at.dir,
+        &invitation,
+        &command.listen,
+        custody(&command.at.open),
+        &opener,
+    )?;
     first_officer(&command.at.dir, &opener, &command.officer.officer, &phrase)?;
     made(&command.at.dir, json)
 }
 
 pub fn run(command: &Run) -> Result<ExitCode> {
-    let registry = Arc::new(Registry::open(&command.at.dir, &opener(&command.at.open)?, api::now())?);
+    let registry = Arc::new(Registry::open(
+        &command.at.dir,
+        &opener(&command.at.open)?,
+        api::now(),
+    )?);
     runtime()?.block_on(serve::run(registry, &command.at.dir, command.while_stdin))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -214,7 +258,13 @@ pub fn status(at: &Dir, json: bool) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    output::line(format!("{}（{} · {}）  辖域 / realm {}", text(&status["name"]), text(&status["division"]), text(&status["level"]), text(&status["realm"])));
+    output::line(format!(
+        "{}（{} · {}）  辖域 / realm {}",
+        text(&status["name"]),
+        text(&status["division"]),
+        text(&status["level"]),
+        text(&status["realm"])
+    ));
     let rows: Vec<Vec<String>> = status["ledgers"]
         .as_array()
         .into_iter()
@@ -222,20 +272,46 @@ pub fn status(at: &Dir, json: bool) -> Result<ExitCode> {
         .map(|l| {
             vec![
                 text(&l["origin"]),
-                if l["own"] == json!(true) { "本节点 own".into() } else { "收存 held".into() },
+                if l["own"] == json!(true) {
+                    "本节点 own".into()
+                } else {
+                    "收存 held".into()
+                },
                 l["size"].to_string(),
                 l["cosigned"].to_string(),
                 text(&l["root"]).chars().take(16).collect(),
             ]
         })
         .collect();
-    output::table(&["账本 ledger", "归属 whose", "条目 entries", "已联署 cosigned", "根 root"], &rows);
+    output::table(
+        &[
+            "账本 ledger",
+            "归属 whose",
+            "条目 entries",
+            "已联署 cosigned",
+            "根 root",
+        ],
+        &rows,
+    );
     for peer in status["peers"].as_array().into_iter().flatten() {
-        let state = if peer["connected"] == json!(true) { "已连接 connected" } else { "未连接 not connected" };
-        output::line(format!("对端 / peer {}: {state}  {}", text(&peer["peer"]), text(&peer["last_error"])));
+        let state = if peer["connected"] == json!(true) {
+            "已连接 connected"
+        } else {
+            "未连接 not connected"
+        };
+        output::line(format!(
+            "对端 / peer {}: {state}  {}",
+            text(&peer["peer"]),
+            text(&peer["last_error"])
+        ));
     }
     for alarm in status["alarms"].as_array().into_iter().flatten() {
-        output::line(format!("告警 / alarm [{}] {}: {}", text(&alarm["code"]), text(&alarm["origin"]), text(&alarm["reason"])));
+        output::line(format!(
+            "告警 / alarm [{}] {}: {}",
+            text(&alarm["code"]),
+            text(&alarm["origin"]),
+            text(&alarm["reason"])
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -253,11 +329,23 @@ pub fn doctor(at: &Dir, json: bool) -> Result<ExitCode> {
                 _ => "[ 失败 xx ]",
             };
             let next = check["next"].as_str().unwrap_or_default();
-            let arrow = if next.is_empty() { String::new() } else { format!("  → {next}") };
-            output::line(format!("{mark} {}: {}{arrow}", check["check"].as_str().unwrap_or_default(), check["found"].as_str().unwrap_or_default()));
+            let arrow = if next.is_empty() {
+                String::new()
+            } else {
+                format!("  → {next}")
+            };
+            output::line(format!(
+                "{mark} {}: {}{arrow}",
+                check["check"].as_str().unwrap_or_default(),
+                check["found"].as_str().unwrap_or_default()
+            ));
         }
     }
-    Ok(if failed { ExitCode::from(exit::FAILED) } else { ExitCode::SUCCESS })
+    Ok(if failed {
+        ExitCode::from(exit::FAILED)
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 pub fn invite(command: &Invite, json: bool) -> Result<ExitCode> {
@@ -274,10 +362,18 @@ pub fn invite(command: &Invite, json: bool) -> Result<ExitCode> {
     let bytes = serde_json::to_vec_pretty(&invitation).map_err(|e| Fault::failed(e.to_string()))?;
     store::atomic::replace(&command.out, &bytes).map_err(|e| Fault::failed(e.to_string()))?;
     if json {
-        output::json(&json!({ "invitation": command.out, "division": command.division, "expires": invitation.expires }));
+        output::json(
+            &json!({ "invitation": command.out, "division": command.division, "expires": invitation.expires }),
+        );
     } else {
-        output::line(format!("邀请已写入 / the invitation is in {}; 七日内有效，一次有效 / valid for a week, once", command.out.display()));
-        output::line(format!("新节点上 / at the new node: fangzhi join --dir DIR {}", command.out.display()));
+        output::line(format!(
+            "邀请已写入 / the invitation is in {}; 七日内有效，一次有效 / valid for a week, once",
+            command.out.display()
+        ));
+        output::line(format!(
+            "新节点上 / at the new node: fangzhi join --dir DIR {}",
+            command.out.display()
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }

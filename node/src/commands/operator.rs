@@ -22,7 +22,10 @@ fn add(command: &OperatorAdd, json: bool) -> Result<ExitCode> {
     client.login(&command.who, &["security-officer"])?;
     let phrase = passphrase(
         command.new_passphrase_file.as_deref(),
-        &format!("为 {} 设口令 / choose the passphrase of {}", command.login, command.login),
+        &format!(
+            "为 {} 设口令 / choose the passphrase of {}",
+            command.login, command.login
+        ),
     )?;
     let new = NewOperator {
         login: command.login.clone(),
@@ -32,9 +35,15 @@ fn add(command: &OperatorAdd, json: bool) -> Result<ExitCode> {
     };
     let answer: Value = client.post("/api/v1/operators", &new)?;
     if json {
-        output::json(&json!({ "login": command.login, "role": command.role, "operator": answer["operator"] }));
+        output::json(
+            &json!({ "login": command.login, "role": command.role, "operator": answer["operator"] }),
+        );
     } else {
-        output::line(format!("已登记操作员 / enrolled: {} ({})", command.login, command.role.as_str()));
+        output::line(format!(
+            "已登记操作员 / enrolled: {} ({})",
+            command.login,
+            command.role.as_str()
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -50,8 +59,18 @@ fn list(command: &OperatorList, json: bool) -> Result<ExitCode> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let rows: Vec<Vec<String>> = operators
         .iter()
-        .map(|o| vec![text(&o["login"]), text(&o["role"]), text(&o["operator"]), o["enabled"].to_string()])
+        .map(|o| {
+            vec![
+                text(&o["login"]),
+                text(&o["role"]),
+                text(&o["operator"]),
+                o["enabled"].to_string(),
+            ]
+        })
         .collect();
-    output::table(&["登录名 login", "角色 role", "编号 id", "可用 enabled"], &rows);
+    output::table(
+        &["登录名 login", "角色 role", "编号 id", "可用 enabled"],
+        &rows,
+    );
     Ok(ExitCode::SUCCESS)
 }

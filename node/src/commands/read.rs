@@ -13,7 +13,12 @@ use crate::fault::{Fault, Result};
 use crate::output;
 
 /// Roles that may be meant when nobody is named.
-const READERS: [&str; 4] = ["clerk", "department-officer", "district-officer", "grid-worker"];
+const READERS: [&str; 4] = [
+    "clerk",
+    "department-officer",
+    "district-officer",
+    "grid-worker",
+];
 
 fn filter(text: &str) -> Result<Filter> {
     let (left, value) = text.split_once('=').ok_or_else(|| {
@@ -26,13 +31,21 @@ fn filter(text: &str) -> Result<Filter> {
             None => (left, Comparison::Equals),
         },
     };
-    Ok(Filter { field: field.trim().to_owned(), comparison, value: value.to_owned() })
+    Ok(Filter {
+        field: field.trim().to_owned(),
+        comparison,
+        value: value.to_owned(),
+    })
 }
 
 pub fn read(command: &Read, json: bool) -> Result<ExitCode> {
     let request = ReadRequest {
         kind: command.kind.clone(),
-        filters: command.conditions.iter().map(|c| filter(c)).collect::<Result<_>>()?,
+        filters: command
+            .conditions
+            .iter()
+            .map(|c| filter(c))
+            .collect::<Result<_>>()?,
         fields: command.fields.clone(),
         purpose: command.purpose.clone(),
         basis: command.basis.clone(),
@@ -55,7 +68,12 @@ fn show(kind: &record::id::Kind, answer: &Value) {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let rows = value["rows"].as_array().cloned().unwrap_or_default();
     for row in &rows {
-        output::line(format!("── {} v{}  {}", text(&row["record"]), row["version"], text(&row["origin"])));
+        output::line(format!(
+            "── {} v{}  {}",
+            text(&row["record"]),
+            row["version"],
+            text(&row["origin"])
+        ));
         for field in schema.into_iter().flat_map(|s| &s.fields) {
             if let Some(value) = row["fields"][&field.id].as_str() {
                 output::line(format!("   {}（{}）：{value}", field.name, field.id));
@@ -64,12 +82,24 @@ fn show(kind: &record::id::Kind, answer: &Value) {
     }
     output::line(format!("{} 条 / records", rows.len()));
     if value["more"] == Value::Bool(true) {
-        output::line("还有更多，请加条件或 --limit / there are more; add a condition or raise --limit");
+        output::line(
+            "还有更多，请加条件或 --limit / there are more; add a condition or raise --limit",
+        );
     }
     for denied in value["denied"].as_array().into_iter().flatten() {
-        output::line(format!("未提供 / withheld: {}（规则 / rule {}；请联系 / ask {}）", text(&denied["field"]), text(&denied["rule"]), text(&denied["ask"])));
+        output::line(format!(
+            "未提供 / withheld: {}（规则 / rule {}；请联系 / ask {}）",
+            text(&denied["field"]),
+            text(&denied["rule"]),
+            text(&denied["ask"])
+        ));
     }
-    let masked: Vec<String> = value["masked"].as_array().into_iter().flatten().map(text).collect();
+    let masked: Vec<String> = value["masked"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(text)
+        .collect();
     if !masked.is_empty() {
         output::line(format!("部分遮蔽 / masked: {}", masked.join(", ")));
     }
@@ -88,7 +118,9 @@ pub fn amend(command: &Amend, json: bool) -> Result<ExitCode> {
         })
         .collect::<Result<_>>()?;
     if changes.is_empty() && !command.close {
-        return Err(Fault::usage("没有要变更的内容 / nothing to change; use --set or --close"));
+        return Err(Fault::usage(
+            "没有要变更的内容 / nothing to change; use --set or --close",
+        ));
     }
     let amendment = Amendment {
         kind: command.kind.clone(),
@@ -104,7 +136,10 @@ pub fn amend(command: &Amend, json: bool) -> Result<ExitCode> {
     if json {
         output::json(&answer);
     } else {
-        output::line(format!("已变更为第 {} 版 / now version {}", answer["version"], answer["version"]));
+        output::line(format!(
+            "已变更为第 {} 版 / now version {}",
+            answer["version"], answer["version"]
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }

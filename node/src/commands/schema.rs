@@ -19,14 +19,26 @@ pub fn run(command: &Schema, json: bool) -> Result<ExitCode> {
             } else {
                 let rows: Vec<Vec<String>> = kinds
                     .iter()
-                    .map(|s| vec![s.kind.to_string(), s.name.clone(), s.version.to_string(), s.fields.len().to_string()])
+                    .map(|s| {
+                        vec![
+                            s.kind.to_string(),
+                            s.name.clone(),
+                            s.version.to_string(),
+                            s.fields.len().to_string(),
+                        ]
+                    })
                     .collect();
-                output::table(&["类别 kind", "名称 name", "版本 version", "字段 fields"], &rows);
+                output::table(
+                    &["类别 kind", "名称 name", "版本 version", "字段 fields"],
+                    &rows,
+                );
             }
         }
         Schema::Show { kind } => {
             let schema = catalogue.schema(kind).ok_or_else(|| {
-                Fault::usage(format!("没有类别 `{kind}` / no kind `{kind}`; see `fangzhi schema list`"))
+                Fault::usage(format!(
+                    "没有类别 `{kind}` / no kind `{kind}`; see `fangzhi schema list`"
+                ))
             })?;
             if json {
                 output::json(schema);
@@ -41,12 +53,31 @@ pub fn run(command: &Schema, json: bool) -> Result<ExitCode> {
                             f.name.clone(),
                             format!("{:?}", f.sensitivity),
                             f.group.to_string(),
-                            if f.required { "必填 required".into() } else { String::new() },
-                            if f.searchable { "可查 searchable".into() } else { String::new() },
+                            if f.required {
+                                "必填 required".into()
+                            } else {
+                                String::new()
+                            },
+                            if f.searchable {
+                                "可查 searchable".into()
+                            } else {
+                                String::new()
+                            },
                         ]
                     })
                     .collect();
-                output::table(&["位置", "字段 field", "名称 name", "敏感级", "组 group", "", ""], &rows);
+                output::table(
+                    &[
+                        "位置",
+                        "字段 field",
+                        "名称 name",
+                        "敏感级",
+                        "组 group",
+                        "",
+                        "",
+                    ],
+                    &rows,
+                );
             }
         }
     }

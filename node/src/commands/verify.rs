@@ -8,7 +8,11 @@ use crate::output;
 
 pub fn run(command: &Verify, json: bool) -> Result<ExitCode> {
     let report = registry::verify::verify(&command.dir)?;
-    let code = if report.ok { ExitCode::SUCCESS } else { ExitCode::from(exit::NOT_VERIFIED) };
+    let code = if report.ok {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(exit::NOT_VERIFIED)
+    };
     if json {
         output::json(&report);
         return Ok(code);
@@ -27,7 +31,17 @@ pub fn run(command: &Verify, json: bool) -> Result<ExitCode> {
             ]
         })
         .collect();
-    output::table(&["账本 ledger", "条目 entries", "经办 acts", "正文 bodies", "签名 signatures", "根 root"], &rows);
+    output::table(
+        &[
+            "账本 ledger",
+            "条目 entries",
+            "经办 acts",
+            "正文 bodies",
+            "签名 signatures",
+            "根 root",
+        ],
+        &rows,
+    );
     for remark in &report.remarks {
         output::line(format!("说明 / remark: {remark}"));
     }
@@ -36,12 +50,20 @@ pub fn run(command: &Verify, json: bool) -> Result<ExitCode> {
             (Some(file), Some(offset)) => format!("{file} @ {offset}  "),
             _ => String::new(),
         };
-        output::line(format!("不符 / does not hold: {place}{} {}", finding.origin.as_deref().unwrap_or_default(), finding.what));
+        output::line(format!(
+            "不符 / does not hold: {place}{} {}",
+            finding.origin.as_deref().unwrap_or_default(),
+            finding.what
+        ));
     }
     if report.more_findings > 0 {
         output::line(format!("…… 另有 {} 处 / more", report.more_findings));
     }
-    let verdict = if report.ok { "全部相符 / everything holds" } else { "核验不通过 / it does not verify" };
+    let verdict = if report.ok {
+        "全部相符 / everything holds"
+    } else {
+        "核验不通过 / it does not verify"
+    };
     output::line(format!(
         "{verdict}：{} 个文件 / files，{} 字节 / bytes，{} ms",
         report.files, report.bytes, report.elapsed_ms

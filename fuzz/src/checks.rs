@@ -132,7 +132,11 @@ pub fn parcel(bytes: &[u8]) -> bool {
     assert_eq!(parcel.encode(), bytes);
     let leaf = Entry::Record(parcel.entry().clone());
     assert_eq!(leaf.encode(), parcel.leaf());
-    let _ = (parcel.index(), parcel.inclusion(), parcel.positions().count());
+    let _ = (
+        parcel.index(),
+        parcel.inclusion(),
+        parcel.positions().count(),
+    );
     true
 }
 

@@ -252,8 +252,8 @@ fn sealed_record() -> (SealedBody, RecordEntry, Parcel) {
         .expect("values, schema and keys belong together");
     let entry = record_entry(&sealed);
     let body = Body::decode(&sealed.bytes).expect("what was sealed decodes");
-    let opened = open_all(&body, &entry, schema, &ctx, &keys, &secret)
-        .expect("what was sealed opens");
+    let opened =
+        open_all(&body, &entry, schema, &ctx, &keys, &secret).expect("what was sealed opens");
     let leaf = ShardLeaf {
         entry: Entry::Record(entry.clone()).encode(),
         index: 9,
@@ -310,7 +310,9 @@ fn signer() -> NoteSigner {
 }
 
 fn leaves(size: u64) -> Vec<ledger::Hash> {
-    (0..size).map(|leaf| leaf_hash(&leaf.to_be_bytes())).collect()
+    (0..size)
+        .map(|leaf| leaf_hash(&leaf.to_be_bytes()))
+        .collect()
 }
 
 fn frontier(size: u64) -> Frontier {
@@ -343,7 +345,9 @@ fn cosigned(size: u64) -> String {
     .expect("the leaves are those under the head");
     let witness =
         NoteSigner::from_seed("jiangjin.example/town/witness", &[2; 32]).expect("a literal name");
-    let line = verified.cosign(&witness, NOW.secs()).expect("a time in range");
+    let line = verified
+        .cosign(&witness, NOW.secs())
+        .expect("a time in range");
     checkpoint::add_signature_line(bytes, line.as_bytes()).expect("one line fits")
 }
 
@@ -355,7 +359,10 @@ fn proof(extra: Vec<u8>) -> Vec<u8> {
         .collect();
     let hashes = inclusion(&tiles, 2, 5).expect("the tiles are those of the tree");
     let proof = TlogProof::new(extra, 2, hashes, cosigned(5).as_bytes());
-    proof.expect("the parts are well-formed").encode().into_bytes()
+    proof
+        .expect("the parts are well-formed")
+        .encode()
+        .into_bytes()
 }
 
 fn tile_paths() -> Vec<Vec<u8>> {

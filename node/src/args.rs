@@ -338,7 +338,7 @@ pub struct Amend {
 #[derive(Debug, Subcommand)]
 pub enum Grant {
     /// 授权一个子集 / grant a subset to another node
-    Make(GrantMake),
+    Make(Box<GrantMake>),
     /// 列出授权 / list grants
     List(Dir),
 }

@@ -5,6 +5,7 @@
 
 use ed25519_dalek::SigningKey;
 use ledger::checkpoint::Checkpoint;
+use ledger::frontier::Frontier;
 use ledger::hash::{leaf_hash, root_of};
 use ledger::note::NoteSigner;
 use ledger::tile::{TreeEdge, plan_append};
@@ -46,6 +47,16 @@ pub struct Signer<'a> {
     pub purpose: Purpose,
     /// SHA-256 of the file that the entries came from.
     pub source: Option<Hash>,
+}
+
+/// What every append is stamped with.
+pub(crate) struct Stamp<'a> {
+    /// Signs the checkpoint.
+    pub log_key: &'a SigningKey,
+    /// Size and root of the authority ledger that the signer relies on.
+    pub authority: (u64, Hash),
+    /// When.
+    pub now: UnixMillis,
 }
 
 /// What was appended.
@@ -91,16 +102,13 @@ impl Book {
 
     /// Appends entries under one act; `extend` adds what the use case keeps beside them.
     ///
-    /// `authority` is size and root of the authority ledger that the signer relies on.
     /// The one commit of the use case is in here.
     pub(crate) fn append(
         &mut self,
         store: &dyn Store,
-        log_key: &SigningKey,
+        stamp: &Stamp<'_>,
         signer: &Signer<'_>,
-        authority: (u64, Hash),
         leaves: Vec<Leaf>,
-        now: UnixMillis,
         extend: impl FnOnce(&mut Batch, u64, &[Hash]),
     ) -> Result<Appended> {
         let count = u32::try_from(leaves.len()).unwrap_or(u32::MAX);
@@ -131,9 +139,9 @@ impl Book {
             count,
             root: root_of(&hashes),
             previous: self.head.act,
-            authority_size: authority.0,
-            authority_root: authority.1,
-            signed_at: now,
+            authority_size: stamp.authority.0,
+            authority_root: stamp.authority.1,
+            signed_at: stamp.now,
             signature: [0; 64],
         }
         .sign(&self.origin, signer.key);
@@ -150,7 +158,7 @@ impl Book {
                 write.bytes,
             );
         }
-        let note = self.checkpoint(&edge, log_key)?;
+        let note = self.checkpoint(edge.frontier(), stamp.log_key)?;
         let head = Head {
             size: act_at + 1,
             root: edge.frontier().root(),
@@ -173,17 +181,13 @@ impl Book {
         })
     }
 
-    fn checkpoint(&self, edge: &TreeEdge, log_key: &SigningKey) -> Result<String> {
+    fn checkpoint(&self, frontier: &Frontier, log_key: &SigningKey) -> Result<String> {
         let signer = NoteSigner::new(self.origin.as_str(), log_key.clone())
             .map_err(|e| RegistryError::damaged(e.to_string()))?;
-        Checkpoint::new(
-            self.origin.as_str(),
-            edge.frontier().size(),
-            edge.frontier().root(),
-        )
-        .map_err(|e| RegistryError::damaged(e.to_string()))?
-        .sign(&signer)
-        .map_err(|e| RegistryError::damaged(e.to_string()))
+        Checkpoint::new(self.origin.as_str(), frontier.size(), frontier.root())
+            .map_err(|e| RegistryError::damaged(e.to_string()))?
+            .sign(&signer)
+            .map_err(|e| RegistryError::damaged(e.to_string()))
     }
 
     /// Commits what a use case keeps beside the ledger when it has no entry to append.
@@ -197,7 +201,30 @@ impl Book {
         self.commit(store, &batch)
     }
 
-    /// Keeps a checkpoint that a parent cosigned, if it is still of use.
+    /// The checkpoint of an earlier size, as it was signed then: the same bytes, because Ed25519
+    /// signs the same message the same way.
+    pub(crate) fn checkpoint_at(
+        &self,
+        store: &dyn Store,
+        size: u64,
+        log_key: &SigningKey,
+    ) -> Result<String> {
+        if size > self.head.size {
+            return Err(RegistryError::damaged(format!(
+                "`{}` has no {size} entries",
+                self.origin
+            )));
+        }
+        let tiles = Tiles {
+            store,
+            origin: &self.origin,
+        };
+        let edge = TreeEdge::load(&tiles, size)
+            .map_err(|e| RegistryError::damaged(format!("`{}`: {e}", self.origin)))?;
+        self.checkpoint(edge.frontier(), log_key)
+    }
+
+    /// Keeps a checkpoint that a parent cosigned.
     pub(crate) fn keep_cosigned(
         &mut self,
         store: &dyn Store,

@@ -141,7 +141,7 @@ impl Registry {
     ) -> Result<GrantId> {
         let schema = self.schema(&request.kind)?;
         let positions = positions(schema, &request.fields)?;
-        let rows = row_conditions(schema, &request.rows, &self.catalogue)?;
+        let rows = row_conditions(schema, &request.rows, self.catalogue)?;
         if request.days == 0 || request.days > DAYS_MAX {
             return Err(RegistryError::BadRequest(format!(
                 "a grant lasts 1 to {DAYS_MAX} days; renew it later"

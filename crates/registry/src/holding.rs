@@ -44,7 +44,7 @@ pub(crate) enum Access {
     Own(Arc<FieldKeys>),
     /// A grant; its keys once the envelope came.
     Grant {
-        statement: GrantStatement,
+        statement: Box<GrantStatement>,
         keys: Option<GrantKeys>,
     },
 }
@@ -149,7 +149,7 @@ impl Registry {
                         next: "wait until the owner's authority ledger has been replicated",
                     })?;
                 Access::Grant {
-                    statement,
+                    statement: Box::new(statement),
                     keys: None,
                 }
             }

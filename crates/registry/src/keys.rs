@@ -151,31 +151,39 @@ impl Keys {
     pub(crate) fn epoch(&self, origin: &Origin, epoch: u32) -> Result<EpochSecret> {
         let mut keystore = self.lock();
         let at = (origin.clone(), epoch);
-        if !keystore.epochs.contains_key(&at) {
-            let secret = EpochSecret::generate(&mut rng()?);
-            keystore.epochs.insert(at.clone(), secret);
-            self.save(&keystore)?;
+        if let Some(secret) = keystore.epochs.get(&at) {
+            return Ok(secret.duplicate());
         }
-        keystore
-            .epochs
-            .get(&at)
-            .map(EpochSecret::duplicate)
-            .ok_or_else(|| RegistryError::damaged("the keystore lost an epoch"))
+        let secret = EpochSecret::generate(&mut rng()?);
+        keystore.epochs.insert(at.clone(), secret.duplicate());
+        // A key that is not on disk must not seal anything: the next call makes another.
+        self.save(&keystore)
+            .inspect_err(|_| drop(keystore.epochs.remove(&at)))?;
+        Ok(secret)
     }
 
     /// The key of the page that takes new record secrets, made and kept before it is used.
     pub(crate) fn page(&self, page: u64) -> Result<PageKey> {
         let mut keystore = self.lock();
-        if !keystore.pages.contains_key(&page) {
-            let key = PageKey::generate(&mut rng()?);
-            keystore.pages.insert(page, key);
-            self.save(&keystore)?;
+        if let Some(key) = keystore.pages.get(&page) {
+            return Ok(key.duplicate());
         }
-        keystore
+        let key = PageKey::generate(&mut rng()?);
+        keystore.pages.insert(page, key.duplicate());
+        self.save(&keystore)
+            .inspect_err(|_| drop(keystore.pages.remove(&page)))?;
+        Ok(key)
+    }
+
+    /// The key of a page that exists.
+    pub(crate) fn known_page(&self, page: u64) -> Result<PageKey> {
+        self.lock()
             .pages
             .get(&page)
             .map(PageKey::duplicate)
-            .ok_or_else(|| RegistryError::damaged("the keystore lost a page"))
+            .ok_or_else(|| {
+                RegistryError::damaged(format!("the keystore has no key of page {page}"))
+            })
     }
 
     pub(crate) fn index_key(&self) -> BlobKey {

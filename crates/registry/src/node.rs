@@ -1,10 +1,10 @@
 //! A node: its store, keys, ledgers and holdings, opened together.
 
 use std::collections::{BTreeMap, HashMap};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use ed25519_dalek::SigningKey;
 use record::act::Capacity;
 use record::authority::{
     AuthorityEntry, Charter, DivisionCode, InForce, Level, NodeKeys, Statement,
@@ -17,7 +17,7 @@ use store::embedded::{Embedded, Options};
 use store::pages::Pages;
 
 use crate::authority::Authority;
-use crate::book::{Appended, Book, Leaf, Signer};
+use crate::book::{Appended, Book, Leaf, Signer, Stamp};
 use crate::config::{CONFIG_FORMAT, Files, KeyCustody, NodeConfig, ParentAddress};
 use crate::error::{RegistryError, Result};
 use crate::holding::Holding;
@@ -98,6 +98,9 @@ impl Applicant {
     pub fn create(dir: &Path, new: NewNode, opener: &Opener) -> Result<Self> {
         refuse_existing(dir)?;
         std::fs::create_dir_all(dir).map_err(|e| RegistryError::file(dir, e))?;
+        // Nobody else on the machine looks in, whatever the files are made with.
+        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))
+            .map_err(|e| RegistryError::file(dir, e))?;
         let files = Files::new(dir);
         // A join that was cut off before its charter came goes on with the keys it made.
         let keys = if files.keystore().exists() {
@@ -350,17 +353,12 @@ impl Registry {
         now: UnixMillis,
         extend: impl FnOnce(&mut store::Batch, u64, &[Hash]),
     ) -> Result<Appended> {
-        let authority = self.authority_head()?;
-        let key: &SigningKey = &self.keys.sign;
-        book.append(
-            self.store.as_ref(),
-            key,
-            signer,
-            authority,
-            leaves,
+        let stamp = Stamp {
+            log_key: &self.keys.sign,
+            authority: self.authority_head()?,
             now,
-            extend,
-        )
+        };
+        book.append(self.store.as_ref(), &stamp, signer, leaves, extend)
     }
 
     /// Appends statements to the own authority ledger.
@@ -383,16 +381,12 @@ impl Registry {
             .collect();
         let book = self.book(&self.own("authority"))?;
         let mut book = lock(&book);
-        let head = (book.size(), book.root());
-        let appended = book.append(
-            self.store.as_ref(),
-            &self.keys.sign,
-            signer,
-            head,
-            leaves,
+        let stamp = Stamp {
+            log_key: &self.keys.sign,
+            authority: (book.size(), book.root()),
             now,
-            |_, _, _| {},
-        )?;
+        };
+        let appended = book.append(self.store.as_ref(), &stamp, signer, leaves, |_, _, _| {})?;
         let mut authority = self
             .authority
             .write()

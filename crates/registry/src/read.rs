@@ -460,7 +460,7 @@ impl Registry {
                 let comparison = match filter.comparison {
                     Comparison::Equals => {
                         // Typed as a clerk would: `x` for `X`, a name for a code.
-                        let typed = record::check::canonical(field, &self.catalogue, &value);
+                        let typed = record::check::canonical(field, self.catalogue, &value);
                         Match::Equals(typed.ok().flatten().unwrap_or(value))
                     }
                     Comparison::Prefix => Match::Prefix(value),

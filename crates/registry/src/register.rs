@@ -201,7 +201,7 @@ impl Registry {
             let checked = Draft {
                 fields: fields.clone(),
             }
-            .check(schema, &self.catalogue, &day)
+            .check(schema, self.catalogue, &day)
             .and_then(|checked| own_rows(&allowed, &self.config.division, checked))
             .and_then(|checked| {
                 let doubles = doubles(schema, &checked, number, &mut seen, &holding.index);
@@ -333,7 +333,7 @@ impl Registry {
             draft.fields.insert("status".into(), "60".into());
         }
         let checked = draft
-            .check(schema, &self.catalogue, &today(now))
+            .check(schema, self.catalogue, &today(now))
             .and_then(|checked| own_rows(&allowed, &self.config.division, checked))
             .and_then(|checked| {
                 let doubles =

@@ -570,15 +570,29 @@ impl Registry {
         }
         let book = self.book(origin)?;
         let mut book = lock(&book);
-        // Only the newest head's note is kept; a cosignature on an older one comes too late to be of use.
-        let Some(note) = book.head.whole.clone().filter(|_| book.size() == size) else {
+        let store = self.store.as_ref();
+        let known = book
+            .head
+            .cosigned
+            .as_deref()
+            .map(checkpoint_of)
+            .transpose()?;
+        if known.is_some_and(|known| known.size() > size) {
             return Ok(());
+        }
+        // The ledger may have grown since it was offered: then the note of that size is made again.
+        let note = match book.head.whole.clone() {
+            Some(note) if book.size() == size => note,
+            _ => match book.head.cosigned.clone() {
+                Some(note) if checkpoint_of(&note)?.size() == size => note,
+                _ => book.checkpoint_at(store, size, &self.keys.sign)?,
+            },
         };
         let merged = merge(&note, lines)?;
         if merged == note {
             return Ok(());
         }
-        book.keep_cosigned(self.store.as_ref(), size, merged)?;
+        book.keep_cosigned(store, size, merged)?;
         drop(book);
         self.changed();
         if origin.is_shard() {

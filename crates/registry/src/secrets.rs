@@ -45,7 +45,7 @@ impl Registry {
         let chunk = lock(&self.pages)
             .read(at)
             .map_err(|e| RegistryError::Store(e.to_string()))?;
-        let key = self.keys.page(newest.page.into())?;
+        let key = self.keys.known_page(newest.page.into())?;
         seal::page::open_chunk(&key, newest.page.into(), &chunk)
             .map_err(|e| {
                 RegistryError::damaged(format!("page {} of `{origin}`: {e}", newest.page))

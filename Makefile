@@ -62,7 +62,7 @@ fuzz: tools ## fuzz every decoder for FUZZ_SECONDS each; see fuzz/README.md
 		cargo +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1; \
 	done
 
-build: tools
+build: tools ## build the program in release
 	cargo build --release --locked -p node
 
 # Installs only what is missing, and says so before it does.

@@ -7,6 +7,7 @@ mod import;
 mod node;
 mod operator;
 mod read;
+mod realm;
 mod sample;
 mod schema;
 mod verify;

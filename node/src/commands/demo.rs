@@ -4,33 +4,26 @@
 //! Every figure that it prints is read from the running nodes.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::path::Path;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use record::authority::{DivisionCode, Level, Role};
-use record::id::{DivisionId, Kind, Purpose, Realm};
-use registry::config::{Files, KeyCustody};
+use record::authority::{Level, Role};
+use record::id::{DivisionId, Kind, Purpose};
 use registry::grant::GrantRequest;
-use registry::keys::Opener;
-use registry::node::NewNode;
 use registry::read::ReadRequest;
 use registry::register::ImportReport;
-use registry::replicate::{Invitation, NewInvitation};
-use registry::session::NewOperator;
 use serde_json::{Value, json};
 
-use super::{import, node};
-use crate::args::{Demo, Listen};
-use crate::client::{Client, RunFile};
+use super::import;
+use super::realm::{
+    self, Node, OFFICER, PATIENCE, Passphrases, Planned, client, phrase, status,
+};
+use crate::args::Demo;
 use crate::fault::{Fault, Result};
 use crate::{input, output};
 
-/// How long one step may take before the demonstration gives up.
-const PATIENCE: Duration = Duration::from_secs(180);
 const REALM: &str = "jiangjin.example";
-const OFFICER: &str = "anquan";
 
 /// What the department is granted of the person shard.
 const GRANTED: [&str; 8] = [
@@ -43,16 +36,6 @@ const GRANTED: [&str; 8] = [
     "family_relation",
     "welfare",
 ];
-
-struct Planned {
-    division: &'static str,
-    name: &'static str,
-    level: Level,
-    /// `(scheme, code, valid from)`.
-    code: Option<(&'static str, &'static str)>,
-    parent: Option<usize>,
-    operators: &'static [(&'static str, Role)],
-}
 
 const PLAN: [Planned; 5] = [
     Planned {
@@ -112,50 +95,8 @@ const PLAN: [Planned; 5] = [
 const COMMUNITIES: [usize; 2] = [2, 3];
 const DEPARTMENT: usize = 4;
 
-struct Node {
-    plan: &'static Planned,
-    dir: PathBuf,
-    _process: Process,
-    url: String,
-    listen: String,
-}
-
-/// A child process that ends with this one, however this one ends.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // Closing its standard input lets it end in order; what does not is ended.
-        drop(self.0.stdin.take());
-        let start = Instant::now();
-        while start.elapsed() < Duration::from_secs(20) {
-            if matches!(self.0.try_wait(), Ok(Some(_))) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 pub fn run(command: &Demo, json: bool) -> Result<ExitCode> {
-    let (dir, temporary) = match &command.dir {
-        Some(dir) => (dir.clone(), false),
-        None => (temporary_dir()?, true),
-    };
-    std::fs::create_dir_all(&dir).map_err(|e| Fault::file(&dir, &e))?;
-    let dir = dir.canonicalize().map_err(|e| Fault::file(&dir, &e))?;
-    if std::fs::read_dir(&dir)
-        .map_err(|e| Fault::file(&dir, &e))?
-        .next()
-        .is_some()
-    {
-        return Err(Fault::usage(format!(
-            "`{0}` 不是空目录 / `{0}` is not empty; the demonstration makes a fresh realm, choose another directory",
-            dir.display()
-        )));
-    }
+    let (dir, temporary) = realm::fresh_dir(command.dir.as_ref(), "demo")?;
     let done = cycle(command, &dir, json);
     let result = match done {
         Ok((nodes, summary)) => {
@@ -178,11 +119,6 @@ pub fn run(command: &Demo, json: bool) -> Result<ExitCode> {
         let _ = std::fs::remove_dir_all(&dir);
     }
     result
-}
-
-fn temporary_dir() -> Result<PathBuf> {
-    let name = registry::keys::token()?;
-    Ok(std::env::temp_dir().join(format!("fangzhi-demo-{}", &name[..12])))
 }
 
 fn wait_for_interrupt() -> Result<()> {
@@ -209,17 +145,17 @@ fn cycle(command: &Demo, dir: &Path, quiet: bool) -> Result<(Vec<Node>, Value)> 
             output::line(text);
         }
     };
-    let passphrases = passphrases()?;
+    let passphrases = realm::passphrases(&PLAN)?;
     let mut nodes: Vec<Node> = Vec::new();
     for plan in &PLAN {
         let node_dir = dir.join(plan.division);
-        make(plan, &node_dir, &nodes, &passphrases)?;
-        let node = start(plan, node_dir)?;
+        realm::make(REALM, plan, &node_dir, &nodes, &passphrases)?;
+        let node = realm::start(plan, node_dir)?;
         say(format!(
             "✓ {}（{}）已运行 / running at {}",
             plan.name, plan.division, node.url
         ));
-        enrol_operators(&node, &passphrases)?;
+        realm::enrol_operators(&node, &passphrases, first_grid)?;
         nodes.push(node);
     }
     write_logins(dir, &nodes, &passphrases)?;
@@ -252,180 +188,6 @@ fn cycle(command: &Demo, dir: &Path, quiet: bool) -> Result<(Vec<Node>, Value)> 
     wait("the last entries", || replicated(&nodes))?;
     let summary = summary(&nodes, &total, &department)?;
     Ok((nodes, summary))
-}
-
-type Passphrases = BTreeMap<(&'static str, &'static str), String>;
-
-fn passphrases() -> Result<Passphrases> {
-    let mut all = BTreeMap::new();
-    for plan in &PLAN {
-        let logins = plan
-            .operators
-            .iter()
-            .map(|(login, _)| *login)
-            .chain([OFFICER]);
-        for login in logins {
-            let token = registry::keys::token()?;
-            all.insert((plan.division, login), format!("demo-{}", &token[..12]));
-        }
-    }
-    Ok(all)
-}
-
-fn phrase<'a>(
-    passphrases: &'a Passphrases,
-    division: &'static str,
-    login: &'static str,
-) -> &'a str {
-    passphrases
-        .get(&(division, login))
-        .map_or("", String::as_str)
-}
-
-/// A port that was free a moment ago.
-fn free_port() -> Result<String> {
-    let listener = TcpListener::bind("127.0.0.1:0").map_err(|e| Fault::failed(e.to_string()))?;
-    let address = listener
-        .local_addr()
-        .map_err(|e| Fault::failed(e.to_string()))?;
-    Ok(address.to_string())
-}
-
-fn codes(plan: &Planned) -> Result<Vec<DivisionCode>> {
-    let words = |e: record::id::IdError| Fault::failed(e.to_string());
-    plan.code
-        .iter()
-        .map(|(scheme, code)| {
-            Ok(DivisionCode {
-                scheme: Kind::new(scheme).map_err(words)?,
-                code: (*code).to_owned(),
-                valid_from: "2023-01-01".into(),
-            })
-        })
-        .collect()
-}
-
-/// Makes the root, or joins by an invitation of the parent.
-fn make(
-    plan: &'static Planned,
-    dir: &Path,
-    nodes: &[Node],
-    passphrases: &Passphrases,
-) -> Result<()> {
-    let words = |e: record::id::IdError| Fault::failed(e.to_string());
-    let listen = Listen {
-        http: free_port()?,
-        listen: free_port()?,
-    };
-    let officer = phrase(passphrases, plan.division, OFFICER);
-    let division = DivisionId::new(plan.division).map_err(words)?;
-    match plan.parent {
-        None => {
-            let new = NewNode {
-                realm: Realm::new(REALM).map_err(words)?,
-                division,
-                name: plan.name.into(),
-                level: plan.level,
-                codes: codes(plan)?,
-                http: listen.http,
-                listen: listen.listen,
-                custody: KeyCustody::File,
-            };
-            registry::node::init(dir, new, &Opener::File, api::now())?;
-        }
-        Some(at) => {
-            let parent = nodes
-                .get(at)
-                .ok_or_else(|| Fault::failed("the plan names a parent that is not made yet"))?;
-            let mut client = Client::remote(&parent.url, &parent.dir);
-            client.login_with(OFFICER, phrase(passphrases, parent.plan.division, OFFICER))?;
-            let new = NewInvitation {
-                division,
-                name: plan.name.into(),
-                level: plan.level,
-                codes: codes(plan)?,
-                address: parent.listen.clone(),
-            };
-            let invitation: Invitation = client.post("/api/v1/invitations", &new)?;
-            node::join_with(dir, &invitation, &listen, KeyCustody::File, &Opener::File)?;
-        }
-    }
-    node::first_officer(dir, &Opener::File, OFFICER, officer)?;
-    keep_passphrase(dir, OFFICER, officer)
-}
-
-/// In a demonstration passphrases lie beside the keys, so that commands need not ask.
-fn keep_passphrase(dir: &Path, login: &str, phrase: &str) -> Result<()> {
-    let path = Files::new(dir).operators().join(format!("{login}.pass"));
-    store::atomic::replace(&path, phrase.as_bytes()).map_err(|e| Fault::failed(e.to_string()))
-}
-
-fn start(plan: &'static Planned, dir: PathBuf) -> Result<Node> {
-    let exe = std::env::current_exe().map_err(|e| Fault::failed(e.to_string()))?;
-    let log_path = dir.join("node.log");
-    let log = std::fs::File::create(&log_path).map_err(|e| Fault::file(&log_path, &e))?;
-    let child = Command::new(exe)
-        .args(["--log-json", "run", "--while-stdin", "--dir"])
-        .arg(&dir)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(log)
-        .spawn()
-        .map_err(|e| Fault::failed(format!("a node could not be started: {e}")))?;
-    let mut process = Process(child);
-    let run_path = Files::new(&dir).run();
-    let start = Instant::now();
-    loop {
-        if let Some(run) = std::fs::read(&run_path)
-            .ok()
-            .and_then(|b| serde_json::from_slice::<RunFile>(&b).ok())
-        {
-            return Ok(Node {
-                plan,
-                dir,
-                _process: process,
-                url: run.url,
-                listen: run.listen,
-            });
-        }
-        if let Ok(Some(status)) = process.0.try_wait() {
-            return Err(Fault::failed(format!(
-                "{} 未能启动 / did not start ({status}); see {}",
-                plan.name,
-                log_path.display()
-            )));
-        }
-        if start.elapsed() > PATIENCE {
-            return Err(Fault::failed(format!(
-                "{} 启动过慢 / took too long to start; see {}",
-                plan.name,
-                log_path.display()
-            )));
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn client(node: &Node, login: &'static str, passphrases: &Passphrases) -> Result<Client> {
-    let mut client = Client::remote(&node.url, &node.dir);
-    client.login_with(login, phrase(passphrases, node.plan.division, login))?;
-    Ok(client)
-}
-
-fn enrol_operators(node: &Node, passphrases: &Passphrases) -> Result<()> {
-    let client = client(node, OFFICER, passphrases)?;
-    for (login, role) in node.plan.operators {
-        let phrase = phrase(passphrases, node.plan.division, login);
-        let new = NewOperator {
-            login: (*login).to_owned(),
-            passphrase: phrase.to_owned(),
-            role: *role,
-            grid: (*role == Role::GridWorker).then(|| first_grid(node.plan)),
-        };
-        let _: Value = client.post("/api/v1/operators", &new)?;
-        keep_passphrase(&node.dir, login, phrase)?;
-    }
-    Ok(())
 }
 
 fn place(plan: &Planned) -> sample::Place {
@@ -508,25 +270,12 @@ fn import_sample(
     Ok(total)
 }
 
-fn wait(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
-    let start = Instant::now();
-    while !done()? {
-        if start.elapsed() > PATIENCE {
-            return Err(Fault::failed(format!(
-                "超时 / gave up waiting for {what}; see node.log of each node"
-            )));
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    Ok(())
-}
-
-fn status(node: &Node) -> Result<Value> {
-    Client::remote(&node.url, &node.dir).get("/api/v1/status")
+fn wait(what: &str, done: impl FnMut() -> Result<bool>) -> Result<()> {
+    realm::wait(what, Duration::from_millis(100), PATIENCE, done)
 }
 
 /// Origin to size and root of the ledgers that a node writes or holds.
-fn heads(status: &Value, own: bool) -> BTreeMap<String, (u64, String)> {
+pub fn heads(status: &Value, own: bool) -> BTreeMap<String, (u64, String)> {
     status["ledgers"]
         .as_array()
         .into_iter()

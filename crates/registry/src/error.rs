@@ -33,7 +33,7 @@ pub enum RegistryError {
     #[error("{0}")]
     BadRequest(String),
     /// There is no such thing here.
-    #[error("未找到{what} / no {what} `{name}` here; {next}")]
+    #[error("没有 {what} `{name}` / not found here; {next}")]
     NotFound {
         /// What was looked for.
         what: &'static str,

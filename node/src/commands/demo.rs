@@ -16,9 +16,7 @@ use registry::register::ImportReport;
 use serde_json::{Value, json};
 
 use super::import;
-use super::realm::{
-    self, Node, OFFICER, PATIENCE, Passphrases, Planned, client, phrase, status,
-};
+use super::realm::{self, Node, OFFICER, PATIENCE, Passphrases, Planned, client, phrase, status};
 use crate::args::Demo;
 use crate::fault::{Fault, Result};
 use crate::{input, output};

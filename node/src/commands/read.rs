@@ -63,7 +63,8 @@ pub fn read(command: &Read, json: bool) -> Result<ExitCode> {
 }
 
 fn show(kind: &record::id::Kind, answer: &Value) {
-    let schema = record::schema::Catalogue::builtin().schema(kind);
+    let catalogue = record::schema::Catalogue::builtin();
+    let schema = catalogue.schema(kind);
     let value = &answer["value"];
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let rows = value["rows"].as_array().cloned().unwrap_or_default();
@@ -76,7 +77,11 @@ fn show(kind: &record::id::Kind, answer: &Value) {
         ));
         for field in schema.into_iter().flat_map(|s| &s.fields) {
             if let Some(value) = row["fields"][&field.id].as_str() {
-                output::line(format!("   {}（{}）：{value}", field.name, field.id));
+                let list = field.list.as_deref().and_then(|list| catalogue.codes(list));
+                let name = list
+                    .and_then(|codes| codes.get(value))
+                    .map_or("", String::as_str);
+                output::line(format!("   {}（{}）：{value} {name}", field.name, field.id));
             }
         }
     }

@@ -134,6 +134,9 @@ pub struct Init {
     /// 行政区划代码 方案:代码:起始日 / official code as scheme:code:YYYY-MM-DD
     #[arg(long = "code", value_name = "SCHEME:CODE:FROM")]
     pub codes: Vec<String>,
+    /// 账头公布前须有的联署数 / cosignatures that a checkpoint needs before it is published
+    #[arg(long, default_value_t = 1)]
+    pub quorum: u32,
     #[command(flatten)]
     pub listen: Listen,
     #[command(flatten)]

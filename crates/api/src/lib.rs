@@ -6,6 +6,7 @@
 //! Read in this order: [`routes`], [`state`], [`error`].
 
 pub mod error;
+pub mod ledgers;
 pub mod routes;
 pub mod state;
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::extract::FromRequestParts;
+use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use record::id::UnixMillis;
@@ -73,11 +74,14 @@ impl AppState {
         self.lock().remove(token);
     }
 
-    fn session(&self, token: &str) -> Option<Arc<Session>> {
-        self.lock()
+    /// The session of a token, while it lasts and its operator is in good standing.
+    pub(crate) fn session(&self, token: &str) -> Option<Arc<Session>> {
+        let session = self
+            .lock()
             .get(token)
             .filter(|session| session.expires > now())
-            .cloned()
+            .cloned()?;
+        self.registry.in_good_standing(&session).then_some(session)
     }
 
     /// Runs a use case, which is synchronous, away from the asynchronous threads.
@@ -95,6 +99,15 @@ impl AppState {
     }
 }
 
+/// The token of a request.
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    headers
+        .get(AUTHORIZATION)?
+        .to_str()
+        .ok()?
+        .strip_prefix("Bearer ")
+}
+
 /// The operator who asks, by the request's bearer token.
 pub struct Caller {
     /// The session.
@@ -107,16 +120,10 @@ impl FromRequestParts<AppState> for Caller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
-        let token = parts
-            .headers
-            .get(AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.strip_prefix("Bearer "));
-        token
+        bearer(&parts.headers)
             .and_then(|token| {
                 let session = state.session(token)?;
-                // An operator disabled meanwhile has no session any more.
-                state.registry.in_good_standing(&session).then(|| Caller {
+                Some(Caller {
                     session,
                     token: token.to_owned(),
                 })

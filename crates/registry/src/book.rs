@@ -224,18 +224,21 @@ impl Book {
         self.checkpoint(edge.frontier(), log_key)
     }
 
-    /// Keeps a checkpoint that a parent cosigned.
+    /// Keeps a checkpoint that was cosigned, as the one to publish when it has its quorum.
     pub(crate) fn keep_cosigned(
         &mut self,
         store: &dyn Store,
         size: u64,
         note: String,
+        quorum: bool,
     ) -> Result<()> {
         let mut head = self.head.clone();
         if size == head.size {
             head.whole = Some(note.clone());
         }
-        head.cosigned = Some(note);
+        if quorum {
+            head.cosigned = Some(note);
+        }
         let mut batch = Batch::new(self.origin.as_str(), Some(self.version));
         batch.put(table::head(&self.origin), cbor::to_vec(&head));
         self.commit(store, &batch)?;

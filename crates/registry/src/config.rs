@@ -59,6 +59,13 @@ pub struct NodeConfig {
     pub listen: String,
     /// What opens the keystore.
     pub custody: KeyCustody,
+    /// How many witnesses must have cosigned a checkpoint before it is shown to others.
+    #[serde(default = "one")]
+    pub quorum: u32,
+}
+
+fn one() -> u32 {
+    1
 }
 
 impl NodeConfig {

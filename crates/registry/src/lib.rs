@@ -16,6 +16,7 @@ pub mod grant;
 pub mod holding;
 pub mod keys;
 pub mod node;
+pub mod publish;
 pub mod read;
 pub mod register;
 pub mod replicate;

@@ -66,6 +66,8 @@ pub struct NewNode {
     pub listen: String,
     /// What opens the keystore.
     pub custody: KeyCustody,
+    /// The realm's quorum of cosignatures.
+    pub quorum: u32,
 }
 
 /// A name of this program's own, known to be well formed.
@@ -159,6 +161,7 @@ impl Applicant {
             http: self.new.http,
             listen: self.new.listen,
             custody: self.new.custody,
+            quorum: self.new.quorum,
         }
         .write(&self.dir)
     }

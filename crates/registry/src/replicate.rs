@@ -76,6 +76,8 @@ pub struct Invitation {
     pub name: String,
     /// Its level.
     pub level: Level,
+    /// The realm's quorum of cosignatures.
+    pub quorum: u32,
     /// The one-time secret, hexadecimal.
     pub secret: String,
     /// Valid until.
@@ -198,6 +200,7 @@ impl Registry {
             division: new.division.clone(),
             name: new.name.clone(),
             level: new.level,
+            quorum: self.config.quorum,
             secret: data_encoding::HEXLOWER.encode(secret.as_ref()),
             expires: invited.expires,
         })
@@ -354,7 +357,13 @@ impl Registry {
             }
             let depth = authority.ancestors(&division).len();
             drop(authority);
-            if let Some(note) = Head::read(self.store.as_ref(), &origin)?.whole {
+            // A parent witnesses and gets the newest; everybody else what has its quorum.
+            let note = if upward {
+                Head::read(self.store.as_ref(), &origin)?.whole
+            } else {
+                self.published(&origin)?
+            };
+            if let Some(note) = note {
                 let first = origin.ledger().as_str() != "authority";
                 offers.push(((first, depth, origin.clone()), (origin, note)));
             }
@@ -457,7 +466,11 @@ impl Registry {
                 old.whole
             },
             target: (!complete).then(|| held.note.clone()),
-            cosigned: None,
+            cosigned: if complete && self.has_quorum(&origin, &held.note) {
+                Some(held.note.clone())
+            } else {
+                old.cosigned
+            },
             act: held.tail.previous_act().copied(),
             tail: held.tail.len() as u64,
         };
@@ -545,7 +558,7 @@ impl Registry {
             lines.push(line);
         }
         if signed {
-            head.whole = Some(note);
+            self.renew(&origin, &mut head, note);
             let mut batch = Batch::new(origin.as_str(), Some(version));
             batch.put(table::head(&origin), cbor::to_vec(&head));
             commit(store, &origin, &batch)?;
@@ -592,13 +605,22 @@ impl Registry {
         if merged == note {
             return Ok(());
         }
-        book.keep_cosigned(store, size, merged)?;
+        let quorum = self.has_quorum(origin, &merged);
+        book.keep_cosigned(store, size, merged, quorum)?;
         drop(book);
         self.changed();
         if origin.is_shard() {
             self.advance_grants(now)?;
         }
         Ok(())
+    }
+
+    /// Puts a note with more signatures on a replica's head.
+    fn renew(&self, origin: &Origin, head: &mut Head, note: String) {
+        if self.has_quorum(origin, &note) {
+            head.cosigned = Some(note.clone());
+        }
+        head.whole = Some(note);
     }
 
     fn cosigned_replica(&self, origin: &Origin, size: u64, lines: &[String]) -> Result<()> {
@@ -615,7 +637,7 @@ impl Registry {
         if merged == note {
             return Ok(());
         }
-        head.whole = Some(merged);
+        self.renew(origin, &mut head, merged);
         let mut batch = Batch::new(origin.as_str(), Some(version));
         batch.put(table::head(origin), cbor::to_vec(&head));
         commit(store, origin, &batch)?;

@@ -76,7 +76,7 @@ pub struct Head {
     /// Of a replica in transfer: the checkpoint, ahead of `size`, that the entries were proven to belong to.
     #[n(3)]
     pub target: Option<String>,
-    /// Of an own ledger: the newest checkpoint that the parent cosigned.
+    /// The newest checkpoint that has its quorum of cosignatures.
     #[n(4)]
     pub cosigned: Option<String>,
     /// Leaf hash of the newest act.

@@ -69,6 +69,7 @@ pub struct Plan {
     pub http: String,
     pub listen: String,
     pub custody: KeyCustody,
+    pub quorum: u32,
 }
 
 impl Plan {
@@ -82,6 +83,7 @@ impl Plan {
             http: self.http,
             listen: self.listen,
             custody: self.custody,
+            quorum: self.quorum,
         }
     }
 }
@@ -121,6 +123,7 @@ pub fn init(command: &Init, json: bool) -> Result<ExitCode> {
         http: command.listen.http.clone(),
         listen: command.listen.listen.clone(),
         custody: custody(&command.at.open),
+        quorum: command.quorum,
     };
     registry::node::init(&command.at.dir, plan.new_node(), &opener, api::now())?;
     first_officer(&command.at.dir, &opener, &command.officer.officer, &phrase)?;
@@ -179,6 +182,7 @@ pub fn join_with(
         http: listen.http.clone(),
         listen: listen.listen.clone(),
         custody,
+        quorum: invitation.quorum,
     };
     let applicant = Applicant::create(dir, plan.new_node(), opener)?;
     let enrolment = Enrolment {

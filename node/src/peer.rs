@@ -294,6 +294,9 @@ impl Driver {
                 reason,
             } => {
                 tracing::error!(%origin, code = code.as_str(), held, %reason, "alarm");
+                if code == RejectCode::Shorter {
+                    self.registry.owner_is_behind(&origin);
+                }
                 self.registry
                     .alarm(&origin, code.as_str(), &reason, Vec::new(), now);
                 Vec::new()
@@ -303,8 +306,13 @@ impl Driver {
                 code,
                 size,
                 reason,
-                ..
+                note,
             } => {
+                if code == RejectCode::Shorter
+                    && self.registry.told_of_more(&origin, note.as_deref())
+                {
+                    return Vec::new();
+                }
                 self.rejected(&origin, code, size, &reason);
                 Vec::new()
             }

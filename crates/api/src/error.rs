@@ -46,6 +46,7 @@ impl ApiError {
             | RegistryError::NoKind(_)
             | RegistryError::NoCharter(_) => StatusCode::NOT_FOUND,
             RegistryError::Conflict(_) => StatusCode::CONFLICT,
+            RegistryError::Halted { .. } => StatusCode::SERVICE_UNAVAILABLE,
             RegistryError::Directory(_)
             | RegistryError::Damaged { .. }
             | RegistryError::Store(_)

@@ -3,9 +3,10 @@
 //! Owns routes, sessions and the words of failures. Refuses to send a record that is not
 //! [`watermark::Marked`]: `read` has no other return type, and nothing else returns records.
 //!
-//! Read in this order: [`routes`], [`state`], [`error`].
+//! Read in this order: [`routes`], [`given`], [`state`], [`error`].
 
 pub mod error;
+pub mod given;
 pub mod ledgers;
 pub mod routes;
 pub mod state;

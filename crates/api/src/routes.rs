@@ -20,10 +20,13 @@ use serde_json::{Value, json};
 use watermark::Marked;
 
 use crate::error::ApiError;
+use crate::given::Given;
 use crate::state::{AppState, Caller, now};
 
 /// The largest request. An import sends 256 rows at a time, a preview the whole file.
 const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// The largest login: the one request that nobody needs a session for.
+const LOGIN_BYTES_MAX: usize = 16 * 1024;
 
 type Answered<T> = Result<Json<T>, ApiError>;
 
@@ -36,7 +39,12 @@ pub fn router(state: AppState) -> Router {
         .route("/api/v1/doctor", get(doctor))
         .route("/api/v1/schemas", get(schemas))
         .route("/api/v1/schemas/{kind}", get(schema))
-        .route("/api/v1/sessions", post(login).delete(logout))
+        .route(
+            "/api/v1/sessions",
+            post(login)
+                .delete(logout)
+                .layer(DefaultBodyLimit::max(LOGIN_BYTES_MAX)),
+        )
         .route("/api/v1/operators", get(operators).post(enrol_operator))
         .route("/api/v1/import", post(import))
         .route("/api/v1/read", post(read))
@@ -116,7 +124,7 @@ struct LoggedIn {
     expires: UnixMillis,
 }
 
-async fn login(State(state): State<AppState>, Json(login): Json<Login>) -> Answered<LoggedIn> {
+async fn login(State(state): State<AppState>, Given(login): Given<Login>) -> Answered<LoggedIn> {
     let passphrase = zeroize::Zeroizing::new(login.passphrase);
     let name = login.login;
     let _turn = state
@@ -150,7 +158,7 @@ async fn operators(State(state): State<AppState>, _caller: Caller) -> Answered<V
 async fn enrol_operator(
     State(state): State<AppState>,
     caller: Caller,
-    Json(new): Json<NewOperator>,
+    Given(new): Given<NewOperator>,
 ) -> Answered<Value> {
     let operator: OperatorId = state
         .run(move |registry| registry.enrol_operator(Some(&caller.session), &new, now()))
@@ -161,7 +169,7 @@ async fn enrol_operator(
 async fn import(
     State(state): State<AppState>,
     caller: Caller,
-    Json(chunk): Json<ImportChunk>,
+    Given(chunk): Given<ImportChunk>,
 ) -> Answered<ImportReport> {
     Ok(Json(
         state
@@ -174,7 +182,7 @@ async fn import(
 async fn read(
     State(state): State<AppState>,
     caller: Caller,
-    Json(request): Json<ReadRequest>,
+    Given(request): Given<ReadRequest>,
 ) -> Answered<Marked<Answer>> {
     Ok(Json(
         state
@@ -186,7 +194,7 @@ async fn read(
 async fn amend(
     State(state): State<AppState>,
     caller: Caller,
-    Json(amendment): Json<Amendment>,
+    Given(amendment): Given<Amendment>,
 ) -> Answered<Registered> {
     Ok(Json(
         state
@@ -202,7 +210,7 @@ async fn grants(State(state): State<AppState>) -> Answered<Vec<GrantLine>> {
 async fn grant(
     State(state): State<AppState>,
     caller: Caller,
-    Json(request): Json<GrantRequest>,
+    Given(request): Given<GrantRequest>,
 ) -> Answered<Value> {
     let grant: GrantId = state
         .run(move |registry| registry.grant(&caller.session, &request, now()))
@@ -213,7 +221,7 @@ async fn grant(
 async fn invite(
     State(state): State<AppState>,
     caller: Caller,
-    Json(new): Json<NewInvitation>,
+    Given(new): Given<NewInvitation>,
 ) -> Answered<Invitation> {
     Ok(Json(
         state
@@ -232,7 +240,7 @@ struct RevokeRequest {
 async fn revoke(
     State(state): State<AppState>,
     caller: Caller,
-    Json(request): Json<RevokeRequest>,
+    Given(request): Given<RevokeRequest>,
 ) -> Result<StatusCode, ApiError> {
     state
         .run(move |registry| {

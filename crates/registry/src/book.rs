@@ -201,6 +201,17 @@ impl Book {
         self.commit(store, &batch)
     }
 
+    /// The root of the first `size` entries.
+    pub(crate) fn root_at(&self, store: &dyn Store, size: u64) -> Result<Hash> {
+        let tiles = Tiles {
+            store,
+            origin: &self.origin,
+        };
+        let edge = TreeEdge::load(&tiles, size)
+            .map_err(|e| RegistryError::damaged(format!("`{}`: {e}", self.origin)))?;
+        Ok(edge.frontier().root())
+    }
+
     /// The checkpoint of an earlier size, as it was signed then: the same bytes, because Ed25519
     /// signs the same message the same way.
     pub(crate) fn checkpoint_at(

@@ -58,6 +58,14 @@ pub enum RegistryError {
         "没有 `{0}` 的节点证书 / no charter of `{0}` is known here; wait until the parent has replicated it, or enrol the node"
     )]
     NoCharter(DivisionId),
+    /// The ledger is not signed at present: more was signed than is here.
+    #[error("账本 `{origin}` 暂停签名：{} / `{origin}` is not signed at present: {}; {} entries were signed, {} are here. Let the node reach its parent, which holds the rest", .halt.reason, .halt.reason, .halt.signed, .halt.held)]
+    Halted {
+        /// The ledger.
+        origin: Origin,
+        /// Why.
+        halt: crate::guard::Halt,
+    },
     /// Stored bytes do not hold.
     #[error("存储内容有误：{what} / stored data does not hold: {what}; run `fangzhi verify`")]
     Damaged {
@@ -86,6 +94,7 @@ impl RegistryError {
             Self::Directory(_) => "directory",
             Self::Conflict(_) => "conflict",
             Self::NoCharter(_) => "no-charter",
+            Self::Halted { .. } => "halted",
             Self::Damaged { .. } => "damaged",
             Self::Store(_) => "store",
             Self::File(_) => "file",

@@ -204,6 +204,10 @@ impl Registry {
         match entry {
             Entry::Record(entry) => match entry.operation {
                 Operation::Erase | Operation::TransferOut => holding.index.remove(entry.record),
+                _ if self.secret_lost(&holding.origin, &entry.record)? => {
+                    // Restored from the parent without its secret: history, but no content.
+                    holding.index.remove(entry.record);
+                }
                 _ => {
                     let version = self.open_version(holding, at)?;
                     holding
@@ -225,6 +229,13 @@ impl Registry {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Whether a record came back from the parent without the secret that opens it.
+    fn secret_lost(&self, origin: &Origin, record: &RecordId) -> Result<bool> {
+        Ok(self
+            .newest(origin, record)?
+            .is_some_and(|newest| newest.page == 0))
     }
 
     /// Opens the envelope of keys at an index of the grant's ledger.

@@ -13,6 +13,7 @@ pub mod book;
 pub mod config;
 pub mod error;
 pub mod grant;
+pub mod guard;
 pub mod holding;
 pub mod keys;
 pub mod node;

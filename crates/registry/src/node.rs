@@ -20,6 +20,7 @@ use crate::authority::Authority;
 use crate::book::{Appended, Book, Leaf, Signer, Stamp};
 use crate::config::{CONFIG_FORMAT, Files, KeyCustody, NodeConfig, ParentAddress};
 use crate::error::{RegistryError, Result};
+use crate::guard::Guard;
 use crate::holding::Holding;
 use crate::keys::{Keys, Opener};
 use crate::replicate::Peers;
@@ -37,6 +38,7 @@ pub struct Registry {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) pages: Mutex<Pages>,
     pub(crate) keys: Keys,
+    pub(crate) guard: Guard,
     pub(crate) catalogue: &'static Catalogue,
     pub(crate) policies: &'static policy::PolicySet,
     pub(crate) authority: RwLock<Authority>,
@@ -226,6 +228,7 @@ impl Registry {
             store,
             pages: Mutex::new(pages),
             keys,
+            guard: Guard::open(dir)?,
             catalogue,
             policies,
             authority: RwLock::new(authority),
@@ -235,9 +238,22 @@ impl Registry {
             counters: crate::status::Counters::default(),
             listener: RwLock::new(None),
         };
+        registry.check_own_ledgers()?;
         registry.found(now)?;
         registry.open_holdings()?;
         Ok(registry)
+    }
+
+    /// Opens the end of every own ledger, so that one that may not be signed is known from the start.
+    fn check_own_ledgers(&self) -> Result<()> {
+        for shard in self.store.shards()? {
+            if let Ok(origin) = Origin::parse(&shard)
+                && origin.division() == self.config.division
+            {
+                self.book(&origin)?;
+            }
+        }
+        Ok(())
     }
 
     /// Writes the first entries of the authority ledger, once.
@@ -324,9 +340,18 @@ impl Registry {
         if let Some(book) = books.get(origin) {
             return Ok(book.clone());
         }
-        let book = Arc::new(Mutex::new(Book::open(self.store.as_ref(), origin)?));
+        let book = Book::open(self.store.as_ref(), origin)?;
+        self.guard.check(origin, book.size(), |size| {
+            book.root_at(self.store.as_ref(), size)
+        })?;
+        let book = Arc::new(Mutex::new(book));
         books.insert(origin.clone(), book.clone());
         Ok(book)
+    }
+
+    /// Forgets the end of a ledger that somebody else's delivery moved.
+    pub(crate) fn forget_book(&self, origin: &Origin) {
+        lock(&self.books).remove(origin);
     }
 
     /// The signer of what a node does alone.
@@ -356,12 +381,17 @@ impl Registry {
         now: UnixMillis,
         extend: impl FnOnce(&mut store::Batch, u64, &[Hash]),
     ) -> Result<Appended> {
+        self.guard.allow(&book.origin)?;
+        let old = (book.size(), book.root());
         let stamp = Stamp {
             log_key: &self.keys.sign,
             authority: self.authority_head()?,
             now,
         };
-        book.append(self.store.as_ref(), &stamp, signer, leaves, extend)
+        let appended = book.append(self.store.as_ref(), &stamp, signer, leaves, extend)?;
+        self.guard
+            .swap(&book.origin, old, (book.size(), book.root()))?;
+        Ok(appended)
     }
 
     /// Appends statements to the own authority ledger.
@@ -384,12 +414,16 @@ impl Registry {
             .collect();
         let book = self.book(&self.own("authority"))?;
         let mut book = lock(&book);
+        self.guard.allow(&book.origin)?;
+        let old = (book.size(), book.root());
         let stamp = Stamp {
             log_key: &self.keys.sign,
-            authority: (book.size(), book.root()),
+            authority: old,
             now,
         };
         let appended = book.append(self.store.as_ref(), &stamp, signer, leaves, |_, _, _| {})?;
+        self.guard
+            .swap(&book.origin, old, (book.size(), book.root()))?;
         let mut authority = self
             .authority
             .write()

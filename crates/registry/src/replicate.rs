@@ -3,7 +3,7 @@
 //! Up go all ledgers of the own subtree, with bodies. Down go authority ledgers, and a grant's
 //! ledger toward its holder. `sync` verifies; here is what it asks, and the one commit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ledger::checkpoint::{add_signature_line, verify_cosignature};
 use ledger::hash::leaf_hash;
@@ -31,7 +31,7 @@ use crate::grant::checkpoint_of;
 use crate::keys::rng;
 use crate::node::{CHARTER_MILLIS, Registry, lock, purpose};
 use crate::session::Session;
-use crate::table::{self, Head, LOCAL, Tiles};
+use crate::table::{self, Head, LOCAL, Newest, Tiles};
 
 /// Invitations last a week.
 pub const INVITATION_MILLIS: u64 = 7 * 24 * 3600 * 1000;
@@ -42,6 +42,8 @@ const ALARMS_MAX: usize = 64;
 #[derive(Debug, Default)]
 pub struct Peers {
     pub(crate) lines: BTreeMap<String, PeerLine>,
+    /// Ledgers of which their owner showed less than is held here: it is given the rest.
+    behind: BTreeSet<Origin>,
 }
 
 /// One node talked to, or refused.
@@ -328,6 +330,7 @@ impl Registry {
     pub fn offers(&self, peer: &Charter) -> Result<Vec<(Origin, String)>> {
         let own = &self.config.division;
         let mut offers = Vec::new();
+        let behind = lock(&self.peers).behind.clone();
         for shard in self.store.shards()? {
             let Ok(origin) = Origin::parse(&shard) else {
                 continue;
@@ -341,6 +344,8 @@ impl Registry {
                 .is_some_and(|p| p.division == peer.division);
             let give = if upward {
                 authority.within(&division, own)
+            } else if behind.contains(&origin) && division == peer.division {
+                true
             } else if origin.ledger().as_str() == "authority" {
                 !authority.within(&division, &peer.division)
             } else {
@@ -358,7 +363,7 @@ impl Registry {
             let depth = authority.ancestors(&division).len();
             drop(authority);
             // A parent witnesses and gets the newest; everybody else what has its quorum.
-            let note = if upward {
+            let note = if upward || behind.contains(&origin) {
                 Head::read(self.store.as_ref(), &origin)?.whole
             } else {
                 self.published(&origin)?
@@ -457,6 +462,7 @@ impl Registry {
         let complete = delivery.is_complete();
         let held = delivery.held();
         let size = held.frontier.size();
+        let root = held.frontier.root();
         let head = Head {
             size,
             root: held.frontier.root(),
@@ -476,6 +482,32 @@ impl Registry {
         };
         batch.put(table::head(&origin), cbor::to_vec(&head));
         let first = delivery.first();
+        let own = origin.division() == self.config.division;
+        if own {
+            // What is kept beside the entries of an own shard was lost with them.
+            for ((at, entry), leaf) in (first..)
+                .zip(delivery.entries())
+                .zip(delivery.leaf_hashes())
+            {
+                if let Entry::Record(entry) = entry {
+                    let old = self.newest(&origin, &entry.record)?;
+                    let (page, offset, length) =
+                        old.map_or((0, 0, 0), |n| (n.page, n.offset, n.length));
+                    let newest = Newest {
+                        at,
+                        version: entry.version,
+                        leaf: *leaf,
+                        page,
+                        offset,
+                        length,
+                    };
+                    batch.put(
+                        table::key(&origin, table::RECORD, &entry.record.0),
+                        cbor::to_vec(&newest),
+                    );
+                }
+            }
+        }
         let statements: Vec<Statement> = delivery
             .entries()
             .iter()
@@ -501,7 +533,15 @@ impl Registry {
             }
         }
         self.counters.replicated(size - first);
-        if complete {
+        if complete && own {
+            self.forget_book(&origin);
+            if self.guard.resume(&origin, size, &root)? {
+                tracing::info!(%origin, size, "the ledger is whole again and is signed again");
+            }
+            if origin.is_shard() {
+                self.advance_holding(&origin)?;
+            }
+        } else if complete {
             self.on_complete(&origin, now);
         }
         self.changed();
@@ -537,6 +577,8 @@ impl Registry {
         if head.size != checkpoint.size() || head.root != *checkpoint.root() {
             return Err(RegistryError::Conflict(origin));
         }
+        lock(&self.peers).behind.remove(&origin);
+        self.clear_alarm(&origin, "shorter")?;
         let mut note = head.whole.clone().unwrap_or_default();
         let mut lines = Vec::new();
         let mut signed = false;
@@ -669,13 +711,26 @@ impl Registry {
             {
                 return Ok(());
             }
-            let mut rest = Sha256::digest(origin.as_str()).to_vec();
-            rest.extend(code.as_bytes());
+            let rest = alarm_key(origin, code);
             self.keep_local(table::ALARM, &rest, cbor::to_vec(&alarm))
         })();
         if let Err::<(), RegistryError>(error) = result {
             tracing::error!(%origin, %error, "an alarm could not be kept");
         }
+    }
+
+    /// Takes back an alarm about something that is mended.
+    fn clear_alarm(&self, origin: &Origin, code: &str) -> Result<()> {
+        let key = table::local(table::ALARM, &alarm_key(origin, code));
+        if self.store.get(&key)?.is_none() {
+            return Ok(());
+        }
+        let mut batch = Batch::new(LOCAL, None);
+        batch.delete(key);
+        self.store
+            .commit(&batch)
+            .map_err(|e| RegistryError::Store(e.to_string()))?;
+        Ok(())
     }
 
     /// Every alarm kept.
@@ -743,6 +798,12 @@ pub(crate) fn log_verifier(origin: &Origin, key: &[u8; 32]) -> Result<Verifier> 
         .map_err(|e| RegistryError::damaged(e.to_string()))
 }
 
+fn alarm_key(origin: &Origin, code: &str) -> Vec<u8> {
+    let mut rest = Sha256::digest(origin.as_str()).to_vec();
+    rest.extend(code.as_bytes());
+    rest
+}
+
 /// The name under which a node cosigns: `<realm>/<division>/<role>`.
 pub(crate) fn cosigner(
     realm: &Realm,
@@ -791,9 +852,8 @@ impl Trust for Registry {
             return Err(refuse("the ledger belongs to another realm"));
         }
         if division == *own {
-            return Err(refuse(
-                "the ledger is this node's own; nobody else writes it",
-            ));
+            drop(authority);
+            return self.accept_own(peer, origin);
         }
         if authority.charter(&division).is_none() {
             return Err(refuse(
@@ -830,6 +890,58 @@ impl Trust for Registry {
 }
 
 impl Registry {
+    /// An own ledger is taken from the parent only, and only while it is halted: the rest of a
+    /// history that this node signed and lost.
+    fn accept_own(&self, peer: &Charter, origin: &Origin) -> std::result::Result<Accept, Refusal> {
+        let refuse = |reason: &str| Refusal {
+            reason: reason.to_owned(),
+        };
+        let from_parent = self
+            .config
+            .parent
+            .as_ref()
+            .is_some_and(|p| p.division == peer.division);
+        if !from_parent || !self.guard.is_halted(origin) {
+            return Err(refuse(
+                "the ledger is this node's own; nobody else writes it",
+            ));
+        }
+        let verifier = self
+            .log_verifier(origin)
+            .map_err(|e| refuse(&e.to_string()))?;
+        let held = self.held(origin).map_err(|e| refuse(&e.to_string()))?;
+        Ok(Accept {
+            verifier,
+            held,
+            cosign: false,
+        })
+    }
+
+    /// A peer holds more of an own ledger than is here. If that is true, its note is signed by
+    /// this very node: then nothing more is signed until the rest is back.
+    pub fn told_of_more(&self, origin: &Origin, note: Option<&str>) -> bool {
+        if origin.division() != self.config.division {
+            return false;
+        }
+        let proven = (|| {
+            let verifier = self.log_verifier(origin).ok()?;
+            let checkpoint = ledger::checkpoint::open(note?.as_bytes(), &verifier).ok()?;
+            let held = Head::read(self.store.as_ref(), origin).ok()?.size;
+            (checkpoint.size() > held).then_some((checkpoint.size(), held))
+        })();
+        let Some((signed, held)) = proven else {
+            return false;
+        };
+        self.guard.halt(origin, signed, held, "上级收存的比本机多 / the parent holds more than is here; this directory was restored from an old copy");
+        true
+    }
+
+    /// The owner of a ledger showed less than is held here; it is offered the rest.
+    pub fn owner_is_behind(&self, origin: &Origin) {
+        lock(&self.peers).behind.insert(origin.clone());
+        self.changed();
+    }
+
     /// What is held of a replica, as the next delivery must continue it.
     fn held(&self, origin: &Origin) -> Result<Option<Held>> {
         let store = self.store.as_ref();

@@ -1,5 +1,6 @@
 //! What a node says of itself: status, metrics and the doctor's checks. No personal data in any.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use record::authority::Level;
@@ -8,6 +9,7 @@ use serde::Serialize;
 
 use crate::error::Result;
 use crate::grant::checkpoint_of;
+use crate::guard::Halt;
 use crate::node::{Registry, lock};
 use crate::replicate::{Alarm, PeerLine};
 use crate::table::Head;
@@ -88,6 +90,8 @@ pub struct NodeStatus {
     pub peers: Vec<PeerLine>,
     /// What an officer must look at.
     pub alarms: Vec<Alarm>,
+    /// Own ledgers that are not signed at present, and why.
+    pub halted: BTreeMap<Origin, Halt>,
 }
 
 /// One ledger whose records this node can open.
@@ -191,6 +195,7 @@ impl Registry {
             holdings,
             peers: lock(&self.peers).lines.values().cloned().collect(),
             alarms: self.alarms()?,
+            halted: self.guard.halted(),
         })
     }
 
@@ -352,6 +357,37 @@ impl Registry {
                 status.alarms.len()
             ),
             "see `fangzhi status` and tell the security officers of both nodes",
+        );
+        let health = if status.halted.is_empty() {
+            Health::Ok
+        } else {
+            Health::Failure
+        };
+        check(
+            "signing",
+            health,
+            format!(
+                "{} 个账本暂停签名 / {} ledgers are not signed",
+                status.halted.len(),
+                status.halted.len()
+            ),
+            "this directory was restored or copied: let the node reach its parent, and stop any other copy",
+        );
+        let health = if self.guard.is_outside() {
+            Health::Ok
+        } else {
+            Health::Warning
+        };
+        let found = if self.guard.is_outside() {
+            "签名记录另存一处 / what was last signed is kept in a second place"
+        } else {
+            "签名记录与目录同处 / what was last signed is kept in the same directory only"
+        };
+        check(
+            "second-place",
+            health,
+            found.into(),
+            "give the node's user a writable folder above its directory",
         );
         if status.parent.is_some() {
             let behind: u64 = status

@@ -12,7 +12,7 @@ use ledger::tile::{TreeEdge, plan_append};
 use record::act::{Act, Capacity};
 use record::authority::Statement;
 use record::entry::{Entry, GrantEntry, GrantOperation, RecordEntry};
-use record::id::{Hash, Origin, RecordId};
+use record::id::{Hash, OperatorId, Origin, RecordId};
 use seal::parcel::Parcel;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -89,7 +89,7 @@ struct Checker<'a> {
     /// For each authority ledger, the root at each size.
     authority_roots: &'a BTreeMap<Origin, Vec<Hash>>,
     /// At which size of its division's authority ledger each operator's key was enrolled.
-    enrolled: &'a HashMap<(String, [u8; 32]), u64>,
+    enrolled: &'a Enrolled,
     findings: Vec<VerifyFinding>,
 }
 
@@ -229,11 +229,7 @@ pub fn verify(dir: &Path) -> Result<VerifyReport> {
 }
 
 /// The root of an authority ledger at each size, and where each operator's key was enrolled.
-fn prefix_roots(
-    snapshot: &Snapshot,
-    origin: &Origin,
-    enrolled: &mut HashMap<(String, [u8; 32]), u64>,
-) -> Vec<Hash> {
+fn prefix_roots(snapshot: &Snapshot, origin: &Origin, enrolled: &mut Enrolled) -> Vec<Hash> {
     let mut frontier = Frontier::new();
     let mut roots = vec![frontier.root()];
     let mut at = 0u64;
@@ -242,12 +238,27 @@ fn prefix_roots(
             frontier.append(leaf_hash(bytes));
             roots.push(frontier.root());
             at += 1;
-            if let Ok(Entry::Authority(entry)) = Entry::decode(bytes)
-                && let Statement::Operator(certificate) = entry.statement
-            {
-                enrolled
-                    .entry((origin.division().to_string(), certificate.key))
-                    .or_insert(at);
+            let Ok(Entry::Authority(entry)) = Entry::decode(bytes) else {
+                continue;
+            };
+            let division = origin.division().to_string();
+            match entry.statement {
+                Statement::Operator(certificate) => {
+                    let term = Term {
+                        operator: certificate.operator,
+                        since: at,
+                        until: None,
+                    };
+                    enrolled.entry((division, certificate.key)).or_insert(term);
+                }
+                Statement::OperatorDisabled(operator) => {
+                    for ((of, _), term) in enrolled.iter_mut() {
+                        if *of == division && term.operator == operator {
+                            term.until.get_or_insert(at);
+                        }
+                    }
+                }
+                _ => {}
             }
         }
         if rows.len() < SCAN {
@@ -257,6 +268,16 @@ fn prefix_roots(
     roots
 }
 
+/// From which size of the authority ledger on, and up to which, an operator's key may sign.
+struct Term {
+    operator: OperatorId,
+    since: u64,
+    until: Option<u64>,
+}
+
+/// By division and key.
+type Enrolled = HashMap<(String, [u8; 32]), Term>;
+
 /// What is remembered while a ledger is walked.
 #[derive(Default)]
 struct Walk {
@@ -265,6 +286,8 @@ struct Walk {
     /// Leaf hashes after the last act.
     tail: Vec<Hash>,
     previous_act: Option<Hash>,
+    /// The most of the authority ledger that an act relied on so far.
+    authority_size: u64,
     newest: HashMap<RecordId, (u64, Hash)>,
     /// Shard heads that parcels were proven under, and those that a heartbeat's note signed.
     cited: BTreeSet<(u64, Hash)>,
@@ -543,9 +566,17 @@ impl Checker<'_> {
             Capacity::Operator => self
                 .enrolled
                 .get(&(division.to_string(), act.key))
-                .is_some_and(|since| *since <= act.authority_size),
+                .is_some_and(|term| {
+                    term.since <= act.authority_size
+                        && term.until.is_none_or(|until| act.authority_size < until)
+                }),
         };
-        if !entitled {
+        let authority = Origin::new(&origin.realm(), &division, &crate::node::word("authority"));
+        let roots = self.authority_roots.get(&authority);
+        // A replica may hold less of the authority ledger than the act relied on: then who signed
+        // is not known here yet, and is checked where it is.
+        let known_here = roots.is_some_and(|roots| act.authority_size < roots.len() as u64);
+        if !entitled && known_here {
             self.find(
                 origin,
                 Some(at),
@@ -554,22 +585,18 @@ impl Checker<'_> {
                 ),
             );
         }
-        let authority = Origin::new(&origin.realm(), &division, &crate::node::word("authority"));
-        // A replica may have an older authority ledger than the act relied on.
-        let known = self
-            .authority_roots
-            .get(&authority)
-            .map(|roots| roots.get(act.authority_size as usize));
-        match known {
-            Some(Some(root)) if *root != act.authority_root => {
-                self.find(
-                    origin,
-                    Some(at),
-                    format!("the act at {at} relies on another history of `{authority}`"),
-                );
-            }
-            _ => {}
+        let root = roots.and_then(|roots| roots.get(act.authority_size as usize));
+        if root.is_some_and(|root| *root != act.authority_root) {
+            let what = format!("the act at {at} relies on another history of `{authority}`");
+            self.find(origin, Some(at), what);
         }
+        if act.authority_size < walk.authority_size {
+            // Else a key that was disabled could sign as of the time before.
+            let what =
+                format!("the act at {at} relies on less of `{authority}` than the act before it");
+            self.find(origin, Some(at), what);
+        }
+        walk.authority_size = walk.authority_size.max(act.authority_size);
     }
 
     /// What a grant's ledger carried: proven under a head that the shard's owner signed.

@@ -39,6 +39,8 @@ pub enum Command {
     Doctor(Dir),
     /// 邀请下级或部门节点 / invite a node to join under this one
     Invite(Invite),
+    /// 请另一节点联署本节点的账头 / ask another node of the realm to cosign this one's checkpoints
+    Witness(Witness),
     /// 吊销下级节点证书 / revoke the charter of a node under this one
     Revoke(Revoke),
     /// 操作员 / operators
@@ -188,6 +190,17 @@ pub struct Invite {
     /// 写到文件 / write the invitation to this file
     #[arg(long, short)]
     pub out: PathBuf,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Witness {
+    /// 节点目录 / the node's directory
+    #[arg(long, env = "FANGZHI_DIR")]
+    pub dir: PathBuf,
+    /// 见证节点 / the witness's division
+    pub division: DivisionId,
+    /// 其 HTTP 地址 / its HTTP address, such as http://10.0.0.5:8460; leave out to ask it no more
+    pub url: Option<String>,
 }
 
 #[derive(Debug, ClapArgs)]

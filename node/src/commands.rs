@@ -27,6 +27,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         Command::Status(command) => node::status(command, json),
         Command::Doctor(command) => node::doctor(command, json),
         Command::Invite(command) => node::invite(command, json),
+        Command::Witness(command) => node::witness(command, json),
         Command::Revoke(command) => node::revoke(command, json),
         Command::Operator(command) => operator::run(command, json),
         Command::Schema(command) => schema::run(command, json),

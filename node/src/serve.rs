@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::client::RunFile;
 use crate::fault::{Fault, Result};
 use crate::peer::{self, Ended};
+use crate::witness;
 
 /// The most replication sessions that others may have open here.
 const SESSIONS_MAX: usize = 256;
@@ -74,6 +75,7 @@ pub async fn run(registry: Arc<Registry>, dir: &Path, while_stdin: bool) -> Resu
             heads.clone(),
         ))
     });
+    let witnessing = tokio::spawn(witness::ask(registry.clone()));
     let persisting = tokio::spawn(persist(registry.clone()));
 
     let page_registry = registry.clone();
@@ -94,6 +96,7 @@ pub async fn run(registry: Arc<Registry>, dir: &Path, while_stdin: bool) -> Resu
     let _ = std::fs::remove_file(&run_path);
     accepting.abort();
     persisting.abort();
+    witnessing.abort();
     if let Some(dialing) = dialing {
         dialing.abort();
     }

@@ -4,12 +4,14 @@
 //! `/ledger/<origin>/tile/entries/...` needs an auditor's session.
 
 use axum::extract::{Path, State};
-use axum::http::HeaderMap;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use ledger::tile::{TilePath, TileTree};
+use ledger::witness::Refusal;
 use record::id::Origin;
 use registry::RegistryError;
+use registry::witness::Witnessed;
 
 use crate::error::ApiError;
 use crate::state::{AppState, bearer};
@@ -19,6 +21,31 @@ fn not_found() -> ApiError {
         what: "账本路径 / ledger path",
         name: "requested".into(),
         next: "use /ledger/<origin>/checkpoint or /ledger/<origin>/tile/<L>/<N>",
+    })
+}
+
+/// Cosigns a checkpoint, as C2SP tlog-witness has it.
+pub async fn add_checkpoint(
+    State(state): State<AppState>,
+    body: axum::body::Bytes,
+) -> Result<Response, ApiError> {
+    let witnessed = state
+        .run(move |registry| registry.add_checkpoint(&body, crate::now()))
+        .await?;
+    Ok(match witnessed {
+        Witnessed::Cosigned(line) => line.into_response(),
+        Witnessed::Malformed => (StatusCode::BAD_REQUEST, "malformed request\n").into_response(),
+        Witnessed::Unknown => (StatusCode::NOT_FOUND, "unknown log\n").into_response(),
+        Witnessed::Refused(refusal) => {
+            let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::BAD_REQUEST);
+            match refusal {
+                Refusal::Conflict { size } | Refusal::Fork { size } => {
+                    let headers = [(CONTENT_TYPE, "text/x.tlog.size")];
+                    (status, headers, format!("{size}\n")).into_response()
+                }
+                other => (status, format!("{other}\n")).into_response(),
+            }
+        }
     })
 }
 

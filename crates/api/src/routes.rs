@@ -52,6 +52,10 @@ pub fn router(state: AppState) -> Router {
         .route("/api/v1/grants", get(grants).post(grant))
         .route("/api/v1/invitations", post(invite))
         .route("/api/v1/revocations", post(revoke))
+        .route(
+            "/witness/add-checkpoint",
+            post(crate::ledgers::add_checkpoint),
+        )
         .route("/ledger/{*path}", get(crate::ledgers::ledger))
         .fallback(no_route)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))

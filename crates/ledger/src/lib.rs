@@ -72,6 +72,7 @@ pub mod tile;
 pub mod proof;
 
 pub mod verify;
+pub mod witness;
 
 pub mod evidence;
 

@@ -62,6 +62,18 @@ pub struct NodeConfig {
     /// How many witnesses must have cosigned a checkpoint before it is shown to others.
     #[serde(default = "one")]
     pub quorum: u32,
+    /// Witnesses beside the parent: siblings, say.
+    #[serde(default)]
+    pub witnesses: Vec<WitnessAddress>,
+}
+
+/// A node of the realm that is asked to cosign over HTTP.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WitnessAddress {
+    /// Its division.
+    pub division: DivisionId,
+    /// The beginning of its HTTP address, such as `http://10.0.0.5:8460`.
+    pub url: String,
 }
 
 fn one() -> u32 {

@@ -6,8 +6,9 @@
 //!
 //! Read in this order: [`config`] and [`node`] (what a node is), [`table`] and [`book`] (how it
 //! writes), [`authority`] and [`session`] (who may), [`register`], [`holding`], [`read`],
-//! [`grant`], [`replicate`], [`verify`], [`status`].
+//! [`grant`], [`replicate`], [`verify`], [`status`], [`audit`].
 
+pub mod audit;
 pub mod authority;
 pub mod book;
 pub mod config;
@@ -26,6 +27,7 @@ pub mod session;
 pub mod status;
 pub mod table;
 pub mod verify;
+pub mod witness;
 
 pub use error::{RegistryError, Result};
 pub use node::Registry;

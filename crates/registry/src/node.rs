@@ -45,6 +45,8 @@ pub struct Registry {
     books: Mutex<HashMap<Origin, Arc<Mutex<Book>>>>,
     pub(crate) holdings: RwLock<BTreeMap<Origin, Arc<RwLock<Holding>>>>,
     pub(crate) peers: Mutex<Peers>,
+    /// Held while a checkpoint is checked, persisted and cosigned.
+    pub(crate) witnessing: Mutex<()>,
     pub(crate) counters: crate::status::Counters,
     listener: RwLock<Option<Listener>>,
 }
@@ -164,6 +166,7 @@ impl Applicant {
             listen: self.new.listen,
             custody: self.new.custody,
             quorum: self.new.quorum,
+            witnesses: Vec::new(),
         }
         .write(&self.dir)
     }
@@ -235,6 +238,7 @@ impl Registry {
             books: Mutex::new(HashMap::new()),
             holdings: RwLock::new(BTreeMap::new()),
             peers: Mutex::new(Peers::default()),
+            witnessing: Mutex::new(()),
             counters: crate::status::Counters::default(),
             listener: RwLock::new(None),
         };

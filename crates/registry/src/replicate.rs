@@ -577,6 +577,11 @@ impl Registry {
         if head.size != checkpoint.size() || head.root != *checkpoint.root() {
             return Err(RegistryError::Conflict(origin));
         }
+        let _one = lock(&self.witnessing);
+        let text = String::from_utf8_lossy(verified.note()).into_owned();
+        if !self.goes_on_from_witnessed(&origin, head.size, &text, now)? {
+            return Err(RegistryError::Conflict(origin));
+        }
         lock(&self.peers).behind.remove(&origin);
         self.clear_alarm(&origin, "shorter")?;
         let mut note = head.whole.clone().unwrap_or_default();

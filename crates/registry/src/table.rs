@@ -30,6 +30,9 @@ pub const GRANT: &str = "grant";
 /// Invitations given out.
 pub const INVITATION: &str = "invitation";
 
+/// Checkpoints cosigned of ledgers that are not held here.
+pub const WITNESS: &str = "witness";
+
 /// The shard of what a node keeps for itself, beside its ledgers.
 pub const LOCAL: &str = "local";
 

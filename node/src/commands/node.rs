@@ -7,7 +7,7 @@ use std::sync::Arc;
 use record::authority::{DivisionCode, Level};
 use record::id::{DivisionId, Kind, Realm};
 use registry::Registry;
-use registry::config::{KeyCustody, ParentAddress, key_from_hex};
+use registry::config::{KeyCustody, ParentAddress, WitnessAddress, key_from_hex};
 use registry::keys::Opener;
 use registry::node::{Applicant, NewNode};
 use registry::replicate::{Invitation, NewInvitation};
@@ -18,7 +18,7 @@ use sync::message::Secret;
 use sync::output::Enrolment;
 use sync::session::{Config, Session};
 
-use crate::args::{Dir, FirstOfficer, Init, Invite, Join, Listen, Open, Revoke, Run};
+use crate::args::{Dir, FirstOfficer, Init, Invite, Join, Listen, Open, Revoke, Run, Witness};
 use crate::client::{Client, opener, passphrase};
 use crate::fault::{Fault, Result, exit};
 use crate::{output, peer, serve};
@@ -377,6 +377,35 @@ pub fn invite(command: &Invite, json: bool) -> Result<ExitCode> {
         output::line(format!(
             "新节点上 / at the new node: fangzhi join --dir DIR {}",
             command.out.display()
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Changes `node.json`; the node takes it up at its next start.
+pub fn witness(command: &Witness, json: bool) -> Result<ExitCode> {
+    let mut config = registry::config::NodeConfig::read(&command.dir)?;
+    config
+        .witnesses
+        .retain(|witness| witness.division != command.division);
+    if let Some(url) = &command.url {
+        if !url.starts_with("http://") {
+            return Err(Fault::usage(
+                "地址以 http:// 开头 / the address begins with http://; put TLS between the two nodes, not into it",
+            ));
+        }
+        config.witnesses.push(WitnessAddress {
+            division: command.division.clone(),
+            url: url.clone(),
+        });
+    }
+    config.write(&command.dir)?;
+    if json {
+        output::json(&json!({ "witnesses": config.witnesses }));
+    } else {
+        output::line(format!(
+            "见证节点 / witnesses: {}；重启节点后生效 / restart the node",
+            config.witnesses.len()
         ));
     }
     Ok(ExitCode::SUCCESS)

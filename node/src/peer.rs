@@ -44,6 +44,8 @@ struct Driver {
     outgoing: mpsc::Sender<Vec<u8>>,
     /// The note last offered of each ledger.
     offered: BTreeMap<Origin, String>,
+    /// What the peer was last told was seen of each ledger.
+    told: BTreeMap<Origin, Vec<String>>,
     ended: Ended,
     closing: bool,
 }
@@ -74,6 +76,7 @@ pub async fn drive(
         peer_key,
         outgoing,
         offered: BTreeMap::new(),
+        told: BTreeMap::new(),
         ended: Ended {
             peer: None,
             reason: String::new(),
@@ -109,6 +112,7 @@ pub async fn drive(
             () = sleep_until(offer_at.unwrap_or_else(Instant::now)), if offer_at.is_some() => {
                 offer_at = None;
                 driver.offer();
+                driver.tell();
             }
             _ = tick.tick() => {
                 driver.check_standing();
@@ -175,6 +179,27 @@ impl Driver {
                     self.perform(outputs);
                 }
                 Err(error) => tracing::warn!(%origin, %error, "a ledger could not be offered"),
+            }
+        }
+    }
+
+    /// Tells the peer of heads that were seen, and of evidence, each once.
+    fn tell(&mut self) {
+        let Some(peer) = self.session.peer().cloned() else {
+            return;
+        };
+        let seen = match block_in_place(|| self.registry.heads_to_tell(&peer)) {
+            Ok(seen) => seen,
+            Err(error) => {
+                tracing::error!(%error, "the heads seen could not be read");
+                return;
+            }
+        };
+        for (origin, notes) in seen {
+            if self.told.get(&origin) != Some(&notes) {
+                let outputs = self.session.tell(origin.clone(), notes.clone());
+                self.told.insert(origin, notes);
+                self.perform(outputs);
             }
         }
     }
@@ -277,14 +302,17 @@ impl Driver {
             }
             Output::Fork { origin, evidence } => {
                 tracing::error!(%origin, "two signed histories: evidence kept");
-                let notes = signed_notes(&evidence);
-                self.registry.alarm(
-                    &origin,
-                    "fork",
-                    "账本有两个不同的签名账头 / the ledger's owner signed two histories",
-                    notes,
-                    now,
-                );
+                self.registry.fork(&origin, signed_notes(&evidence), now);
+                Vec::new()
+            }
+            Output::Seen {
+                origin,
+                checkpoint,
+                note,
+            } => {
+                if let Err(error) = self.registry.head_seen(&origin, &checkpoint, &note, now) {
+                    tracing::error!(%origin, %error, "a head that the peer saw could not be compared");
+                }
                 Vec::new()
             }
             Output::Alarm {
@@ -384,6 +412,10 @@ impl Trust for NoStore {
 
     fn is_revoked(&self, _: &[u8; 32]) -> bool {
         false
+    }
+
+    fn log(&self, _: &Origin) -> Option<ledger::note::Verifier> {
+        None
     }
 
     fn accept(&self, _: &Charter, _: &Origin) -> Result<sync::trust::Accept, sync::trust::Refusal> {

@@ -13,6 +13,7 @@ pub mod authority;
 pub mod book;
 pub mod config;
 pub mod error;
+pub mod forks;
 pub mod grant;
 pub mod guard;
 pub mod holding;

@@ -483,6 +483,9 @@ impl Registry {
         batch.put(table::head(&origin), cbor::to_vec(&head));
         let first = delivery.first();
         let own = origin.division() == self.config.division;
+        if complete {
+            batch.put(table::note(&origin, size), held.note.clone().into_bytes());
+        }
         if own {
             // What is kept beside the entries of an own shard was lost with them.
             for ((at, entry), leaf) in (first..)
@@ -844,6 +847,10 @@ impl Trust for Registry {
 
     fn is_revoked(&self, charter: &Hash) -> bool {
         self.authority().revoked(charter)
+    }
+
+    fn log(&self, origin: &Origin) -> Option<Verifier> {
+        self.log_verifier(origin).ok()
     }
 
     fn accept(&self, peer: &Charter, origin: &Origin) -> std::result::Result<Accept, Refusal> {

@@ -63,6 +63,13 @@ pub(crate) fn head(origin: &Origin) -> Key {
     key(origin, HEAD, b"")
 }
 
+/// Every whole checkpoint that was received of a ledger, by size: one of two that contradict.
+pub const NOTE: &str = "note";
+
+pub(crate) fn note(origin: &Origin, size: u64) -> Key {
+    key(origin, NOTE, &size.to_be_bytes())
+}
+
 /// What is known of a ledger's end, replaced with every commit to it.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]

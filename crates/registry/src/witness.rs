@@ -17,6 +17,9 @@ use crate::node::{Registry, lock};
 use crate::replicate::cosigner;
 use crate::table::{self, Head, LOCAL, Tiles};
 
+/// The most ledgers that a node witnesses over HTTP.
+const LEDGERS_MAX: usize = 100_000;
+
 /// What became of a request to cosign.
 #[derive(Debug)]
 pub enum Witnessed {
@@ -95,7 +98,20 @@ impl Registry {
         Ok(newest.into_iter().max_by_key(Checkpoint::size))
     }
 
-    fn witness_note(&self, origin: &Origin) -> Result<Option<String>> {
+    /// The newest checkpoint cosigned over HTTP of every ledger, with its origin.
+    pub(crate) fn witness_notes(&self) -> Result<Vec<(Origin, String)>> {
+        let rows = self.store.scan(LOCAL, table::WITNESS, b"", LEDGERS_MAX)?;
+        let mut notes = Vec::new();
+        for (_, bytes) in rows {
+            let note = String::from_utf8_lossy(&bytes).into_owned();
+            if let Ok(origin) = Origin::parse(checkpoint_of(&note)?.origin()) {
+                notes.push((origin, note));
+            }
+        }
+        Ok(notes)
+    }
+
+    pub(crate) fn witness_note(&self, origin: &Origin) -> Result<Option<String>> {
         let bytes = self.store.get(&witness_key(origin))?;
         Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
     }
@@ -128,24 +144,9 @@ impl Registry {
         Ok(false)
     }
 
-    /// Keeps what shows that a ledger's owner signed two histories: two notes of one size are
-    /// evidence, of two sizes an alarm.
+    /// Compares a head that its owner asks to have cosigned with what was seen before.
     fn two_histories(&self, origin: &Origin, note: &str, now: UnixMillis) -> Result<()> {
-        let held = Head::read(self.store.as_ref(), origin)?.whole;
-        let mut notes: Vec<String> = held.into_iter().chain(self.witness_note(origin)?).collect();
-        let size = checkpoint_of(note)?.size();
-        notes.retain(|known| checkpoint_of(known).is_ok_and(|c| c.size() == size));
-        notes.truncate(1);
-        notes.push(note.to_owned());
-        let code = if notes.len() == 2 { "fork" } else { "mismatch" };
-        self.alarm(
-            origin,
-            code,
-            "账本所有者签了两份历史 / the ledger's owner signed two histories",
-            notes,
-            now,
-        );
-        Ok(())
+        self.head_seen(origin, &checkpoint_of(note)?, note, now)
     }
 
     /// The request to a witness for the newest checkpoint of an own ledger, unless it has cosigned

@@ -27,6 +27,7 @@
 //! impl Trust for Nothing {
 //!     fn realm_root(&self) -> [u8; 32] { [0; 32] }
 //!     fn is_revoked(&self, _: &Hash) -> bool { false }
+//!     fn log(&self, _: &Origin) -> Option<ledger::note::Verifier> { None }
 //!     fn accept(&self, _: &Charter, _: &Origin) -> Result<Accept, Refusal> {
 //!         Err(Refusal { reason: "nothing is received here".into() })
 //!     }

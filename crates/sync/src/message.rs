@@ -40,6 +40,8 @@ pub enum Message {
     Cosigned(Cosigned),
     /// An offer, or what followed from it, is not accepted.
     Rejected(Rejected),
+    /// Signed heads that the sender has seen: one, or two that contradict each other.
+    Seen(Seen),
 }
 
 /// The one-time secret of an enrolment, wiped when dropped.
@@ -228,6 +230,18 @@ pub struct Cosigned {
     pub lines: Vec<String>,
 }
 
+/// See [`Message::Seen`].
+#[derive(Debug, Clone, Encode, Decode)]
+#[cbor(map)]
+pub struct Seen {
+    /// Which ledger.
+    #[n(0)]
+    pub origin: Origin,
+    /// One signed head, or two of one size with different roots.
+    #[n(1)]
+    pub notes: Vec<String>,
+}
+
 /// See [`Message::Rejected`].
 #[derive(Debug, Clone, Encode, Decode)]
 #[cbor(map)]
@@ -320,6 +334,12 @@ impl Message {
                 let note = m.note.as_ref().map_or(0, String::len);
                 within("note", note, NOTE_BYTES_MAX)
             }
+            Message::Seen(m) => {
+                within("list of notes", m.notes.len(), 2)?;
+                m.notes
+                    .iter()
+                    .try_for_each(|note| within("note", note.len(), NOTE_BYTES_MAX))
+            }
         }
     }
 
@@ -336,6 +356,7 @@ impl Message {
             Message::Entries(_) => "Entries",
             Message::Cosigned(_) => "Cosigned",
             Message::Rejected(_) => "Rejected",
+            Message::Seen(_) => "Seen",
         }
     }
 }
@@ -396,6 +417,7 @@ impl<C> Encode<C> for Message {
             Message::Entries(m) => e.u8(8)?.encode_with(m, ctx)?,
             Message::Cosigned(m) => e.u8(9)?.encode_with(m, ctx)?,
             Message::Rejected(m) => e.u8(10)?.encode_with(m, ctx)?,
+            Message::Seen(m) => e.u8(11)?.encode_with(m, ctx)?,
         };
         Ok(())
     }
@@ -417,6 +439,7 @@ impl<'b, C> Decode<'b, C> for Message {
             8 => Message::Entries(d.decode_with(ctx)?),
             9 => Message::Cosigned(d.decode_with(ctx)?),
             10 => Message::Rejected(d.decode_with(ctx)?),
+            11 => Message::Seen(d.decode_with(ctx)?),
             _ => return Err(minicbor::decode::Error::message("unknown message type")),
         })
     }

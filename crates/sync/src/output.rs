@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use ledger::checkpoint::Checkpoint;
 use ledger::evidence::Evidence;
 use ledger::verify::Verified;
 use record::authority::{Charter, NodeKeys};
@@ -57,6 +58,15 @@ pub enum Output {
         origin: Origin,
         /// Both signed heads.
         evidence: Box<Evidence>,
+    },
+    /// The peer has seen this signed head; compare it with what was seen here.
+    Seen {
+        /// Which ledger.
+        origin: Origin,
+        /// The head, signed by the ledger's owner.
+        checkpoint: Checkpoint,
+        /// The note, verbatim.
+        note: String,
     },
     /// Something that an officer must look at.
     Alarm {

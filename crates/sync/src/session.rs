@@ -3,6 +3,7 @@
 //! Owns who may say what, when, and who the peer is. Refuses everything before both charters are
 //! checked, peers that are neither parent nor child, and every message out of turn.
 
+use ledger::evidence::Evidence;
 use ledger::hash::Hash;
 use record::authority::{Charter, CharterError, verify_chain};
 use record::id::{Origin, Realm, UnixMillis};
@@ -10,7 +11,7 @@ use record::id::{Origin, Realm, UnixMillis};
 use crate::code::{RefusalCode, tidy};
 use crate::inbound::Inbound;
 use crate::limits::{CLOCK_SKEW_MAX_MS, MESSAGE_BYTES_MAX, OPENING_BYTES_MAX};
-use crate::message::{Enrol, Enrolled, Hello, Message, MessageError, Refused, Welcome};
+use crate::message::{Enrol, Enrolled, Hello, Message, MessageError, Refused, Seen, Welcome};
 use crate::outbound::{OfferError, Outbound};
 use crate::output::{Bytes, Enrolment, LedgerStatus, Loaded, Output, Side};
 use crate::trust::Trust;
@@ -180,6 +181,7 @@ impl Session {
                 self.inbound.withdrawn(peer, &rejected, trust, out);
                 self.outbound.rejected(&rejected, out);
             }
+            Message::Seen(seen) => heads_seen(seen, trust, out),
             Message::Want(want) => {
                 if let Err(error) = self.outbound.want(want, out) {
                     self.refuse(RefusalCode::Malformed, Some(&error.to_string()), out);
@@ -344,6 +346,16 @@ impl Session {
         Ok(out)
     }
 
+    /// Tells the peer of signed heads: one that was seen, or two that contradict each other.
+    pub fn tell(&self, origin: Origin, notes: Vec<String>) -> Vec<Output> {
+        if !self.is_open() || notes.is_empty() || notes.len() > 2 {
+            return Vec::new();
+        }
+        vec![Output::Send(Bytes(
+            Message::Seen(Seen { origin, notes }).encode(),
+        ))]
+    }
+
     /// Answers [`Output::Load`].
     pub fn loaded(&mut self, loaded: Loaded) -> Vec<Output> {
         self.while_open(|session, out| session.outbound.loaded(loaded, out))
@@ -441,4 +453,33 @@ fn close(out: &mut Vec<Output>, reason: &str) {
     out.push(Output::Close {
         reason: reason.to_owned(),
     });
+}
+
+/// What a peer has seen counts only as far as the ledger's owner signed it.
+fn heads_seen(seen: Seen, trust: &dyn Trust, out: &mut Vec<Output>) {
+    let Seen { origin, notes } = seen;
+    // Of a ledger whose owner is not known here nothing can be said.
+    let Some(log) = trust.log(&origin) else {
+        return;
+    };
+    match notes.as_slice() {
+        [note] => {
+            if let Ok(checkpoint) = ledger::checkpoint::open(note.as_bytes(), &log) {
+                out.push(Output::Seen {
+                    origin,
+                    checkpoint,
+                    note: note.clone(),
+                });
+            }
+        }
+        [first, second] => {
+            if let Ok(evidence) = Evidence::from_notes(first.as_bytes(), second.as_bytes(), &log) {
+                out.push(Output::Fork {
+                    origin,
+                    evidence: Box::new(evidence),
+                });
+            }
+        }
+        _ => {}
+    }
 }

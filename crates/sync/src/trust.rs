@@ -19,6 +19,9 @@ pub trait Trust {
     /// Whether the charter with this id is known to be revoked.
     fn is_revoked(&self, charter: &Hash) -> bool;
 
+    /// The key of a ledger's log, if its owner's charter is known; whoever holds the ledger.
+    fn log(&self, origin: &Origin) -> Option<Verifier>;
+
     /// Whether this peer may bring this ledger, and what is held of it.
     ///
     /// A session only knows that the peer is parent or child: that the origin's division lies on

@@ -14,7 +14,7 @@ use ed25519_dalek::SigningKey;
 use ledger::checkpoint::Checkpoint;
 use ledger::frontier::Frontier;
 use ledger::hash::{leaf_hash, root_of};
-use ledger::note::{KeyKind, NoteSigner};
+use ledger::note::{KeyKind, NoteSigner, Verifier};
 use ledger::proof;
 use ledger::tile::{TreeEdge, plan_append};
 use record::act::{Act, Capacity};
@@ -297,6 +297,7 @@ pub enum Event {
     Opened,
     Cosigned(Origin, u64),
     Fork(Origin),
+    Seen(Origin),
     Alarm(Origin, RejectCode),
     Rejected(Origin, RejectCode),
     Refused(RefusalCode, Side),
@@ -335,6 +336,11 @@ impl Trust for View<'_> {
 
     fn is_revoked(&self, charter: &Hash) -> bool {
         self.0.revoked.contains(charter)
+    }
+
+    fn log(&self, origin: &Origin) -> Option<Verifier> {
+        let log = NoteSigner::new(origin.as_str(), key(origin.division().as_str(), "sign"));
+        Some(log.unwrap().verifier(KeyKind::Note))
     }
 
     fn accept(&self, _: &Charter, origin: &Origin) -> Result<Accept, Refusal> {
@@ -495,6 +501,7 @@ impl Node {
                 self.events.push(Event::Fork(origin));
                 self.evidence.push(*evidence);
             }
+            Output::Seen { origin, .. } => self.events.push(Event::Seen(origin)),
             Output::Alarm { origin, code, .. } => self.events.push(Event::Alarm(origin, code)),
             Output::Rejected {
                 origin, code, note, ..

@@ -1,0 +1,136 @@
+//! Forks (分叉): two signed histories of one ledger are found, kept as evidence, and spread.
+//!
+//! Heads that were seen are told to every neighbour, once each time they move; two of one size
+//! with different roots are evidence, which convinces a stranger and goes on to everybody.
+//! Heads of different sizes that cannot belong together are an alarm, not evidence.
+
+use ledger::checkpoint::Checkpoint;
+use ledger::note::Note;
+use ledger::tile::TreeEdge;
+use record::authority::Charter;
+use record::id::{Origin, UnixMillis};
+
+use crate::error::{RegistryError, Result};
+use crate::grant::checkpoint_of;
+use crate::node::Registry;
+use crate::table::{self, Head, Tiles};
+
+/// The code of an alarm that carries evidence.
+pub(crate) const FORK: &str = "fork";
+
+impl Registry {
+    /// Compares a head that a peer saw, and that the ledger's owner signed, with what was seen here.
+    ///
+    /// # Errors
+    /// A failure of the store.
+    pub fn head_seen(
+        &self,
+        origin: &Origin,
+        checkpoint: &Checkpoint,
+        note: &str,
+        now: UnixMillis,
+    ) -> Result<()> {
+        let (size, root) = (checkpoint.size(), checkpoint.root());
+        for known in self.notes_of_size(origin, size)? {
+            if checkpoint_of(&known)?.root() != root {
+                self.fork(origin, vec![known, note.to_owned()], now);
+                return Ok(());
+            }
+        }
+        let head = Head::read(self.store.as_ref(), origin)?;
+        if size > head.size || size == 0 {
+            return Ok(());
+        }
+        let tiles = Tiles {
+            store: self.store.as_ref(),
+            origin,
+        };
+        let edge = TreeEdge::load(&tiles, size)
+            .map_err(|e| RegistryError::damaged(format!("`{origin}`: {e}")))?;
+        if edge.frontier().root() != *root {
+            self.alarm(
+                origin,
+                "mismatch",
+                "邻近节点见到的账头不属于此处收存的历史 / a head that a neighbour saw does not belong to the history held here",
+                vec![note.to_owned()],
+                now,
+            );
+        }
+        Ok(())
+    }
+
+    /// Keeps two signed checkpoints of one size and different roots.
+    pub fn fork(&self, origin: &Origin, notes: Vec<String>, now: UnixMillis) {
+        let words = "账本有两个不同的签名账头 / the ledger's owner signed two histories";
+        self.alarm(origin, FORK, words, notes, now);
+        self.changed();
+    }
+
+    /// Every signed checkpoint of a size that is known here.
+    fn notes_of_size(&self, origin: &Origin, size: u64) -> Result<Vec<String>> {
+        let mut notes = Vec::new();
+        if let Some(bytes) = self.store.get(&table::note(origin, size))? {
+            notes.push(String::from_utf8_lossy(&bytes).into_owned());
+        }
+        let head = Head::read(self.store.as_ref(), origin)?;
+        for note in head.whole.into_iter().chain(self.witness_note(origin)?) {
+            if checkpoint_of(&note)?.size() == size {
+                notes.push(note);
+            }
+        }
+        Ok(notes)
+    }
+
+    /// What a peer is told: evidence of any ledger, and the newest head seen of ledgers that are
+    /// neither its own nor exchanged with it anyway. Ledgers of grants are nobody else's business.
+    ///
+    /// # Errors
+    /// A failure of the store.
+    pub fn heads_to_tell(&self, peer: &Charter) -> Result<Vec<(Origin, Vec<String>)>> {
+        let mut told = Vec::new();
+        for alarm in self.alarms()? {
+            if alarm.code == FORK && alarm.notes.len() == 2 {
+                told.push((alarm.origin, alarm.notes));
+            }
+        }
+        let evident: Vec<Origin> = told.iter().map(|(origin, _)| origin.clone()).collect();
+        for (origin, note) in self.heads_known()? {
+            let grants = origin.grant_id().is_some();
+            if grants || origin.division() == peer.division || evident.contains(&origin) {
+                continue;
+            }
+            told.push((origin, vec![bare(&note)?]));
+        }
+        Ok(told)
+    }
+
+    /// The newest head of every ledger of others, held here or only witnessed.
+    fn heads_known(&self) -> Result<Vec<(Origin, String)>> {
+        let mut heads = self.witness_notes()?;
+        for shard in self.store.shards()? {
+            let Ok(origin) = Origin::parse(&shard) else {
+                continue;
+            };
+            if origin.division() == self.config.division {
+                continue;
+            }
+            if let Some(note) = Head::read(self.store.as_ref(), &origin)?.whole {
+                heads.push((origin, note));
+            }
+        }
+        Ok(heads)
+    }
+}
+
+/// A note with its log's signature only: cosignatures come and go, and say nothing here.
+fn bare(note: &str) -> Result<String> {
+    let note = Note::parse(note.as_bytes()).map_err(|e| RegistryError::damaged(e.to_string()))?;
+    let origin = note.text().lines().next().unwrap_or_default().to_owned();
+    let mine = format!("\u{2014} {origin} ");
+    let encoded = note.encode();
+    let line = encoded
+        .lines()
+        .find(|line| line.starts_with(&mine))
+        .unwrap_or_default();
+    Ok(format!("{}\n{line}\n", note.text()))
+}

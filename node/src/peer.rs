@@ -356,10 +356,9 @@ impl Driver {
                 Vec::new()
             }
             Output::ClockSkew { millis } => {
-                tracing::error!(
-                    millis,
-                    "the peer's clock and this one differ by more than ten minutes"
-                );
+                let theirs = now.0.saturating_add_signed(millis);
+                self.registry
+                    .compare_clock(record::id::UnixMillis(theirs), now);
                 Vec::new()
             }
             Output::Close { reason } => {

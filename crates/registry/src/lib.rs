@@ -11,6 +11,7 @@
 pub mod audit;
 pub mod authority;
 pub mod book;
+mod clock;
 pub mod config;
 pub mod error;
 pub mod forks;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use record::act::Capacity;
@@ -45,6 +46,8 @@ pub struct Registry {
     books: Mutex<HashMap<Origin, Arc<Mutex<Book>>>>,
     pub(crate) holdings: RwLock<BTreeMap<Origin, Arc<RwLock<Holding>>>>,
     pub(crate) peers: Mutex<Peers>,
+    /// The latest time that an own ledger was signed at, in milliseconds.
+    pub(crate) latest: AtomicU64,
     /// Held while a checkpoint is checked, persisted and cosigned.
     pub(crate) witnessing: Mutex<()>,
     pub(crate) counters: crate::status::Counters,
@@ -239,6 +242,7 @@ impl Registry {
             holdings: RwLock::new(BTreeMap::new()),
             peers: Mutex::new(Peers::default()),
             witnessing: Mutex::new(()),
+            latest: AtomicU64::new(0),
             counters: crate::status::Counters::default(),
             listener: RwLock::new(None),
         };
@@ -255,6 +259,7 @@ impl Registry {
                 && origin.division() == self.config.division
             {
                 self.book(&origin)?;
+                self.remember_time(&origin)?;
             }
         }
         Ok(())
@@ -386,6 +391,7 @@ impl Registry {
         extend: impl FnOnce(&mut store::Batch, u64, &[Hash]),
     ) -> Result<Appended> {
         self.guard.allow(&book.origin)?;
+        self.watch_clock(now);
         let old = (book.size(), book.root());
         let stamp = Stamp {
             log_key: &self.keys.sign,
@@ -419,6 +425,7 @@ impl Registry {
         let book = self.book(&self.own("authority"))?;
         let mut book = lock(&book);
         self.guard.allow(&book.origin)?;
+        self.watch_clock(now);
         let old = (book.size(), book.root());
         let stamp = Stamp {
             log_key: &self.keys.sign,

@@ -655,6 +655,11 @@ impl Registry {
         if merged == note {
             return Ok(());
         }
+        for witness in self.witnesses(origin) {
+            if let Ok(secs) = verify_cosignature(merged.as_bytes(), &witness) {
+                self.compare_clock(UnixMillis(secs.saturating_mul(1000)), now);
+            }
+        }
         let quorum = self.has_quorum(origin, &merged);
         book.keep_cosigned(store, size, merged, quorum)?;
         drop(book);

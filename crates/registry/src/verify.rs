@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 use store::{Snapshot, Store};
 
 use crate::authority::Authority;
+use crate::clock::TOLERANCE_MILLIS;
 use crate::config::NodeConfig;
 use crate::error::Result;
 use crate::replicate::log_verifier;
@@ -83,6 +84,9 @@ pub struct VerifyFinding {
     pub what: String,
 }
 
+/// What one thread found.
+type Checked = (Vec<VerifiedLedger>, Vec<VerifyFinding>, Vec<String>);
+
 struct Checker<'a> {
     snapshot: &'a Snapshot,
     authority: &'a Authority,
@@ -91,6 +95,7 @@ struct Checker<'a> {
     /// At which size of its division's authority ledger each operator's key was enrolled.
     enrolled: &'a Enrolled,
     findings: Vec<VerifyFinding>,
+    remarks: Vec<String>,
 }
 
 /// Verifies everything in a node's directory. Reads only; the node may run meanwhile.
@@ -186,7 +191,7 @@ pub fn verify(dir: &Path) -> Result<VerifyReport> {
                 .collect()
         })
         .collect();
-    let results: Vec<(Vec<VerifiedLedger>, Vec<VerifyFinding>)> = std::thread::scope(|scope| {
+    let results: Vec<Checked> = std::thread::scope(|scope| {
         let threads: Vec<_> = halves
             .iter()
             .map(|half| {
@@ -196,10 +201,11 @@ pub fn verify(dir: &Path) -> Result<VerifyReport> {
                     authority_roots: &authority_roots,
                     enrolled: &enrolled,
                     findings: Vec::new(),
+                    remarks: Vec::new(),
                 };
                 scope.spawn(move || {
                     let ledgers = half.iter().map(|origin| checker.ledger(origin)).collect();
-                    (ledgers, checker.findings)
+                    (ledgers, checker.findings, checker.remarks)
                 })
             })
             .collect();
@@ -214,7 +220,8 @@ pub fn verify(dir: &Path) -> Result<VerifyReport> {
             "a checker stopped before its end; run it again and report this".into(),
         );
     }
-    for (ledgers, findings) in results {
+    for (ledgers, findings, remarks) in results {
+        report.remarks.extend(remarks);
         report.ledgers.extend(ledgers);
         report.findings.extend(findings);
     }
@@ -286,6 +293,8 @@ struct Walk {
     /// Leaf hashes after the last act.
     tail: Vec<Hash>,
     previous_act: Option<Hash>,
+    /// The latest time of an act so far.
+    latest: u64,
     /// The most of the authority ledger that an act relied on so far.
     authority_size: u64,
     newest: HashMap<RecordId, (u64, Hash)>,
@@ -366,6 +375,17 @@ impl Checker<'_> {
             }
         }
         self.end(origin, &head, &walk);
+        // In transfer there are entries that the whole checkpoint does not cover.
+        let covering = head.whole.as_deref().filter(|_| head.target.is_none());
+        if let Some(secs) = covering.and_then(|note| self.first_cosigned(origin, note))
+            && walk.latest > secs.saturating_mul(1000).saturating_add(TOLERANCE_MILLIS)
+        {
+            self.find(
+                origin,
+                None,
+                "an act claims a time after the witnesses' cosignatures on it",
+            );
+        }
         let signatures = whole.map_or(0, |(checkpoint, signatures)| {
             if walk
                 .whole_root
@@ -510,6 +530,23 @@ impl Checker<'_> {
         walk.tail.push(leaf);
     }
 
+    /// The time of the earliest cosignature on a checkpoint: nothing under it is later.
+    fn first_cosigned(&self, origin: &Origin, note: &str) -> Option<u64> {
+        let owner = origin.division();
+        let charters = self
+            .authority
+            .charters()
+            .filter(|charter| charter.division != owner);
+        charters
+            .filter_map(|charter| {
+                let name = format!("{}/{}/witness", charter.realm, charter.division);
+                let key = &charter.keys.witness;
+                let verifier = Verifier::new(&name, KeyKind::Cosignature, key).ok()?;
+                ledger::checkpoint::verify_cosignature(note.as_bytes(), &verifier).ok()
+            })
+            .min()
+    }
+
     fn version(
         &mut self,
         origin: &Origin,
@@ -597,6 +634,13 @@ impl Checker<'_> {
             self.find(origin, Some(at), what);
         }
         walk.authority_size = walk.authority_size.max(act.authority_size);
+        if act.signed_at.0.saturating_add(TOLERANCE_MILLIS) < walk.latest {
+            let minutes = (walk.latest - act.signed_at.0) / 60_000;
+            self.remarks.push(format!(
+                "`{origin}` {at}: 时间倒退 {minutes} 分钟 / the act's time is {minutes} minutes before that of an act before it"
+            ));
+        }
+        walk.latest = walk.latest.max(act.signed_at.0);
     }
 
     /// What a grant's ledger carried: proven under a head that the shard's owner signed.
@@ -614,6 +658,9 @@ impl Checker<'_> {
                 let proven = Parcel::decode(body)
                     .map_err(|e| e.to_string())
                     .and_then(|parcel| {
+                        if entry.record != Some(parcel.entry().record) {
+                            return Err("the parcel is another record's".into());
+                        }
                         ledger::proof::verify_inclusion(
                             &leaf_hash(parcel.leaf()),
                             parcel.index(),

@@ -33,6 +33,62 @@ fn is_slug(text: &str) -> bool {
         && bytes.last().is_some_and(edge)
 }
 
+/// What every identifier kept as text shares: parsing, printing, JSON and CBOR as that text.
+macro_rules! text {
+    ($name:ident, $parse:path) => {
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = IdError;
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                $parse(text)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = IdError;
+            fn try_from(text: String) -> Result<Self, IdError> {
+                $parse(&text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> String {
+                id.0
+            }
+        }
+
+        impl<C> Encode<C> for $name {
+            fn encode<W: minicbor::encode::Write>(
+                &self,
+                e: &mut minicbor::Encoder<W>,
+                _: &mut C,
+            ) -> Result<(), minicbor::encode::Error<W::Error>> {
+                e.str(&self.0)?.ok()
+            }
+        }
+
+        impl<'b, C> Decode<'b, C> for $name {
+            fn decode(
+                d: &mut minicbor::Decoder<'b>,
+                _: &mut C,
+            ) -> Result<Self, minicbor::decode::Error> {
+                $parse(d.str()?).map_err(|_| minicbor::decode::Error::message("malformed name"))
+            }
+        }
+    };
+}
+
 macro_rules! slug {
     ($(#[$doc:meta])* $name:ident, $what:literal) => {
         $(#[$doc])*
@@ -59,56 +115,7 @@ macro_rules! slug {
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = IdError;
-            fn from_str(text: &str) -> Result<Self, IdError> {
-                Self::new(text)
-            }
-        }
-
-        impl TryFrom<String> for $name {
-            type Error = IdError;
-            fn try_from(text: String) -> Result<Self, IdError> {
-                Self::new(&text)
-            }
-        }
-
-        impl From<$name> for String {
-            fn from(id: $name) -> String {
-                id.0
-            }
-        }
-
-        impl<C> Encode<C> for $name {
-            fn encode<W: minicbor::encode::Write>(
-                &self,
-                e: &mut minicbor::Encoder<W>,
-                _: &mut C,
-            ) -> Result<(), minicbor::encode::Error<W::Error>> {
-                e.str(&self.0)?.ok()
-            }
-        }
-
-        impl<'b, C> Decode<'b, C> for $name {
-            fn decode(
-                d: &mut minicbor::Decoder<'b>,
-                _: &mut C,
-            ) -> Result<Self, minicbor::decode::Error> {
-                Self::new(d.str()?).map_err(|_| minicbor::decode::Error::message($what))
-            }
-        }
+        text!($name, $name::new);
     };
 }
 
@@ -158,37 +165,7 @@ impl Realm {
     }
 }
 
-impl TryFrom<String> for Realm {
-    type Error = IdError;
-    fn try_from(text: String) -> Result<Self, IdError> {
-        Self::new(&text)
-    }
-}
-
-impl From<Realm> for String {
-    fn from(realm: Realm) -> String {
-        realm.0
-    }
-}
-
-impl FromStr for Realm {
-    type Err = IdError;
-    fn from_str(text: &str) -> Result<Self, IdError> {
-        Self::new(text)
-    }
-}
-
-impl fmt::Display for Realm {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for Realm {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+text!(Realm, Realm::new);
 
 /// The name of a ledger: `<realm>/<division>/<ledger>`, or
 /// `<realm>/<division>/<kind>/grant/<id>` for a grant's own ledger.
@@ -276,62 +253,7 @@ impl Origin {
     }
 }
 
-impl TryFrom<String> for Origin {
-    type Error = IdError;
-    fn try_from(text: String) -> Result<Self, IdError> {
-        Self::parse(&text)
-    }
-}
-
-impl From<Origin> for String {
-    fn from(origin: Origin) -> String {
-        origin.0
-    }
-}
-
-impl FromStr for Origin {
-    type Err = IdError;
-    fn from_str(text: &str) -> Result<Self, IdError> {
-        Self::parse(text)
-    }
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-macro_rules! text_cbor {
-    ($name:ident, $parse:path) => {
-        impl<C> Encode<C> for $name {
-            fn encode<W: minicbor::encode::Write>(
-                &self,
-                e: &mut minicbor::Encoder<W>,
-                _: &mut C,
-            ) -> Result<(), minicbor::encode::Error<W::Error>> {
-                e.str(&self.0)?.ok()
-            }
-        }
-
-        impl<'b, C> Decode<'b, C> for $name {
-            fn decode(
-                d: &mut minicbor::Decoder<'b>,
-                _: &mut C,
-            ) -> Result<Self, minicbor::decode::Error> {
-                $parse(d.str()?).map_err(|_| minicbor::decode::Error::message("malformed name"))
-            }
-        }
-    };
-}
-text_cbor!(Realm, Realm::new);
-text_cbor!(Origin, Origin::parse);
+text!(Origin, Origin::parse);
 
 macro_rules! id16 {
     ($(#[$doc:meta])* $name:ident, $what:literal) => {

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use record::authority::{DivisionCode, Level};
-use record::id::{DivisionId, Kind, Realm};
+use record::authority::DivisionCode;
+use record::id::Kind;
 use registry::Registry;
 use registry::config::{KeyCustody, ParentAddress, WitnessAddress, key_from_hex};
 use registry::keys::Opener;
@@ -59,35 +59,6 @@ fn codes(texts: &[String]) -> Result<Vec<DivisionCode>> {
         .collect()
 }
 
-/// What every new node is told.
-pub struct Plan {
-    pub realm: Realm,
-    pub division: DivisionId,
-    pub name: String,
-    pub level: Level,
-    pub codes: Vec<DivisionCode>,
-    pub http: String,
-    pub listen: String,
-    pub custody: KeyCustody,
-    pub quorum: u32,
-}
-
-impl Plan {
-    fn new_node(self) -> NewNode {
-        NewNode {
-            realm: self.realm,
-            division: self.division,
-            name: self.name,
-            level: self.level,
-            codes: self.codes,
-            http: self.http,
-            listen: self.listen,
-            custody: self.custody,
-            quorum: self.quorum,
-        }
-    }
-}
-
 /// Enrols the first security officer of a node that was just made.
 pub fn first_officer(dir: &Path, opener: &Opener, login: &str, passphrase: &str) -> Result<()> {
     let registry = Registry::open(dir, opener, api::now())?;
@@ -114,7 +85,7 @@ fn officer_passphrase(officer: &FirstOfficer) -> Result<zeroize::Zeroizing<Strin
 pub fn init(command: &Init, json: bool) -> Result<ExitCode> {
     let phrase = officer_passphrase(&command.officer)?;
     let opener = opener(&command.at.open)?;
-    let plan = Plan {
+    let new = NewNode {
         realm: command.realm.clone(),
         division: command.division.clone(),
         name: command.name.clone(),
@@ -125,7 +96,7 @@ pub fn init(command: &Init, json: bool) -> Result<ExitCode> {
         custody: custody(&command.at.open),
         quorum: command.quorum,
     };
-    registry::node::init(&command.at.dir, plan.new_node(), &opener, api::now())?;
+    registry::node::init(&command.at.dir, new, &opener, api::now())?;
     first_officer(&command.at.dir, &opener, &command.officer.officer, &phrase)?;
     made(&command.at.dir, json)
 }
@@ -173,7 +144,7 @@ pub fn join_with(
     let parent_address = invitation.parent.address.parse().map_err(|_| {
         Fault::usage("邀请中的地址有误 / the parent's address in the invitation is not IP:port")
     })?;
-    let plan = Plan {
+    let new = NewNode {
         realm: invitation.realm.clone(),
         division: invitation.division.clone(),
         name: invitation.name.clone(),
@@ -184,7 +155,7 @@ pub fn join_with(
         custody,
         quorum: invitation.quorum,
     };
-    let applicant = Applicant::create(dir, plan.new_node(), opener)?;
+    let applicant = Applicant::create(dir, new, opener)?;
     let enrolment = Enrolment {
         division: invitation.division.clone(),
         secret: Secret::new(secret),

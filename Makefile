@@ -3,6 +3,7 @@
 # Needed: Rust (rustup installs the version in rust-toolchain.toml by itself), a C compiler with
 # its headers for the cryptography of TLS, and certificates to fetch crates with. `tools` installs
 # what is missing of the last two on Debian. Neither cmake, perl, pkg-config nor OpenSSL is needed.
+# `test` needs Go besides, to verify ledgers with software of others; `test-tools` installs it.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -19,7 +20,7 @@ SOAK_MUTATIONS ?= 1000000
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
 
-.PHONY: help demo test soak bench fmt lint doc fuzz tools build
+.PHONY: help demo test soak bench fmt lint doc fuzz tools test-tools build
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-6s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -27,7 +28,7 @@ help: ## list these targets
 demo: build ## build, then run a realm of five nodes until Ctrl-C
 	@exec "$(TARGET_DIR)/release/fangzhi" demo $(ARGS)
 
-test: tools ## run all tests
+test: tools test-tools ## run all tests
 	cargo test --workspace --locked
 
 soak: build ## run the long tests: many more mutations and properties, many demonstrations
@@ -57,7 +58,7 @@ doc: tools ## build the documentation of all crates
 fuzz: tools ## fuzz every decoder for FUZZ_SECONDS each; see fuzz/README.md
 	@command -v cargo-fuzz >/dev/null || { echo "cargo-fuzz is missing: cargo install cargo-fuzz"; exit 1; }
 	@command -v c++ >/dev/null || { echo "libFuzzer needs a C++ compiler: install g++"; exit 1; }
-	cd fuzz && cargo run --locked --example seeds
+	cd fuzz && cargo run --example seeds
 	cd fuzz && for target in $(FUZZ_TARGETS); do \
 		cargo +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1; \
 	done
@@ -65,16 +66,9 @@ fuzz: tools ## fuzz every decoder for FUZZ_SECONDS each; see fuzz/README.md
 build: tools ## build the program in release
 	cargo build --release --locked -p node
 
-# Installs only what is missing, and says so before it does.
-tools:
-	@missing=(); \
-	probe=$$(mktemp -d); trap 'rm -rf "$$probe"' EXIT; \
-	printf '#include <stdio.h>\nint main(void) { return puts("") < 0; }\n' >"$$probe/probe.c"; \
-	command -v cc >/dev/null || missing+=(gcc); \
-	cc -o "$$probe/probe" "$$probe/probe.c" 2>/dev/null || missing+=(libc6-dev); \
-	[[ -e /etc/ssl/certs/ca-certificates.crt || -n "$${CARGO_HTTP_CAINFO:-$${SSL_CERT_FILE:-}}" ]] \
-		|| missing+=(ca-certificates); \
-	if (( $${#missing[@]} )); then \
+# Installs what the array `missing` names, and says so before it does.
+define INSTALL_MISSING
+if (( $${#missing[@]} )); then \
 		what="$${missing[*]}"; \
 		sudo=(); (( EUID == 0 )) || sudo=(sudo); \
 		if ! command -v apt-get >/dev/null; then \
@@ -87,7 +81,19 @@ tools:
 			"$${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$what; }; then \
 			echo "missing: $$what, and apt-get could not install them; see its words above, then run make again." >&2; exit 1; \
 		fi; \
-	fi; \
+	fi
+endef
+
+# What builds the program.
+tools:
+	@missing=(); \
+	probe=$$(mktemp -d); trap 'rm -rf "$$probe"' EXIT; \
+	printf '#include <stdio.h>\nint main(void) { return puts("") < 0; }\n' >"$$probe/probe.c"; \
+	command -v cc >/dev/null || missing+=(gcc); \
+	cc -o "$$probe/probe" "$$probe/probe.c" 2>/dev/null || missing+=(libc6-dev); \
+	[[ -e /etc/ssl/certs/ca-certificates.crt || -n "$${CARGO_HTTP_CAINFO:-$${SSL_CERT_FILE:-}}" ]] \
+		|| missing+=(ca-certificates); \
+	$(INSTALL_MISSING); \
 	if ! command -v cargo >/dev/null; then \
 		echo "Rust is missing: install it as https://rustup.rs says, then run make again." >&2; exit 1; \
 	fi; \
@@ -97,3 +103,17 @@ tools:
 	if [[ "$$(printf '%s\n' "$$wanted" "$$found" | sort -V | head -1)" != "$$wanted" ]]; then \
 		echo "Rust $$found is too old, $$wanted is needed: install rustup as https://rustup.rs says, then run make again." >&2; exit 1; \
 	fi
+
+# What the tests need besides: the verifiers of tests/outside, which are not of this project.
+# aics-tlog needs Python 3.12, which Debian 12 does not have: where there is none, the test says so.
+test-tools:
+	@missing=(); \
+	if [[ "$${FANGZHI_WITHOUT_GO:-}" != 1 ]]; then \
+		command -v go >/dev/null || missing+=(golang-go); \
+		[[ -d /usr/share/gocode/src/golang.org/x/mod/sumdb/tlog ]] || missing+=(golang-golang-x-mod-dev); \
+	fi; \
+	if [[ "$${FANGZHI_WITHOUT_AICS:-}" != 1 ]] \
+		&& python3 -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null; then \
+		python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv); \
+	fi; \
+	$(INSTALL_MISSING)

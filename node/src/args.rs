@@ -62,6 +62,9 @@ pub enum Command {
     Grant(Grant),
     /// 核验全部历史（离线，仅凭公钥）/ verify every root, signature and body, offline
     Verify(Verify),
+    /// 审计：导出、证明、比对、经过、披露、总核验 / audit: export, prove, compare, history, disclose, all
+    #[command(subcommand)]
+    Audit(crate::commands::audit::args::Audit),
     /// 演示：五个节点的辖域 / demonstration: a realm of five nodes
     Demo(Demo),
     /// 测速：每项旁列同次测得的极限 / measure, each figure beside its limit in the same run

@@ -78,8 +78,10 @@ pub fn running(dir: &Path) -> Option<RunFile> {
         .timeout_global(Some(Duration::from_secs(5)))
         .build()
         .into();
-    agent.get(format!("{}/healthz", run.url)).call().ok()?;
-    Some(run)
+    let mut answer = agent.get(format!("{}/healthz", run.url)).call().ok()?;
+    let health: Value = answer.body_mut().read_json().ok()?;
+    // A node that was killed leaves the file behind, and another may have its port since.
+    (health["pid"] == run.pid).then_some(run)
 }
 
 /// A passphrase from a file, without its line break.

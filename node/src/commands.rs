@@ -1,5 +1,6 @@
 //! The commands, one function each.
 
+pub mod audit;
 mod bench;
 mod demo;
 mod grant;
@@ -37,6 +38,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         Command::Amend(command) => read::amend(command, json),
         Command::Grant(command) => grant::run(command, json),
         Command::Verify(command) => verify::run(command, json),
+        Command::Audit(command) => audit::run(command, json),
         Command::Demo(command) => demo::run(command, json),
         Command::Bench(command) => bench::run(command, json),
     }

@@ -174,14 +174,20 @@ fn decode(path: &Path, bytes: &[u8]) -> Result<(String, &'static str)> {
         return Ok((text.trim_start_matches('\u{feff}').to_owned(), "UTF-8"));
     }
     // GB 18030 reads every GBK file, and the characters of names beyond it.
-    let (text, _, failed) = encoding_rs::GB18030.decode(bytes);
+    let (text, found, failed) = encoding_rs::GB18030.decode(bytes);
     if failed {
         return Err(Fault::failed(format!(
             "`{0}` 既不是 UTF-8 也不是 GBK / `{0}` is neither UTF-8 nor GBK; save it again as UTF-8",
             path.display()
         )));
     }
-    Ok((text.into_owned(), "GBK"))
+    // A byte order mark tells of another encoding than was tried.
+    let name = if found == encoding_rs::GB18030 {
+        "GBK"
+    } else {
+        found.name()
+    };
+    Ok((text.into_owned(), name))
 }
 
 /// Writes rows with one more column, the reasons, to be mended and imported again.

@@ -9,6 +9,9 @@ use axum::{Json, Router};
 use record::authority::Role;
 use record::id::{DivisionId, GrantId, Kind, OperatorId, UnixMillis};
 use registry::RegistryError;
+use registry::audit::changes::{Changes, ChangesRequest};
+use registry::audit::disclose::DiscloseRequest;
+use registry::audit::disclosure::Disclosure;
 use registry::grant::{GrantLine, GrantRequest};
 use registry::read::{Answer, ReadRequest};
 use registry::register::{Amendment, ImportChunk, ImportReport, Registered};
@@ -49,6 +52,8 @@ pub fn router(state: AppState) -> Router {
         .route("/api/v1/import", post(import))
         .route("/api/v1/read", post(read))
         .route("/api/v1/amendments", post(amend))
+        .route("/api/v1/disclosures", post(disclose))
+        .route("/api/v1/changes", post(changes))
         .route("/api/v1/grants", get(grants).post(grant))
         .route("/api/v1/invitations", post(invite))
         .route("/api/v1/revocations", post(revoke))
@@ -70,8 +75,9 @@ async fn no_route() -> ApiError {
     })
 }
 
+/// Alive. The process id tells a command whether this is the node that `run.json` means.
 async fn healthz() -> Json<Value> {
-    Json(json!({ "status": "ok" }))
+    Json(json!({ "status": "ok", "pid": std::process::id() }))
 }
 
 async fn metrics(State(state): State<AppState>) -> Result<Response, ApiError> {
@@ -203,6 +209,32 @@ async fn amend(
     Ok(Json(
         state
             .run(move |registry| registry.amend(&caller.session, &amendment, now()))
+            .await?,
+    ))
+}
+
+/// A file that proves fields to a third person: a reading, so it leaves marked.
+async fn disclose(
+    State(state): State<AppState>,
+    caller: Caller,
+    Json(request): Json<DiscloseRequest>,
+) -> Answered<Marked<Disclosure>> {
+    Ok(Json(
+        state
+            .run(move |registry| registry.disclose(&caller.session, &request, now()))
+            .await?,
+    ))
+}
+
+/// Which fields a record's versions changed: a reading too.
+async fn changes(
+    State(state): State<AppState>,
+    caller: Caller,
+    Json(request): Json<ChangesRequest>,
+) -> Answered<Marked<Changes>> {
+    Ok(Json(
+        state
+            .run(move |registry| registry.changes(&caller.session, &request, now()))
             .await?,
     ))
 }

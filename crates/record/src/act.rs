@@ -46,7 +46,8 @@ pub struct Act {
     /// What for.
     #[n(4)]
     pub purpose: Purpose,
-    /// Where the entries came from: SHA-256 of an imported file, or absent.
+    /// Where the entries came from: a keyed hash of an imported file that only the node can make,
+    /// or absent.
     #[cbor(n(5), with = "minicbor::bytes")]
     pub source: Option<Hash>,
     /// Index of the first entry signed.

@@ -439,7 +439,7 @@ pub struct GrantStatement {
     /// The schema version that the positions belong to.
     #[n(5)]
     pub schema: u32,
-    /// SHA-256 of the row condition, which may itself be personal and is kept sealed.
+    /// Keyed hash of the row condition, which may itself be personal: only the owner can make it.
     #[cbor(n(6), with = "minicbor::bytes")]
     pub rows: Hash,
     /// What for.

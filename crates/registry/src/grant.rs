@@ -12,7 +12,7 @@ use policy::Action;
 use record::authority::{GrantStatement, Statement};
 use record::cbor;
 use record::entry::{Entry, GrantEntry, GrantOperation, Operation, RecordEntry, SUITE};
-use record::id::{DivisionId, GrantId, Hash, Kind, Origin, Purpose, RecordId, UnixMillis};
+use record::id::{DivisionId, GrantId, Kind, Origin, Purpose, RecordId, UnixMillis};
 use record::schema::{Position, Schema};
 use seal::body::Body;
 use seal::grant::EnvelopeInfo;
@@ -172,7 +172,7 @@ impl Registry {
             holder_charter: holder.id(),
             fields: positions.iter().copied().collect(),
             schema: schema.version,
-            rows: rows_hash(&rows),
+            rows: self.keys.blind("grant-rows", &row_bytes(&id, &rows)),
             purpose: request.purpose.clone(),
             basis: request.basis.clone(),
             assessment: request.assessment.clone(),
@@ -657,11 +657,11 @@ fn row_conditions(
         .collect()
 }
 
-fn rows_hash(rows: &[(Position, String)]) -> Hash {
-    let mut hash = Sha256::new();
-    hash.update(b"fangzhi/grant-rows/v1\0");
-    hash.update(cbor::to_vec(&rows.to_vec()));
-    hash.finalize().into()
+/// The row condition as it is hashed: with the grant, so that equal conditions do not show as equal.
+fn row_bytes(grant: &GrantId, rows: &[(Position, String)]) -> Vec<u8> {
+    let mut bytes = grant.0.to_vec();
+    bytes.extend(cbor::to_vec(&rows.to_vec()));
+    bytes
 }
 
 fn matches(version: &Version, rows: &[(Position, String)]) -> bool {

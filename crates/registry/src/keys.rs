@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use ed25519_dalek::SigningKey;
+use hmac::{Hmac, KeyInit, Mac};
 use rand_core::{CryptoRng, SeedableRng};
 use record::authority::NodeKeys;
 use record::id::Origin;
@@ -11,6 +12,7 @@ use seal::grant::SealPrivateKey;
 use seal::keystore::{Keystore, SoftwareKey};
 use seal::passphrase::Argon2Params;
 use seal::secret::{BlobKey, EpochSecret, Kek, PageKey};
+use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use crate::config::{Files, KeyCustody};
@@ -192,6 +194,18 @@ impl Keys {
 
     pub(crate) fn access_key(&self) -> BlobKey {
         self.lock().access.duplicate()
+    }
+
+    /// A hash that only this node can make: what it is of cannot be confirmed by guessing.
+    pub(crate) fn blind(&self, label: &str, bytes: &[u8]) -> [u8; 32] {
+        let keystore = self.lock();
+        let mut mac = Hmac::<Sha256>::new_from_slice(keystore.mark.expose())
+            .expect("HMAC takes a key of any length");
+        mac.update(b"fangzhi/blind/v1\0");
+        mac.update(label.as_bytes());
+        mac.update(&[0]);
+        mac.update(bytes);
+        mac.finalize().into_bytes().into()
     }
 
     pub(crate) fn mark_key(&self) -> watermark::MarkKey {

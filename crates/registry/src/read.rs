@@ -216,6 +216,9 @@ impl Registry {
         request: &ReadRequest,
         now: UnixMillis,
     ) -> Result<Marked<Answer>> {
+        if now >= session.expires || !self.in_good_standing(session) {
+            return Err(RegistryError::NoSession);
+        }
         let schema = self.schema(&request.kind)?;
         let wanted = wanted(schema, request)?;
         let filters = self.filters(schema, request)?;
@@ -368,7 +371,7 @@ impl Registry {
         )
     }
 
-    fn reading(
+    pub(crate) fn reading(
         &self,
         session: &Session,
         request: &ReadRequest,
@@ -392,7 +395,7 @@ impl Registry {
 
     /// Commits a reading to the access ledger: one leaf for it and one for each record,
     /// signed by the operator.
-    fn record_access(
+    pub(crate) fn record_access(
         &self,
         session: &Session,
         reading: Reading,

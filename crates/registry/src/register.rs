@@ -13,7 +13,6 @@ use seal::body::{CellContext, SealedBody};
 use seal::derive::FieldKeys;
 use seal::secret::RecordSecret;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use store::pages::ChunkAt;
 
 use crate::book::Leaf;
@@ -72,14 +71,17 @@ pub struct ImportReport {
     pub violations: Vec<RowViolation>,
 }
 
-/// What the store keeps of a chunk that was taken: which rows of it.
-#[derive(Encode, Decode)]
+/// What the store keeps of a file: which rows of one block of it were registered.
+#[derive(Default, Encode, Decode)]
 #[cbor(map)]
 struct Taken {
-    /// Offsets in the chunk of the rows registered.
+    /// The rows' numbers in the file.
     #[n(0)]
-    accepted: Vec<u32>,
+    rows: BTreeSet<u64>,
 }
+
+/// Rows of a file are kept track of in blocks of so many.
+const BLOCK_ROWS: u64 = 256;
 
 /// What is done to a record that exists.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -114,7 +116,7 @@ pub struct Registered {
 }
 
 struct Row {
-    offset: usize,
+    number: u64,
     record: RecordId,
     secret: RecordSecret,
     checked: Checked,
@@ -169,11 +171,19 @@ impl Registry {
                 chunk.rows.len()
             )));
         }
+        let distinct: BTreeSet<u64> = chunk.numbers.iter().copied().collect();
+        if distinct.len() != chunk.numbers.len() {
+            return Err(RegistryError::BadRequest(
+                "a row number stands twice in `numbers`; number the rows of the file".into(),
+            ));
+        }
         let source: Hash = crate::config::key_from_hex(&chunk.source).map_err(|_| {
             RegistryError::BadRequest(
                 "`source` must be the SHA-256 of the file in hexadecimal".into(),
             )
         })?;
+        // In the ledger and the tables the file's hash is keyed: a guessed file cannot be confirmed.
+        let source = self.keys.blind("import", &source);
         let shard = self.shard(&chunk.kind);
         let holding = self.holding(&shard)?;
         let book = self.book(&shard)?;
@@ -181,7 +191,7 @@ impl Registry {
         let mut book = lock(&book);
         let mut holding = holding.write().unwrap_or_else(PoisonError::into_inner);
 
-        let taken = self.taken(&shard, chunk)?;
+        let mut taken = self.taken(&shard, &source, &chunk.numbers)?;
 
         let mut report = ImportReport {
             rows: chunk.rows.len() as u64,
@@ -191,9 +201,12 @@ impl Registry {
         let mut rows = Vec::new();
         let mut rng = rng()?;
         let day = today(now);
-        for ((offset, fields), number) in chunk.rows.iter().enumerate().zip(&chunk.numbers) {
+        for (fields, number) in chunk.rows.iter().zip(&chunk.numbers) {
             let number = *number;
-            if taken.contains(&(offset as u32)) {
+            if taken
+                .get(&(number / BLOCK_ROWS))
+                .is_some_and(|t| t.rows.contains(&number))
+            {
                 report.accepted += 1;
                 report.repeated += 1;
                 continue;
@@ -227,7 +240,7 @@ impl Registry {
                     let mut id = [0u8; 16];
                     rand_core::Rng::fill_bytes(&mut rng, &mut id);
                     rows.push(Row {
-                        offset,
+                        number,
                         record: RecordId(id),
                         secret: RecordSecret::generate(&mut rng),
                         checked: checked.since(None),
@@ -257,10 +270,12 @@ impl Registry {
             .zip(sealed)
             .map(|(row, body)| leaf(row.record, 1, Operation::Register, None, schema, body, now))
             .collect();
-        let mut accepted: Vec<u32> = taken.into_iter().collect();
-        accepted.extend(rows.iter().map(|row| row.offset as u32));
-        accepted.sort_unstable();
-        let taken_key = table::key(&shard, table::IMPORT, &chunk_name(chunk, 0));
+        let mut touched = BTreeSet::new();
+        for row in &rows {
+            let block = row.number / BLOCK_ROWS;
+            taken.entry(block).or_default().rows.insert(row.number);
+            touched.insert(block);
+        }
         let signer = session.signer(purpose("registration"), Some(source));
         let appended = self.append(&mut book, &signer, leaves, now, |batch, first, hashes| {
             for ((at, row), leaf) in (first..).zip(&rows).zip(hashes) {
@@ -270,7 +285,11 @@ impl Registry {
                     cbor::to_vec(&newest),
                 );
             }
-            batch.put(taken_key, cbor::to_vec(&Taken { accepted }));
+            for block in &touched {
+                if let Some(rows) = taken.get(block) {
+                    batch.put(block_key(&shard, &source, *block), cbor::to_vec(rows));
+                }
+            }
         })?;
         for (at, row) in (appended.first..).zip(&rows) {
             holding
@@ -397,24 +416,23 @@ impl Registry {
         })
     }
 
-    /// The rows, by their place in the chunk, that an earlier run over the same file registered.
-    ///
-    /// A preview spans many acts; each act's rows have a name of their own.
-    fn taken(&self, shard: &Origin, chunk: &ImportChunk) -> Result<BTreeSet<u32>> {
-        let mut all = BTreeSet::new();
-        for start in (0..chunk.rows.len()).step_by(IMPORT_ROWS) {
-            let key = table::key(shard, table::IMPORT, &chunk_name(chunk, start));
-            if let Some(bytes) = self.store.get(&key)? {
-                let taken: Taken = table::decode("import chunk", &bytes)?;
-                all.extend(
-                    taken
-                        .accepted
-                        .into_iter()
-                        .map(|offset| offset + start as u32),
-                );
-            }
+    /// What earlier runs over the same file registered, by block.
+    fn taken(
+        &self,
+        shard: &Origin,
+        source: &Hash,
+        numbers: &[u64],
+    ) -> Result<BTreeMap<u64, Taken>> {
+        let blocks: BTreeSet<u64> = numbers.iter().map(|number| number / BLOCK_ROWS).collect();
+        let mut taken = BTreeMap::new();
+        for block in blocks {
+            let bytes = self.store.get(&block_key(shard, source, block))?;
+            let rows = bytes
+                .map(|bytes| table::decode("import block", &bytes))
+                .transpose()?;
+            taken.insert(block, rows.unwrap_or_default());
         }
-        Ok(all)
+        Ok(taken)
     }
 
     fn doubles_of_others(
@@ -565,28 +583,10 @@ fn newest(at: u64, version: u64, leaf: Hash, chunk: ChunkAt) -> Newest {
     }
 }
 
-/// The name of the rows of one act, from `start` on: their file, numbers and texts.
-fn chunk_name(chunk: &ImportChunk, start: usize) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    hash.update(b"fangzhi/import/v1\0");
-    hash.update(chunk.source.as_bytes());
-    for (row, number) in chunk
-        .rows
-        .iter()
-        .zip(&chunk.numbers)
-        .skip(start)
-        .take(IMPORT_ROWS)
-    {
-        hash.update(number.to_be_bytes());
-        for (field, text) in row {
-            for part in [field, text] {
-                hash.update((part.len() as u64).to_be_bytes());
-                hash.update(part.as_bytes());
-            }
-        }
-        hash.update([0xff]);
-    }
-    hash.finalize().into()
+fn block_key(shard: &Origin, source: &Hash, block: u64) -> store::Key {
+    let mut rest = source.to_vec();
+    rest.extend(block.to_be_bytes());
+    table::key(shard, table::IMPORT, &rest)
 }
 
 #[cfg(test)]

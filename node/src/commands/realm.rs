@@ -169,6 +169,7 @@ pub fn make(
                 http: listen.http,
                 listen: listen.listen,
                 custody: KeyCustody::File,
+                quorum: 1,
             };
             registry::node::init(dir, new, &Opener::File, api::now())?;
         }
@@ -194,7 +195,7 @@ pub fn make(
 }
 
 /// In such a realm passphrases lie beside the keys, so that commands need not ask.
-fn keep_passphrase(dir: &Path, login: &str, phrase: &str) -> Result<()> {
+pub fn keep_passphrase(dir: &Path, login: &str, phrase: &str) -> Result<()> {
     let path = Files::new(dir).operators().join(format!("{login}.pass"));
     store::atomic::replace(&path, phrase.as_bytes()).map_err(|e| Fault::failed(e.to_string()))
 }

@@ -1,0 +1,184 @@
+//! Comparing checkpoints: files, ledger folders, whole sites.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use ledger::checkpoint::Checkpoint;
+use ledger::note::{NOTE_BYTES_MAX, Note, Verifier};
+use ledger::tile::TileReader;
+use record::id::Origin;
+use registry::audit::diff::{Compared, EvidenceLine, Outcome, Side, compare};
+use registry::audit::site::{FolderTiles, folders};
+use registry::audit::view::{LedgerTiles, View};
+
+use super::args::Diff;
+use crate::fault::{Fault, Result, exit};
+use crate::output;
+
+/// One side as it lies on the disk.
+struct Head {
+    note: Vec<u8>,
+    origin: String,
+    /// Tiles beside it.
+    tiles: Option<FolderTiles>,
+    /// Keys beside it.
+    vkey: Option<PathBuf>,
+}
+
+pub fn diff(command: &Diff, json: bool) -> Result<ExitCode> {
+    let view = command.dir.as_deref().map(View::open).transpose()?;
+    let (pairs, alone) = pairs(&command.a, &command.b)?;
+    let mut compared = Vec::new();
+    for (a, b) in pairs {
+        compared.push(one(command, view.as_ref(), &head(&a)?, &head(&b)?)?);
+    }
+    if compared.is_empty() {
+        return Err(Fault::usage(
+            "两边没有同一账本 / the two sides have no ledger in common; give checkpoints, ledger folders or sites",
+        ));
+    }
+    if json {
+        output::json(&serde_json::json!({ "ledgers": compared, "on_one_side": alone }));
+    } else {
+        compared.iter().for_each(show);
+        for below in &alone {
+            output::line(format!("只在一边 / on one side only: {}", below.display()));
+        }
+    }
+    Ok(if compared.iter().all(Compared::holds) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(exit::NOT_VERIFIED)
+    })
+}
+
+type Pairs = (Vec<(PathBuf, PathBuf)>, Vec<PathBuf>);
+
+/// Two files or ledger folders are one pair; two sites are one for each folder that both have.
+fn pairs(a: &Path, b: &Path) -> Result<Pairs> {
+    let is_site = |path: &Path| path.is_dir() && !path.join("checkpoint").exists();
+    if !is_site(a) || !is_site(b) {
+        return Ok((vec![(a.to_owned(), b.to_owned())], Vec::new()));
+    }
+    let (first, second): (BTreeSet<PathBuf>, BTreeSet<PathBuf>) = (folders(a)?, folders(b)?);
+    let both = first.intersection(&second);
+    let pairs = both.map(|below| (a.join(below), b.join(below))).collect();
+    let alone = first.symmetric_difference(&second).cloned().collect();
+    Ok((pairs, alone))
+}
+
+fn head(path: &Path) -> Result<Head> {
+    let folder = path.is_dir().then(|| path.to_owned());
+    let file = folder
+        .as_ref()
+        .map_or_else(|| path.to_owned(), |folder| folder.join("checkpoint"));
+    let note = super::read(&file, NOTE_BYTES_MAX as u64)?;
+    let checkpoint = Note::parse(&note)
+        .ok()
+        .and_then(|note| Checkpoint::parse(note.text().as_bytes()).ok())
+        .ok_or_else(|| {
+            Fault::new(
+                exit::NOT_VERIFIED,
+                "not-verified",
+                format!(
+                    "`{}` 不是账头 / is no signed checkpoint; fetch it again",
+                    file.display()
+                ),
+            )
+        })?;
+    let vkey = folder.as_ref().map(|folder| folder.join("vkey"));
+    Ok(Head {
+        tiles: folder.map(|folder| FolderTiles::new(&folder, checkpoint.size())),
+        origin: checkpoint.origin().to_owned(),
+        note,
+        vkey: vkey.filter(|path| path.exists()),
+    })
+}
+
+/// The keys that count: those of the key file, else of the node, else those beside the
+/// checkpoints, which then must agree.
+fn keys(command: &Diff, view: Option<&View>, a: &Head, b: &Head) -> Result<Vec<Verifier>> {
+    if let Some(path) = &command.vkey {
+        return super::vkeys(path);
+    }
+    if let Some(view) = view {
+        let origin = Origin::parse(&a.origin).map_err(|e| Fault::failed(e.to_string()))?;
+        return Ok(view.signers(&origin, None)?);
+    }
+    let mut keys: Vec<Verifier> = Vec::new();
+    for path in [&a.vkey, &b.vkey].into_iter().flatten() {
+        for key in super::vkeys(path)? {
+            let other = keys
+                .iter()
+                .any(|k| k.name() == key.name() && k.kind() == key.kind() && *k != key);
+            if other {
+                return Err(Fault::new(
+                    exit::NOT_VERIFIED,
+                    "not-verified",
+                    format!(
+                        "两边的 vkey 对 `{}` 不一致 / the two vkey files disagree on `{0}`; give the right keys with --vkey",
+                        key.name()
+                    ),
+                ));
+            }
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+    }
+    if keys.is_empty() {
+        return Err(Fault::usage(
+            "没有验签公钥：请用 --vkey 或 --dir / no verifier keys: give --vkey or --dir",
+        ));
+    }
+    Ok(keys)
+}
+
+fn one(command: &Diff, view: Option<&View>, a: &Head, b: &Head) -> Result<Compared> {
+    let keys = keys(command, view, a, b)?;
+    let origin = Origin::parse(&a.origin).ok();
+    let here = view
+        .zip(origin.as_ref())
+        .map(|(v, o)| LedgerTiles::new(v, o));
+    fn side<'a>(head: &'a Head, here: Option<&'a dyn TileReader>) -> Side<'a> {
+        Side {
+            note: &head.note,
+            tiles: head.tiles.as_ref().map(|t| t as &dyn TileReader).or(here),
+        }
+    }
+    let here = here.as_ref().map(|t| t as &dyn TileReader);
+    compare(side(a, here), side(b, here), &keys).map_err(|e| super::not_verified(&e))
+}
+
+fn show(compared: &Compared) {
+    let [old, new] = compared.sizes;
+    output::line(format!("{}：{old} → {new}", compared.origin));
+    match &compared.outcome {
+        Outcome::Same => output::line("   同一账头 / the same checkpoint"),
+        Outcome::Extends { entries, .. } => output::line(format!(
+            "   只增未改：增加 {entries} 条，一致性证明成立 / it only grew, by {entries} entries: the consistency proof holds"
+        )),
+        Outcome::Evidence(line) => {
+            let what = match line {
+                EvidenceLine::Roots { .. } => format!("{old} 条有两个根 / two roots at one size"),
+                EvidenceLine::Leaves { index, .. } => {
+                    format!("第 {index} 条有两个内容 / two leaves at index {index}")
+                }
+            };
+            output::line(format!(
+                "   证据：账本签了两个历史，{what} / EVIDENCE: the log signed two histories. Keep both sides; `--json` gives the documents that convince anybody"
+            ));
+            for root in &compared.roots {
+                output::line(format!("   根 / root {root}"));
+            }
+        }
+        Outcome::Contradiction { root, .. } => output::line(format!(
+            "   矛盾：后者之下前 {old} 条的根是 {root}，账本却签过 {} / CONTRADICTION: the log signed another root for its first {old} entries than the larger checkpoint rests on. Keep both, and get the tiles of the smaller one to have evidence",
+            compared.roots[0]
+        )),
+        Outcome::Unproven { what } => output::line(format!(
+            "   不能证明一致；这不是证据 / not proven to be consistent, which is no evidence: {what}"
+        )),
+    }
+}

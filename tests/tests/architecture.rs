@@ -36,7 +36,7 @@ const CRATES: [(&str, u8, &[&str]); 15] = [
             "index",
         ],
     ),
-    ("api", 4, &["record", "registry", "watermark"]),
+    ("api", 4, &["record", "ledger", "registry", "watermark"]),
     ("console", 4, &["record", "registry"]),
     (
         "node",

@@ -812,7 +812,6 @@ struct Other {
 }
 
 #[test]
-#[ignore = "known defect: any charter but the owner's counts as a witness, also one that the owner issued"]
 fn a_cosignature_of_a_node_that_the_owner_chartered_itself_does_not_count() {
     let world = World::new();
     let at = world.base.path();
@@ -852,7 +851,6 @@ fn a_cosignature_of_a_node_that_the_owner_chartered_itself_does_not_count() {
 }
 
 #[test]
-#[ignore = "known defect: once a grant ledger has one heartbeat, verify asks no other head for one"]
 fn a_row_made_up_under_a_root_that_nobody_cosigned_is_found() {
     let world = World::new();
     let grant = world.grant();
@@ -1193,7 +1191,6 @@ fn a_department_that_was_granted_nothing_gets_no_ledger_of_the_community_but_its
 }
 
 #[test]
-#[ignore = "known defect: a session looks at the chain shown, not at the newest charter known"]
 fn the_keys_of_a_charter_that_was_replaced_open_no_session() {
     // A station was lost and its division enrolled again: whoever found the old one is a stranger.
     let world = World::new();

@@ -22,6 +22,8 @@ const SCAN: usize = 1024;
 pub struct Authority {
     charters: BTreeMap<DivisionId, Charter>,
     revoked: BTreeSet<Hash>,
+    /// Ids of charters that a later one of the same division replaced.
+    replaced: BTreeSet<Hash>,
     operators: BTreeMap<(DivisionId, OperatorId), OperatorCertificate>,
     disabled: BTreeSet<(DivisionId, OperatorId)>,
     grants: BTreeMap<GrantId, GrantStatement>,
@@ -111,17 +113,25 @@ impl Authority {
                 let Some(issuer) = self.charters.get(&charter.parent) else {
                     return true;
                 };
-                let newer = self
+                // A root's own charter is given by configuration; nobody can replace it.
+                if charter.parent == charter.division || charter.verify(&issuer.keys.sign).is_err()
+                {
+                    return false;
+                }
+                let newest = self
                     .charters
                     .get(&charter.division)
-                    .is_none_or(|old| old.serial < charter.serial);
-                // A root's own charter is given by configuration; nobody can replace it.
-                if newer
-                    && charter.parent != charter.division
-                    && charter.verify(&issuer.keys.sign).is_ok()
-                {
-                    self.charters
-                        .insert(charter.division.clone(), charter.clone());
+                    .map(|old| (old.serial, old.id()));
+                match newest {
+                    Some((serial, _)) if charter.serial < serial => {
+                        self.replaced.insert(charter.id());
+                    }
+                    Some((serial, _)) if charter.serial == serial => {}
+                    older => {
+                        self.replaced.extend(older.map(|(_, id)| id));
+                        self.charters
+                            .insert(charter.division.clone(), charter.clone());
+                    }
                 }
                 false
             });
@@ -142,9 +152,17 @@ impl Authority {
         self.charters.values()
     }
 
-    /// Whether a charter was revoked.
+    /// Whose cosignature on a division's ledgers counts: every node's but its own and those of the
+    /// nodes below it, which it can charter as it likes.
+    pub fn witnesses_of<'a>(&'a self, owner: &'a DivisionId) -> impl Iterator<Item = &'a Charter> {
+        self.charters
+            .values()
+            .filter(|charter| !self.within(&charter.division, owner))
+    }
+
+    /// Whether a charter was revoked, or replaced by one with a higher serial.
     pub fn revoked(&self, charter: &Hash) -> bool {
-        self.revoked.contains(charter)
+        self.revoked.contains(charter) || self.replaced.contains(charter)
     }
 
     /// The divisions above one, nearest first.

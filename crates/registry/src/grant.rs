@@ -107,6 +107,9 @@ struct Cursor {
     /// Entries of the shard worked through.
     #[n(0)]
     shard_size: u64,
+    /// The shard's checkpoint that is being worked up to; all rows on the way are proven under it.
+    #[n(1)]
+    target: Option<String>,
 }
 
 impl Registry {
@@ -267,16 +270,15 @@ impl Registry {
     /// One step; `true` when there is more to do.
     fn advance_grant(&self, grant: &GrantStatement, now: UnixMillis) -> Result<bool> {
         let ledger = grant.origin.grant(&grant.id);
-        let head = Head::read(self.store.as_ref(), &grant.origin)?;
-        let Some(note) = head.cosigned else {
+        let book = self.book(&ledger)?;
+        let mut book = lock(&book);
+        let Some(note) = self.target(grant, &ledger)? else {
             return Ok(false);
         };
         let checkpoint = checkpoint_of(&note)?;
         let (target, root) = (checkpoint.size(), *checkpoint.root());
-        let book = self.book(&ledger)?;
-        let mut book = lock(&book);
         let cursor_key = table::key(&ledger, table::SCOPE, b"cursor");
-        let from = self.cursor(&ledger)?;
+        let from = self.cursor(&ledger)?.shard_size;
         if from >= target {
             return Ok(false);
         }
@@ -323,6 +325,7 @@ impl Registry {
                 body: parcel,
             });
         }
+        let begun = (to < target).then(|| note.clone());
         if to == target {
             leaves.push(Leaf {
                 entry: Entry::Grant(GrantEntry {
@@ -338,7 +341,13 @@ impl Registry {
             });
         }
         let extend = |batch: &mut Batch| {
-            batch.put(cursor_key, cbor::to_vec(&Cursor { shard_size: to }));
+            batch.put(
+                cursor_key,
+                cbor::to_vec(&Cursor {
+                    shard_size: to,
+                    target: begun,
+                }),
+            );
             for (record, at) in &scope {
                 let key = table::key(&ledger, table::SCOPE, &record.0);
                 match at {
@@ -425,17 +434,28 @@ impl Registry {
             return Ok(false);
         }
         let shard = Head::read(self.store.as_ref(), &grant.origin)?;
-        Ok(shard.size > 0 && self.cursor(ledger)? == shard.size)
+        Ok(shard.size > 0 && self.cursor(ledger)?.shard_size == shard.size)
     }
 
     /// How many entries of the shard a grant's ledger has worked through.
-    fn cursor(&self, ledger: &Origin) -> Result<u64> {
+    fn cursor(&self, ledger: &Origin) -> Result<Cursor> {
         match self
             .store
             .get(&table::key(ledger, table::SCOPE, b"cursor"))?
         {
-            None => Ok(0),
-            Some(bytes) => Ok(table::decode::<Cursor>("grant cursor", &bytes)?.shard_size),
+            None => Ok(Cursor {
+                shard_size: 0,
+                target: None,
+            }),
+            Some(bytes) => table::decode("grant cursor", &bytes),
+        }
+    }
+
+    /// The checkpoint to work up to: the one begun, else the newest that is cosigned.
+    fn target(&self, grant: &GrantStatement, ledger: &Origin) -> Result<Option<String>> {
+        match self.cursor(ledger)?.target {
+            Some(begun) => Ok(Some(begun)),
+            None => Ok(Head::read(self.store.as_ref(), &grant.origin)?.cosigned),
         }
     }
 

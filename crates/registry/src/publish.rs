@@ -23,12 +23,11 @@ fn no_tile(origin: &Origin) -> RegistryError {
 }
 
 impl Registry {
-    /// The verifiers of every node that may cosign a ledger: all that are chartered but its owner.
+    /// The verifiers of every node whose cosignature on a ledger counts.
     pub(crate) fn witnesses(&self, origin: &Origin) -> Vec<Verifier> {
         let owner = origin.division();
         self.authority()
-            .charters()
-            .filter(|charter| charter.division != owner)
+            .witnesses_of(&owner)
             .filter_map(|charter| {
                 let name = format!("{}/{}/witness", charter.realm, charter.division);
                 Verifier::new(&name, KeyKind::Cosignature, &charter.keys.witness).ok()

@@ -240,6 +240,18 @@ impl Registry {
             {
                 continue;
             }
+            if let Some(position) = ungranted_filter(&holding, &positions) {
+                denial = Some(Denied {
+                    rule: "not-granted".into(),
+                    ask: format!(
+                        "{0} 的安全员 / the security officer of `{0}`",
+                        holding.origin.division()
+                    ),
+                    reason: policy::Reason::NothingPermits,
+                    field: Some(position),
+                });
+                continue;
+            }
             let held = granted(&holding, &wanted, &mut not_granted);
             let permit = self
                 .decision(session, &holding, schema, request)
@@ -537,6 +549,18 @@ fn masked(schema: &Schema, permits: &[Permit]) -> Vec<String> {
         .filter_map(|p| schema.at(p))
         .map(|f| f.id.clone())
         .collect()
+}
+
+/// A filter on a field that the grant left out: the index knows nothing of it, and an empty answer
+/// would be a lie.
+fn ungranted_filter(holding: &Holding, filters: &[Position]) -> Option<Position> {
+    match &holding.access {
+        Access::Own(_) => None,
+        Access::Grant { statement, .. } => filters
+            .iter()
+            .copied()
+            .find(|position| !statement.fields.contains(position)),
+    }
 }
 
 /// The wanted fields that this node has keys for. What a grant left out is noted with whom to ask.

@@ -20,7 +20,7 @@ pub const CHAIN_MAX: usize = 8;
 /// How many bytes of items the shell is asked for at a time.
 ///
 /// What remains of a message is room for one item that is larger than this, and for proofs.
-pub const CHUNK_BYTES_MAX: usize = 700 * 1024;
+pub const CHUNK_BYTES_MAX: usize = 256 * 1024;
 
 /// The most items of one message.
 pub const ITEMS_MAX: usize = 8192;

@@ -267,11 +267,17 @@ fn a_shard_entry_before_an_act_that_does_not_sign_it_is_refused() {
             (act.first, act.count, act.root) = (1, 1, last)
         });
     });
-    check_shard(RejectCode::Act, |store| {
-        for number in 0..=u64::from(ACT_ENTRIES_MAX) {
-            store.push(record_item(number, Operation::Register, 0));
-        }
-    });
+    // More entries than an act can sign: the chunk that shows it is refused, those before it are kept.
+    let mut world = World::new(4);
+    let mut store = Store::default();
+    for number in 0..=u64::from(ACT_ENTRIES_MAX) {
+        store.push(record_item(number, Operation::Register, 0));
+    }
+    store.sign(&person());
+    world.child.ledgers.insert(person(), store);
+    assert!(!world.session());
+    assert!(world.held(&person()) <= u64::from(ACT_ENTRIES_MAX));
+    assert!(world.parent.has(&Event::Alarm(person(), RejectCode::Act)));
 }
 
 #[test]

@@ -6,9 +6,10 @@
 
 use ledger::checkpoint::Checkpoint;
 use ledger::frontier::Frontier;
-use ledger::note::{Note, SignatureLine, Verifier};
+use ledger::note::{KeyKind, Note, NoteSigner, SignatureLine, Verifier};
 use ledger::proof::TlogProof;
 use ledger::tile::{TilePath, encode_bundle, parse_bundle};
+use ledger::witness::AddCheckpoint;
 use minicbor::Encoder;
 use record::authority::Charter;
 use record::entry::{Entry, SUITE};
@@ -33,7 +34,7 @@ pub struct Check {
 }
 
 /// Every check.
-pub const CHECKS: [Check; 16] = [
+pub const CHECKS: [Check; 17] = [
     open("entry", entry),
     open("charter", charter),
     open("message", message),
@@ -44,6 +45,7 @@ pub const CHECKS: [Check; 16] = [
     open("note", note),
     open("checkpoint", checkpoint),
     open("proof", proof),
+    open("add_checkpoint", add_checkpoint),
     open("key", key),
     open("frontier", frontier),
     open("tile_path", tile_path),
@@ -184,6 +186,19 @@ pub fn proof(bytes: &[u8]) -> bool {
         return false;
     };
     assert_eq!(proof.encode().as_bytes(), bytes);
+    true
+}
+
+/// A request to cosign a checkpoint, and what is decided of it.
+pub fn add_checkpoint(bytes: &[u8]) -> bool {
+    let Ok(request) = AddCheckpoint::parse(bytes) else {
+        return false;
+    };
+    assert_eq!(request.encode().as_bytes(), bytes);
+    let signer = NoteSigner::from_seed(shard().as_str(), &[1; 32]).expect("an origin is a name");
+    let decided = request.decide(None, &signer.verifier(KeyKind::Note));
+    // A witness that has cosigned nothing has nothing that a proof could start from.
+    assert!(decided.is_err() || (request.old_size == 0 && request.proof.is_empty()));
     true
 }
 

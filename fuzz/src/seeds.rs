@@ -10,9 +10,10 @@ use ledger::checkpoint::{self, Checkpoint};
 use ledger::frontier::Frontier;
 use ledger::hash::leaf_hash;
 use ledger::note::{KeyKind, NoteSigner};
-use ledger::proof::{TlogProof, inclusion};
+use ledger::proof::{TlogProof, consistency, inclusion};
 use ledger::tile::{TilePath, TileTree, encode_bundle, plan_append};
 use ledger::verify;
+use ledger::witness::AddCheckpoint;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 use record::act::{Act, Capacity};
@@ -58,6 +59,7 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
         "note" => vec![note(3).into_bytes(), cosigned(3).into_bytes()],
         "checkpoint" => vec![head(3).to_text().into_bytes()],
         "proof" => [vec![], vec![1, 2]].into_iter().map(proof).collect(),
+        "add_checkpoint" => [0, 1, 3].map(|old| request(old).into_bytes()).into(),
         "key" => [KeyKind::Note, KeyKind::Cosignature]
             .map(|kind| signer().verifier(kind).vkey().into_bytes())
             .into(),
@@ -351,13 +353,28 @@ fn cosigned(size: u64) -> String {
     checkpoint::add_signature_line(bytes, line.as_bytes()).expect("one line fits")
 }
 
-fn proof(extra: Vec<u8>) -> Vec<u8> {
-    let (_, writes) = plan_append(&ledger::tile::TreeEdge::new(), &leaves(5));
-    let tiles: BTreeMap<_, _> = writes
+/// A request to cosign the head of five leaves.
+fn request(old_size: u64) -> String {
+    let proof = consistency(&tiles(5), old_size, 5).expect("the tiles are those of the tree");
+    let note = note(5);
+    let request = AddCheckpoint {
+        old_size,
+        proof,
+        note,
+    };
+    request.encode()
+}
+
+fn tiles(size: u64) -> BTreeMap<(u8, u64), Vec<u8>> {
+    let (_, writes) = plan_append(&ledger::tile::TreeEdge::new(), &leaves(size));
+    writes
         .into_iter()
         .map(|write| ((write.level, write.index), write.bytes))
-        .collect();
-    let hashes = inclusion(&tiles, 2, 5).expect("the tiles are those of the tree");
+        .collect()
+}
+
+fn proof(extra: Vec<u8>) -> Vec<u8> {
+    let hashes = inclusion(&tiles(5), 2, 5).expect("the tiles are those of the tree");
     let proof = TlogProof::new(extra, 2, hashes, cosigned(5).as_bytes());
     proof
         .expect("the parts are well-formed")

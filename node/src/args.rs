@@ -223,6 +223,8 @@ pub struct Revoke {
 pub enum Operator {
     /// 登记操作员 / enrol an operator
     Add(OperatorAdd),
+    /// 停用操作员 / disable an operator: the key signs nothing from then on
+    Disable(OperatorDisable),
     /// 列出操作员 / list operators
     List(OperatorList),
 }
@@ -244,6 +246,16 @@ pub struct OperatorAdd {
     /// 新操作员的口令文件；省略则询问 / file with the new operator's passphrase; asked for when left out
     #[arg(long, value_name = "FILE")]
     pub new_passphrase_file: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct OperatorDisable {
+    #[command(flatten)]
+    pub at: Dir,
+    #[command(flatten)]
+    pub who: As,
+    /// 登录名 / login name
+    pub login: DivisionId,
 }
 
 #[derive(Debug, ClapArgs)]

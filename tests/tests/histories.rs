@@ -1,5 +1,7 @@
 //! A node cannot show two histories, nor forget what it signed: real processes, real sockets.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
 use std::time::Duration;
 
 use record::id::{DivisionId, Origin};

@@ -49,6 +49,7 @@ pub fn router(state: AppState) -> Router {
                 .layer(DefaultBodyLimit::max(LOGIN_BYTES_MAX)),
         )
         .route("/api/v1/operators", get(operators).post(enrol_operator))
+        .route("/api/v1/operators/{login}/disabled", post(disable_operator))
         .route("/api/v1/import", post(import))
         .route("/api/v1/read", post(read))
         .route("/api/v1/amendments", post(amend))
@@ -172,6 +173,17 @@ async fn enrol_operator(
 ) -> Answered<Value> {
     let operator: OperatorId = state
         .run(move |registry| registry.enrol_operator(Some(&caller.session), &new, now()))
+        .await?;
+    Ok(Json(json!({ "operator": operator })))
+}
+
+async fn disable_operator(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path(login): Path<String>,
+) -> Answered<Value> {
+    let operator: OperatorId = state
+        .run(move |registry| registry.disable_operator(&caller.session, &login, now()))
         .await?;
     Ok(Json(json!({ "operator": operator })))
 }

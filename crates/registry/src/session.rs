@@ -185,6 +185,39 @@ impl Registry {
         Ok(operator)
     }
 
+    /// Disables an operator: from this entry of the authority ledger on the key signs nothing.
+    ///
+    /// # Errors
+    /// [`RegistryError::Denied`], [`RegistryError::NotFound`].
+    pub fn disable_operator(
+        &self,
+        by: &Session,
+        login: &str,
+        now: UnixMillis,
+    ) -> Result<OperatorId> {
+        self.may(by, policy::Action::Administer, &purpose("security"))?;
+        let path = self.operator_path(login)?;
+        let missing = || RegistryError::NotFound {
+            what: "操作员 / operator",
+            name: "named".into(),
+            next: "see `fangzhi operator list`",
+        };
+        if !path.exists() {
+            return Err(missing());
+        }
+        let operator = self.operator_file(&path)?.operator;
+        if self
+            .authority()
+            .operator(&self.config.division, &operator)
+            .is_none()
+        {
+            return Err(missing());
+        }
+        let signer = by.signer(purpose("administration"), None);
+        self.state(vec![Statement::OperatorDisabled(operator)], &signer, now)?;
+        Ok(operator)
+    }
+
     fn operator_file(&self, path: &std::path::Path) -> Result<OperatorFile> {
         let bytes =
             store::atomic::read_bounded(path, OPERATOR_FILE_MAX).map_err(RegistryError::from)?;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use registry::session::NewOperator;
 use serde_json::{Value, json};
 
-use crate::args::{Operator, OperatorAdd, OperatorList};
+use crate::args::{Operator, OperatorAdd, OperatorDisable, OperatorList};
 use crate::client::{Client, passphrase};
 use crate::fault::Result;
 use crate::output;
@@ -13,6 +13,7 @@ use crate::output;
 pub fn run(command: &Operator, json: bool) -> Result<ExitCode> {
     match command {
         Operator::Add(command) => add(command, json),
+        Operator::Disable(command) => disable(command, json),
         Operator::List(command) => list(command, json),
     }
 }
@@ -44,6 +45,19 @@ fn add(command: &OperatorAdd, json: bool) -> Result<ExitCode> {
             command.login,
             command.role.as_str()
         ));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn disable(command: &OperatorDisable, json: bool) -> Result<ExitCode> {
+    let mut client = Client::connect(&command.at)?;
+    client.login(&command.who, &["security-officer"])?;
+    let path = format!("/api/v1/operators/{}/disabled", command.login);
+    let answer: Value = client.post(&path, &json!({}))?;
+    if json {
+        output::json(&json!({ "disabled": command.login, "operator": answer["operator"] }));
+    } else {
+        output::line(format!("已停用 / disabled: {}", command.login));
     }
     Ok(ExitCode::SUCCESS)
 }

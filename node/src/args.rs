@@ -60,6 +60,8 @@ pub enum Command {
     /// 授权 / grants
     #[command(subcommand)]
     Grant(Grant),
+    /// 修复损坏的存储：缺损处由上级取回 / repair damaged files; what is lost comes back from the parent
+    Repair(Repair),
     /// 核验全部历史（离线，仅凭公钥）/ verify every root, signature and body, offline
     Verify(Verify),
     /// 审计：导出、证明、比对、经过、披露、总核验 / audit: export, prove, compare, history, disclose, all
@@ -406,6 +408,16 @@ pub struct GrantMake {
 }
 
 #[derive(Debug, ClapArgs)]
+pub struct Repair {
+    /// 节点目录 / the node's directory
+    #[arg(long, env = "FANGZHI_DIR")]
+    pub dir: PathBuf,
+    /// 缺损的条目由上级取回 / fetch back from the parent what is damaged
+    #[arg(long, required = true)]
+    pub from_parent: bool,
+}
+
+#[derive(Debug, ClapArgs)]
 pub struct Verify {
     /// 节点目录 / the node's directory
     #[arg(long, env = "FANGZHI_DIR")]
@@ -438,6 +450,8 @@ pub enum BenchPart {
     Read,
     /// 核验 / verification
     Verify,
+    /// 账本 / ledgers: verifying, appending, proving, many replicas
+    Ledger,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -37,6 +37,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         Command::Read(command) => read::read(command, json),
         Command::Amend(command) => read::amend(command, json),
         Command::Grant(command) => grant::run(command, json),
+        Command::Repair(command) => verify::repair(command, json),
         Command::Verify(command) => verify::run(command, json),
         Command::Audit(command) => audit::run(command, json),
         Command::Demo(command) => demo::run(command, json),

@@ -182,3 +182,57 @@ fn a_directory_restored_from_an_old_copy_signs_nothing_until_the_rest_is_back() 
     std::thread::sleep(Duration::from_millis(10));
     community.verified();
 }
+
+#[test]
+fn a_damaged_frame_in_the_middle_is_fetched_back_from_the_parent() {
+    let base = tempfile::tempdir().unwrap();
+    let (town, _sibling, community) = family(base.path());
+    let file = base.path().join("more.csv");
+    let rows: String = (0..600).map(|row| format!("{row},示例,\n")).collect();
+    std::fs::write(&file, format!("{PERSON}{rows}")).unwrap();
+    community.json(["import", "person", file.to_str().unwrap()]);
+    let running = community.start();
+    converge(&running, &town);
+    let signed = running.http.status();
+    running.stop();
+    assert!(community.json(["repair", "--from-parent"])["moved_aside"].is_null());
+
+    let segment = community.dir.join("segments/00000001.seg");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x10;
+    std::fs::write(&segment, &bytes).unwrap();
+    let found = community.run(["verify"]).expect_code(7);
+    assert!(
+        found.printed().contains("00000001.seg"),
+        "{}",
+        found.printed()
+    );
+
+    let report = community.json(["repair", "--from-parent"]);
+    assert!(!report["moved_aside"].is_null());
+    let running = community.start();
+    converge(&running, &town);
+    let repaired = running.http.status();
+    let person = |status: &Value| {
+        let name = format!("{REALM}/jinfu/person");
+        let ledgers = status["ledgers"].as_array().unwrap();
+        ledgers
+            .iter()
+            .find(|l| l["origin"] == name.as_str())
+            .unwrap()["root"]
+            .clone()
+    };
+    assert_eq!(person(&repaired), person(&signed));
+    running.stop();
+    community.verified();
+    let answer = community.json([
+        "read",
+        "person",
+        "--purpose",
+        "registration",
+        "--limit",
+        "1000",
+    ]);
+    assert_eq!(answer["value"]["rows"].as_array().unwrap().len(), 602);
+}

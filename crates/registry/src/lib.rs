@@ -23,6 +23,7 @@ pub mod node;
 pub mod publish;
 pub mod read;
 pub mod register;
+pub mod repair;
 pub mod replicate;
 mod secrets;
 pub mod session;

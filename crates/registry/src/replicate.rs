@@ -363,8 +363,12 @@ impl Registry {
             let depth = authority.ancestors(&division).len();
             drop(authority);
             // A parent witnesses and gets the newest; everybody else what has its quorum.
-            let note = if upward || behind.contains(&origin) {
-                Head::read(self.store.as_ref(), &origin)?.whole
+            let head = Head::read(self.store.as_ref(), &origin)?;
+            let note = if upward && head.whole.is_none() && self.guard.is_halted(&origin) {
+                // Cut short by a repair: the parent sees how much is left, and gives the rest.
+                Some(self.short_head(&origin)?)
+            } else if upward || behind.contains(&origin) {
+                head.whole
             } else {
                 self.published(&origin)?
             };
@@ -375,6 +379,13 @@ impl Registry {
         }
         offers.sort_by(|a, b| a.0.cmp(&b.0));
         Ok(offers.into_iter().map(|(_, offer)| offer).collect())
+    }
+
+    /// The checkpoint of what is left of an own ledger: of a size that was signed before.
+    fn short_head(&self, origin: &Origin) -> Result<String> {
+        let book = self.book(origin)?;
+        let book = lock(&book);
+        book.checkpoint_at(self.store.as_ref(), book.size(), &self.keys.sign)
     }
 
     /// Entries with their bodies for a peer, and the proofs that they belong to the head.

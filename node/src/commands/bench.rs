@@ -7,6 +7,7 @@
 mod bed;
 mod figures;
 mod import;
+mod ledger;
 mod limits;
 mod reading;
 mod replication;
@@ -50,9 +51,16 @@ pub fn run(command: &Bench, json: bool) -> Result<ExitCode> {
 /// One bed for all parts: what one part writes, the next reads.
 fn measure(command: &Bench, dir: &Path, figures: &mut Figures) -> Result<()> {
     let wanted = |part| command.parts.is_empty() || command.parts.contains(&part);
-    let rows = rows::rows(command.records)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     figures.add("cores", cores as f64, "cores");
+    if wanted(BenchPart::Ledger) {
+        ledger::run(dir, figures)?;
+    }
+    if command.parts == [BenchPart::Ledger] {
+        // It makes its own entries and needs no bed.
+        return Ok(());
+    }
+    let rows = rows::rows(command.records)?;
     figures.add("records", rows.len() as f64, "records");
     figures.add("record.fields", rows::fields()? as f64, "fields");
     figures.add("record.value_bytes", rows::value_bytes(&rows), "bytes");

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::args::Verify;
+use crate::args::{Repair, Verify};
 use crate::fault::{Result, exit};
 use crate::output;
 
@@ -69,4 +69,36 @@ pub fn run(command: &Verify, json: bool) -> Result<ExitCode> {
         report.files, report.bytes, report.elapsed_ms
     ));
     Ok(code)
+}
+
+pub fn repair(command: &Repair, json: bool) -> Result<ExitCode> {
+    let report = registry::repair::repair(&command.dir)?;
+    if json {
+        output::json(&report);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Some(aside) = &report.moved_aside else {
+        output::line("没有损坏 / nothing is damaged");
+        return Ok(ExitCode::SUCCESS);
+    };
+    output::line(format!(
+        "损坏的文件移至 / the damaged files lie in {}",
+        aside.display()
+    ));
+    for cut in &report.ledgers {
+        output::line(format!(
+            "{}：保留 {} 条，待取回 {} 条 / kept {}, to be fetched {}",
+            cut.origin, cut.kept, cut.to_fetch, cut.kept, cut.to_fetch
+        ));
+    }
+    if report.values_lost > 0 {
+        output::line(format!(
+            "另有 {} 个附属值丢失 / other values lost",
+            report.values_lost
+        ));
+    }
+    output::line(
+        "启动节点即从上级取回 / start the node: it fetches the rest from its parent: fangzhi run",
+    );
+    Ok(ExitCode::SUCCESS)
 }

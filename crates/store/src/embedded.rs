@@ -116,6 +116,8 @@ struct State {
     dead: BTreeMap<u32, u64>,
     /// Up to where the index has everything durably.
     marker: Place,
+    /// The last groups announce erasures that are not done yet; the index must not pass them.
+    erasing: bool,
 }
 
 impl Embedded {
@@ -160,6 +162,7 @@ impl Embedded {
                 files: recovered.order.files,
                 dead: recovered.dead,
                 marker: recovered.end,
+                erasing: false,
             }),
             queue: Queue::default(),
             writer: Mutex::new(writer),

@@ -10,6 +10,9 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
+#[cfg(test)]
+pub(crate) mod recording;
+
 /// A file open for reading and writing.
 #[derive(Debug)]
 pub(crate) struct Handle {

@@ -64,6 +64,9 @@ pub mod atomic;
 
 pub mod suite;
 
+#[cfg(test)]
+mod crashes;
+
 pub use batch::{BATCH_BYTES_MAX, Batch, Frame, VALUE_BYTES_MAX};
 pub use error::{CommitError, OpenError, ReadError};
 pub use key::{KEY_BYTES_MAX, Key, KeyError, SHARD_BYTES_MAX};

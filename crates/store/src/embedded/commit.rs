@@ -156,7 +156,7 @@ impl Inner {
         }
         appended?;
         writer.since_freeze += bytes;
-        self.enter(writer, round, planned);
+        self.enter(writer, round, planned, !erasures.is_empty());
         for pointer in displaced {
             writer.displace(*pointer);
         }
@@ -168,6 +168,14 @@ impl Inner {
                 return Err(writer.stop(error));
             }
         }
+        let mut state = self.state_mut();
+        state.erasing = false;
+        let due = writer.since_freeze >= self.options.checkpoint_bytes;
+        if due || state.recent.open.weight >= LAYER_BYTES_MAX {
+            writer.since_freeze = 0;
+            self.freeze_in(&mut state);
+        }
+        drop(state);
         self.commits
             .fetch_add(planned.len() as u64, Ordering::Relaxed);
         self.syncs.fetch_add(1, Ordering::Relaxed);
@@ -175,9 +183,10 @@ impl Inner {
     }
 
     /// Makes durable groups visible.
-    fn enter(&self, writer: &mut Writer, round: &[Ticket], planned: &[Planned]) {
+    fn enter(&self, writer: &Writer, round: &[Ticket], planned: &[Planned], erasing: bool) {
         let mut state = self.state_mut();
         let state = &mut *state;
+        state.erasing = erasing;
         let layer = &mut state.recent.open;
         for plan in planned {
             let ticket = &round[plan.slot];
@@ -202,13 +211,8 @@ impl Inner {
             }
         }
         layer.end = writer.end;
-        let due = writer.since_freeze >= self.options.checkpoint_bytes;
         if let Some(last) = state.files.last_mut() {
             last.bytes = writer.end.offset.into();
-        }
-        if due || layer.weight >= LAYER_BYTES_MAX {
-            writer.since_freeze = 0;
-            self.freeze_in(state);
         }
     }
 }

@@ -140,6 +140,10 @@ impl Inner {
     }
 
     pub(super) fn freeze_in(&self, state: &mut State) {
+        if state.erasing {
+            // The next opening has to come by these groups to finish what they announce.
+            return;
+        }
         let before = state.recent.frozen.len();
         state.recent.freeze();
         let more = state.recent.frozen.len() - before;

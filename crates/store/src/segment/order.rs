@@ -35,7 +35,7 @@ pub(crate) struct Order {
 impl Order {
     /// Reads the names, and the headers of files made by compaction.
     pub(crate) fn read(dir: &Path) -> io::Result<Order> {
-        let (mut all, mut order) = (Vec::new(), Order::default());
+        let (mut all, mut unreadable, mut order) = (Vec::new(), Vec::new(), Order::default());
         for entry in std::fs::read_dir(folder(dir))? {
             let entry = entry?;
             let Some(name) = entry.file_name().to_str().map(str::to_owned) else {
@@ -62,7 +62,7 @@ impl Order {
                         to,
                         bytes,
                     }),
-                    None => order.bad.push(number),
+                    None => unreadable.push(number),
                 }
             }
         }
@@ -79,6 +79,16 @@ impl Order {
             }
         }
         order.files.sort_unstable_by_key(|file| file.from);
+        // A file that was being overwritten, because another stands for its segments, may have
+        // lost its header. Without a file that counts there would be a gap.
+        let open = order
+            .files
+            .last()
+            .is_some_and(|last| last.number & KEPT == 0);
+        match order.gap() {
+            None if open => order.replaced.append(&mut unreadable),
+            _ => order.bad.append(&mut unreadable),
+        }
         Ok(order)
     }
 

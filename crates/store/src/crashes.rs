@@ -39,7 +39,7 @@ fn batch(n: usize) -> Batch {
     let mut batch = Batch::new(shard, None);
     batch.put(key(format!("plain {}", n % 7)), vec![n as u8; 150]);
     batch.put(key("head".to_owned()), vec![n as u8; 80]);
-    if n % 3 == 0 {
+    if n.is_multiple_of(3) {
         batch.put(key(format!("stays {n}")), vec![n as u8; 50]);
     }
     let secret = |name: &str| format!("SECRET-{name}-{n:03}-").repeat(12).into_bytes();
@@ -342,7 +342,7 @@ fn fail_once(step: usize, failure: Failure, batches: usize, models: &[Model], bo
                 continue;
             }
         }
-        if load.acknowledged % 12 == 0 {
+        if load.acknowledged.is_multiple_of(12) {
             // It may fail; the store then goes on or has stopped.
             let _ = open.compact();
         }

@@ -213,10 +213,11 @@ fn commits_go_on_during_compaction_and_what_they_erase_is_gone() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path(), 20);
     let secret = |n: u32, of: u32| format!("SECRET-{of}-{n:05}-").into_bytes();
+    let segments = dir.path().join("segments");
     let done = AtomicBool::new(false);
     let rounds = 400;
     std::thread::scope(|scope| {
-        let (store, done) = (&store, &done);
+        let (store, done, segments) = (&store, &done, &segments);
         let compacting = scope.spawn(move || {
             while !done.load(Ordering::Relaxed) {
                 store.compact().unwrap();
@@ -240,10 +241,14 @@ fn commits_go_on_during_compaction_and_what_they_erase_is_gone() {
                         let mut batch = Batch::new(shard.as_str(), None);
                         batch.put_body(key(n), secret(n, of).repeat(40));
                         if n >= 40 {
-                            // One in eight lives on for long, the others for forty commits.
                             batch.delete(key(n - 40));
                         }
                         store.commit(&batch).unwrap();
+                        if n >= 40 && n % 4 == 0 {
+                            // At once, whatever compaction is doing.
+                            let gone = secret(n - 40, of);
+                            assert!(!holds(segments, &gone), "{of} {n}");
+                        }
                     }
                 })
             })

@@ -2,27 +2,27 @@
 //! them, and they are destroyed.
 //!
 //! Owns the choice of the run and the order of the steps, each safe to be the last: copy and sync
-//! under an unfinished name, erase there what was erased meanwhile, rename, tell the index,
+//! under an unfinished name, where commits meanwhile erase what they erase, rename, tell the index,
 //! overwrite and remove the old files.
 //! Refuses to touch segments that the index does not have durably, to copy a body that is erased,
 //! and to take a file away from somebody who verifies the store.
 
 use std::collections::HashSet;
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use super::writer::Copying;
 use super::{Inner, State};
 use crate::error::{CommitError, commit_io, is_full};
-use crate::format::KeptHeader;
 use crate::fs;
-use crate::recent::Layer;
 use crate::recover::UNFINISHED;
 use crate::segment::{self, KEPT, Live};
 
 mod copy;
 
-use copy::{Copied, Copy};
+use copy::Copy;
+pub(super) use copy::{Shared, hold};
 
 /// So many neighbours that are nearly empty are put together though nothing in them died.
 const SMALL_FILES: usize = 8;
@@ -131,12 +131,17 @@ impl Inner {
         };
         let target = segment::path(&self.dir, number);
         let unfinished = target.with_extension(UNFINISHED);
-        self.writer().copying = Some(Copying {
-            files: run.iter().map(|file| file.number).collect(),
-            displaced: HashSet::new(),
+        let copied = Copy::new(self, run, &unfinished).and_then(|copy| {
+            let sink = copy.sink();
+            self.writer().copying = Some(Copying {
+                files: run.iter().map(|file| file.number).collect(),
+                displaced: HashSet::new(),
+                sink: sink.clone(),
+            });
+            let (header, bytes) = copy.run(number)?;
+            Ok((header, bytes, sink))
         });
-        let copied = Copy::new(self, run, &unfinished).and_then(|copy| copy.run(number));
-        let copied = match copied {
+        let (header, bytes, sink) = match copied {
             Ok(copied) => copied,
             Err(error) => {
                 self.abandon(&unfinished);
@@ -156,8 +161,13 @@ impl Inner {
             self.abandon(&unfinished);
             return Ok(None);
         };
-        let bytes = copied.bytes;
-        self.take_the_place(run, copied, number, &unfinished)?;
+        let live = Live {
+            number,
+            from: header.from,
+            to: header.to,
+            bytes,
+        };
+        self.take_the_place(run, live, &sink, &unfinished)?;
         let destroyed = self.destroy(run);
         let failed = destroyed.map_err(commit_io(&self.dir)).err();
         self.work.end_destroying(failed.clone());
@@ -185,11 +195,11 @@ impl Inner {
     fn take_the_place(
         &self,
         run: &[Live],
-        mut copied: Copied,
-        number: u32,
-        unfinished: &std::path::Path,
+        live: Live,
+        sink: &Shared,
+        unfinished: &Path,
     ) -> Result<(), CommitError> {
-        let target = segment::path(&self.dir, number);
+        let target = segment::path(&self.dir, live.number);
         // Commits wait from here on, so that nothing is displaced unseen.
         let mut writer = self.writer();
         if let Err(error) = writer.usable() {
@@ -197,71 +207,32 @@ impl Inner {
             self.abandon(unfinished);
             return Err(error);
         }
-        let copying = writer.copying.take().unwrap_or_default();
-        let named = self.name(&mut copied, &copying, unfinished, &target);
-        if let Err(error) = named {
+        let displaced = writer.copying.take().map(|copying| copying.displaced);
+        let named = self.fs.rename(unfinished, &target);
+        if let Err(error) = named.and_then(|()| self.fs.sync_dir(&segment::folder(&self.dir))) {
             // Whether the name is durable is not known; the next opening decides by what is there.
             return Err(writer.stop(commit_io(&target)(error)));
         }
-        let Copied {
-            header,
-            places,
-            bytes,
-            ..
-        } = copied;
-        let KeptHeader { from, to, .. } = header;
+        let mut layer = {
+            let mut sink = hold(sink);
+            let mut layer = std::mem::take(&mut sink.places);
+            for displaced in displaced.iter().flatten() {
+                if let Some((key, _)) = sink.origins.get(displaced) {
+                    layer.entries.remove(key);
+                }
+            }
+            layer
+        };
+        layer.kept = vec![live.number];
+        layer.gone = run.iter().map(|file| file.number).collect();
         let mut state = self.state_mut();
-        let gone: Vec<u32> = run.iter().map(|file| file.number).collect();
-        state.dead.retain(|number, _| !gone.contains(number));
-        let at = state
-            .files
-            .iter()
-            .position(|file| file.from == from)
-            .unwrap_or(0);
-        let files = at..at + run.len();
-        let live = Live {
-            number,
-            from,
-            to,
-            bytes,
-        };
-        state.files.splice(files, [live]);
-        let mut layer = Layer {
-            kept: vec![number],
-            gone,
-            ..Layer::default()
-        };
-        layer.entries = places.entries;
-        layer.weight = places.weight;
+        state.dead.retain(|number, _| !layer.gone.contains(number));
+        let at = state.files.iter().position(|file| file.from == live.from);
+        let at = at.unwrap_or(0);
+        state.files.splice(at..at + run.len(), [live]);
         self.push_layer(&mut state, layer);
         self.work.begin_destroying();
         Ok(())
-    }
-
-    /// Takes what lost its key out of the copy, and renames it.
-    fn name(
-        &self,
-        copied: &mut Copied,
-        copying: &Copying,
-        unfinished: &std::path::Path,
-        target: &std::path::Path,
-    ) -> io::Result<()> {
-        let mut erased = false;
-        for displaced in &copying.displaced {
-            let Some((key, place, is_body)) = copied.origins.remove(displaced) else {
-                continue;
-            };
-            copied.places.entries.remove(&key);
-            if is_body {
-                segment::erase(&*self.fs, &copied.file, place, &key)?;
-                erased = true;
-            }
-        }
-        if erased {
-            self.fs.sync(&copied.file)?;
-        }
-        self.fs.rename(unfinished, target)?;
-        self.fs.sync_dir(&segment::folder(&self.dir))
     }
 
     fn destroy(&self, run: &[Live]) -> io::Result<()> {
@@ -274,7 +245,7 @@ impl Inner {
 
     /// Takes an unfinished copy away. It holds bodies, so it is overwritten; what fails here is
     /// done at the next opening.
-    fn abandon(&self, unfinished: &std::path::Path) {
+    fn abandon(&self, unfinished: &Path) {
         if let Err(error) = fs::destroy(&*self.fs, unfinished) {
             tracing::warn!(%error, file = %unfinished.display(), "cannot remove an unfinished copy");
         }

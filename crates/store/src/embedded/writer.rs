@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::compact::{Shared, hold};
 use crate::error::{CommitError, OpenError, commit_io, is_full, open_io};
 use crate::format::{self, GroupHeader, Pointer, SEGMENT_HEADER, TRAILER};
 use crate::frame;
@@ -34,11 +35,12 @@ pub(super) struct Writer {
     stopped: Option<String>,
 }
 
-/// What commits tell a compaction.
-#[derive(Default)]
+/// What commits have to do with a compaction.
 pub(super) struct Copying {
     pub files: HashSet<u32>,
     pub displaced: HashSet<Pointer>,
+    /// The copy, where bodies are erased too.
+    pub sink: Shared,
 }
 
 impl Writer {
@@ -175,7 +177,15 @@ impl Writer {
                         return Err(io::Error::new(io::ErrorKind::InvalidData, what));
                     }
                 }
-                self.fs.sync(&file)
+                self.fs.sync(&file)?;
+                let copying = self.copying.as_ref();
+                if let Some(copying) = copying.filter(|copying| copying.files.contains(&number)) {
+                    let mut sink = hold(&copying.sink);
+                    for (pointer, _) in of_segment {
+                        sink.erase(*pointer)?;
+                    }
+                }
+                Ok(())
             };
             erase().map_err(commit_io(&path))?;
         }

@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sha2::Sha256;
 
@@ -16,7 +17,7 @@ use crate::embedded::Inner;
 use crate::error::{ReadError, read_io};
 use crate::format::{self, GroupHeader, KeptHeader, Pointer, TRAILER};
 use crate::frame::{self, FrameRef, Kind};
-use crate::fs::{Handle, How};
+use crate::fs::{Fs, Handle, How};
 use crate::index::Entry;
 use crate::recent::Layer;
 use crate::segment::{self, FIRST, Live};
@@ -38,29 +39,61 @@ impl From<ReadError> for CopyError {
     }
 }
 
-/// A finished copy under its unfinished name.
-pub(super) struct Copied {
-    pub file: Handle,
-    pub header: KeptHeader,
-    pub bytes: u64,
+/// What is written of a copy. Commits that erase a body erase it here too, so the copier holds it
+/// from the look at what is alive until the copy of that is in it.
+pub(in crate::embedded) struct Sink {
+    fs: Arc<dyn Fs>,
+    file: Handle,
+    /// What is not written yet, and where it goes.
+    buffer: Vec<u8>,
+    written: u64,
     /// The places in the copy, by key.
     pub places: Layer,
-    /// By the place that a frame had before: its key, its place in the copy, whether it is a body.
-    pub origins: HashMap<Pointer, (Box<[u8]>, Pointer, bool)>,
+    /// By the place that a frame had before: its key and its place in the copy.
+    pub origins: HashMap<Pointer, (Box<[u8]>, Pointer)>,
+}
+
+impl Sink {
+    /// Overwrites the copy of a body, if there is one; durable when this returns.
+    pub(in crate::embedded) fn erase(&mut self, origin: Pointer) -> io::Result<()> {
+        let Some((key, place)) = self.origins.get(&origin) else {
+            return Ok(());
+        };
+        let Some(at) = u64::from(place.offset).checked_sub(self.written) else {
+            segment::erase(&*self.fs, &self.file, *place, key)?;
+            return self.fs.sync(&self.file);
+        };
+        let value = place.len as usize - frame::FRAME_FIXED - key.len() - format::CRC;
+        let erased = frame::erased_frame(key, value as u32);
+        let at = at as usize;
+        self.buffer[at..at + erased.len()].copy_from_slice(&erased);
+        Ok(())
+    }
+
+    fn step(&mut self) -> io::Result<()> {
+        self.fs.write_at(&self.file, &self.buffer, self.written)?;
+        self.fs.sync(&self.file)?;
+        self.written += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+}
+
+/// A copy that commits reach.
+pub(in crate::embedded) type Shared = Arc<Mutex<Sink>>;
+
+/// Holds a copy; whoever panicked with it left whole frames.
+pub(in crate::embedded) fn hold(sink: &Shared) -> MutexGuard<'_, Sink> {
+    sink.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A copy being made.
 pub(super) struct Copy<'a> {
     inner: &'a Inner,
     run: &'a [Live],
-    file: Handle,
+    sink: Shared,
     /// The sequence number of each shard's last group in the run.
     last: HashMap<String, u64>,
-    /// What is not written yet, and where it goes.
-    buffer: Vec<u8>,
-    written: u64,
-    places: Layer,
-    origins: HashMap<Pointer, (Box<[u8]>, Pointer, bool)>,
     /// The files that have to be there for an erasure to mean anything.
     present: HashSet<u32>,
 }
@@ -71,7 +104,15 @@ impl<'a> Copy<'a> {
         run: &'a [Live],
         unfinished: &Path,
     ) -> Result<Copy<'a>, CopyError> {
-        let opened = inner.fs.open(unfinished, How::Truncate);
+        let file = inner.fs.open(unfinished, How::Truncate);
+        let sink = Sink {
+            fs: inner.fs.clone(),
+            file: file.map_err(CopyError::Write)?,
+            buffer: Vec::new(),
+            written: 0,
+            places: Layer::default(),
+            origins: HashMap::new(),
+        };
         let files = inner.state().files.clone();
         let outside = |file: &&Live| !run.iter().any(|of_run| of_run.number == file.number);
         let present = files
@@ -82,17 +123,18 @@ impl<'a> Copy<'a> {
         Ok(Copy {
             inner,
             run,
-            file: opened.map_err(CopyError::Write)?,
+            sink: Arc::new(Mutex::new(sink)),
             last: HashMap::new(),
-            buffer: Vec::new(),
-            written: 0,
-            places: Layer::default(),
-            origins: HashMap::new(),
             present,
         })
     }
 
-    pub(super) fn run(mut self, number: u32) -> Result<Copied, CopyError> {
+    pub(super) fn sink(&self) -> Shared {
+        self.sink.clone()
+    }
+
+    /// Copies everything; returns the header and the bytes of the copy.
+    pub(super) fn run(mut self, number: u32) -> Result<(KeptHeader, u64), CopyError> {
         let (mut first, mut end) = (u64::MAX, 0);
         let run = self.run;
         for file in run {
@@ -115,18 +157,13 @@ impl<'a> Copy<'a> {
             first: first.min(end),
             end,
         };
-        self.buffer.extend_from_slice(&header.encode());
+        hold(&self.sink).buffer.extend_from_slice(&header.encode());
         for file in run {
             self.walk(file, &mut |copy, group| copy.group(number, group))?;
         }
-        self.step()?;
-        Ok(Copied {
-            file: self.file,
-            header,
-            bytes: self.written,
-            places: self.places,
-            origins: self.origins,
-        })
+        let mut sink = hold(&self.sink);
+        sink.step().map_err(CopyError::Write)?;
+        Ok((header, sink.written))
     }
 
     /// Shows every group of a file to `visit`.
@@ -162,13 +199,14 @@ impl<'a> Copy<'a> {
 
     /// Copies what is left of a group.
     fn group(&mut self, number: u32, group: &Group<'_>) -> Result<(), CopyError> {
+        let mut sink = hold(&self.sink);
         let alive = self.alive(group)?;
         let is_last = self.last.get(group.shard()) == Some(&group.header.sequence);
         if alive.is_empty() && !is_last {
             return Ok(());
         }
         let (mut frames, mut trailer) = (Vec::new(), Sha256::default());
-        let offset = self.written as u32 + self.buffer.len() as u32;
+        let offset = sink.written as u32 + sink.buffer.len() as u32;
         let frames_at = offset + group.header.bytes() as u32;
         for frame in &alive {
             let at = frame::copy_frame(&mut frames, &mut trailer, group.bytes, frame);
@@ -182,9 +220,8 @@ impl<'a> Copy<'a> {
             };
             let key: Box<[u8]> = group.key(frame).into();
             let (pointer, kind) = (place, frame.kind);
-            self.places.insert(&key, Some(Entry { pointer, kind }));
-            let origin = (key, place, kind == Kind::Body);
-            self.origins.insert(group.pointer(frame), origin);
+            sink.places.insert(&key, Some(Entry { pointer, kind }));
+            sink.origins.insert(group.pointer(frame), (key, place));
         }
         let header = GroupHeader {
             len: (group.header.bytes() + frames.len() + TRAILER) as u32,
@@ -193,15 +230,15 @@ impl<'a> Copy<'a> {
             synced: 0,
             ..group.header
         };
-        let start = self.buffer.len();
-        format::push_group_header(&mut self.buffer, &header, group.shard());
-        let trailer = frame::finish_trailer(trailer, &self.buffer[start..]);
-        self.buffer.extend_from_slice(&frames);
-        self.buffer.extend_from_slice(&trailer);
-        if self.buffer.len() >= STEP_BYTES {
-            self.step()?;
+        let start = sink.buffer.len();
+        format::push_group_header(&mut sink.buffer, &header, group.shard());
+        let trailer = frame::finish_trailer(trailer, &sink.buffer[start..]);
+        sink.buffer.extend_from_slice(&frames);
+        sink.buffer.extend_from_slice(&trailer);
+        match sink.buffer.len() >= STEP_BYTES {
+            true => sink.step().map_err(CopyError::Write),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     fn alive(&self, group: &Group<'_>) -> Result<Vec<FrameRef>, CopyError> {
@@ -241,15 +278,5 @@ impl<'a> Copy<'a> {
             alive.push(*frame);
         }
         Ok(alive)
-    }
-
-    fn step(&mut self) -> Result<(), CopyError> {
-        let fs = &self.inner.fs;
-        fs.write_at(&self.file, &self.buffer, self.written)
-            .and_then(|()| fs.sync(&self.file))
-            .map_err(CopyError::Write)?;
-        self.written += self.buffer.len() as u64;
-        self.buffer.clear();
-        Ok(())
     }
 }

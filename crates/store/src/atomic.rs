@@ -3,10 +3,11 @@
 //! Owns the order write, fsync, rename, fsync of the folder.
 //! Refuses to read more than the caller expects.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+
+use crate::fs::{Fs, How, Real};
 
 /// Why a small file was not read or replaced.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +49,11 @@ pub enum FileError {
 /// # Errors
 /// [`FileError::Io`].
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
-    try_replace(path, bytes).map_err(|source| FileError::Io {
+    replace_on(&Real, path, bytes)
+}
+
+pub(crate) fn replace_on(fs: &dyn Fs, path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    try_replace(fs, path, bytes).map_err(|source| FileError::Io {
         action: "replace",
         path: path.to_owned(),
         source,
@@ -88,34 +93,28 @@ pub(crate) fn temporary(path: &Path) -> Option<PathBuf> {
     Some(path.with_file_name(name))
 }
 
-fn try_replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn try_replace(fs: &dyn Fs, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let invalid = || io::Error::new(io::ErrorKind::InvalidInput, "not the path of a file");
     let temporary = temporary(path).ok_or_else(invalid)?;
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)?;
-    let written = file
-        // A left-over temporary file keeps the mode that it was made with.
-        .set_permissions(fs::Permissions::from_mode(0o600))
-        .and_then(|()| file.write_all(bytes))
-        .and_then(|()| file.sync_all());
+    let file = fs.open(&temporary, How::Truncate)?;
+    let written = fs.write_at(&file, bytes, 0).and_then(|()| fs.sync(&file));
     if let Err(error) = written {
         // The half-written copy is of no use; a failure to remove it changes nothing.
-        let _ = fs::remove_file(&temporary);
+        let _ = fs.remove(&temporary);
         return Err(error);
     }
-    fs::rename(&temporary, path)?;
+    fs.rename(&temporary, path)?;
     match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => crate::segment::sync_dir(parent),
-        _ => crate::segment::sync_dir(Path::new(".")),
+        Some(parent) if !parent.as_os_str().is_empty() => fs.sync_dir(parent),
+        _ => fs.sync_dir(Path::new(".")),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]

@@ -1,6 +1,7 @@
 //! The embedded engine: segment files, sled over them, one process.
 //!
-//! Owns a folder: `segments/`, `index/`, `cut/`, `lock`.
+//! Owns a folder: `segments/`, `index/`, `cut/`, `lock`. Two threads work beside the callers: the
+//! mover brings pointers into the index, the compactor takes dead bytes out of old segments.
 //! Refuses a second process, and every batch after a write whose outcome it does not know.
 
 use std::collections::BTreeMap;
@@ -8,26 +9,37 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::batch::Batch;
 use crate::error::{CommitError, OpenError, ReadError, open_io};
 use crate::format::Pointer;
 use crate::frame::Held;
-use crate::index::Index;
+use crate::fs::{Fs, Real};
+use crate::index::{Index, Place};
 use crate::key::{self, Key};
 use crate::queue::{Queue, Ticket};
+use crate::recent::Recent;
 use crate::recover;
 pub use crate::recover::{Cut, Opened};
-use crate::segment::{Segments, Wanted};
+use crate::segment::{Live, Segments, Wanted};
 use crate::{Row, Stats, Store};
 
 mod commit;
 
 mod writer;
 
+mod mover;
+
+mod compact;
+
+mod stats;
+
+pub use compact::Compacted;
+use mover::Work;
 use writer::Writer;
 
 /// How often a reading looks a key up again when the frame it found was erased meanwhile; each
@@ -41,11 +53,13 @@ pub struct Options {
     pub segment_bytes: u64,
     /// sled's cache.
     pub cache_bytes: u64,
-    /// The index is made durable after this many bytes of commits; what lies behind is read again
-    /// at the next opening.
+    /// The index is brought up to date after this many bytes of commits; what lies behind is read
+    /// again at the next opening.
     pub checkpoint_bytes: u64,
-    /// The index is made durable by the first commit after this time.
+    /// The index is brought up to date this often.
     pub checkpoint_every: Duration,
+    /// A segment of which this many percent are dead is compacted; above 100 none is.
+    pub compact_percent: u32,
 }
 
 impl Default for Options {
@@ -55,29 +69,55 @@ impl Default for Options {
             cache_bytes: 64 << 20,
             checkpoint_bytes: 32 << 20,
             checkpoint_every: Duration::from_secs(30),
+            compact_percent: 50,
         }
     }
 }
 
 /// A store in a folder of this machine.
 ///
-/// Dropping it makes the index durable, so that the next opening is quick; nothing acknowledged
-/// depends on that.
+/// Dropping it brings the index up to date, so that the next opening is quick; nothing
+/// acknowledged depends on that.
 pub struct Embedded {
+    inner: Arc<Inner>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+struct Inner {
+    fs: Arc<dyn Fs>,
     dir: PathBuf,
     options: Options,
     opened: Opened,
     index: Index,
     segments: Segments,
-    /// Heads of all shards. Whoever looks something up in the index holds it for reading, and a
-    /// commit enters the index while holding it for writing: so a reading sees whole batches.
-    heads: RwLock<BTreeMap<String, u64>>,
+    /// Whoever looks something up holds it for reading, and a commit makes itself visible while
+    /// holding it for writing: so a reading sees whole batches.
+    state: RwLock<State>,
     queue: Queue,
+    /// Taken before `state`, never after it.
     writer: Mutex<Writer>,
+    /// What the two threads have to do; taken last.
+    work: Work,
+    /// One compaction at a time.
+    compacting: Mutex<()>,
     commits: AtomicU64,
     syncs: AtomicU64,
     /// Held until the end: the system frees it with the process.
     _lock: File,
+}
+
+/// What readings look at.
+struct State {
+    heads: BTreeMap<String, u64>,
+    recent: Recent,
+    /// The segment files in order.
+    files: Vec<Live>,
+    /// Bytes of each file that no key points to, as far as is known.
+    dead: BTreeMap<u32, u64>,
+    /// Up to where the index has everything durably.
+    marker: Place,
+    /// The last groups announce erasures that are not done yet; the index must not pass them.
+    erasing: bool,
 }
 
 impl Embedded {
@@ -89,6 +129,14 @@ impl Embedded {
     /// [`OpenError`]; nothing is changed on [`OpenError::Locked`] and [`OpenError::Damaged`]
     /// but for an index that is being rebuilt.
     pub fn open(dir: &Path, options: Options) -> Result<Embedded, OpenError> {
+        Embedded::open_on(Arc::new(Real), dir, options)
+    }
+
+    pub(crate) fn open_on(
+        fs: Arc<dyn Fs>,
+        dir: &Path,
+        options: Options,
+    ) -> Result<Embedded, OpenError> {
         let range = 4 << 10..=1 << 30;
         if !range.contains(&options.segment_bytes) {
             return Err(OpenError::Option {
@@ -97,52 +145,110 @@ impl Embedded {
                 range: "4096 to 1073741824",
             });
         }
-        recover::make_dir(dir)?;
+        recover::make_dir(&*fs, dir)?;
         let lock = lock(dir)?;
-        let recovered = recover::recover(dir, &options)?;
-        let writer = Writer::open(dir, recovered.end)?;
-        Ok(Embedded {
+        let recovered = recover::recover(&*fs, dir, &options)?;
+        let writer = Writer::open(fs.clone(), dir, recovered.end)?;
+        let inner = Arc::new(Inner {
+            fs,
             dir: dir.to_owned(),
             options,
             opened: recovered.opened,
             index: recovered.index,
             segments: Segments::new(dir),
-            heads: RwLock::new(recovered.heads),
+            state: RwLock::new(State {
+                heads: recovered.heads,
+                recent: Recent::new(recovered.end),
+                files: recovered.order.files,
+                dead: recovered.dead,
+                marker: recovered.end,
+                erasing: false,
+            }),
             queue: Queue::default(),
             writer: Mutex::new(writer),
+            work: Work::default(),
+            compacting: Mutex::default(),
             commits: AtomicU64::new(0),
             syncs: AtomicU64::new(0),
             _lock: lock,
-        })
+        });
+        let mut store = Embedded {
+            inner,
+            threads: Vec::new(),
+        };
+        store.begin("store-mover", Inner::keep_moving)?;
+        store.begin("store-compactor", Inner::keep_compacting)?;
+        Ok(store)
+    }
+
+    fn begin(&mut self, name: &str, job: fn(&Inner)) -> Result<(), OpenError> {
+        let inner = self.inner.clone();
+        let thread = std::thread::Builder::new().name(name.to_owned());
+        let thread = thread.spawn(move || job(&inner));
+        self.threads.push(thread.map_err(open_io(&self.inner.dir))?);
+        Ok(())
     }
 
     /// What opening found and did.
     pub fn opened(&self) -> &Opened {
-        &self.opened
+        &self.inner.opened
     }
 
-    /// Makes the index durable and gives the folder free.
+    /// Brings the index up to date, durably, and gives the folder free.
     ///
     /// # Errors
     /// [`CommitError::Index`] or [`CommitError::Stopped`]; nothing acknowledged is lost, the next
     /// opening has more to read.
-    pub fn close(self) -> Result<(), CommitError> {
-        self.checkpoint()
+    pub fn close(mut self) -> Result<(), CommitError> {
+        self.finish()
     }
 
-    fn heads(&self) -> RwLockReadGuard<'_, BTreeMap<String, u64>> {
-        // The map is only ever inserted into, one whole entry at a time.
-        self.heads.read().unwrap_or_else(PoisonError::into_inner)
+    /// Compacts what is due, at once rather than when the store finds time, and says what it did.
+    ///
+    /// # Errors
+    /// [`CommitError`] when a file cannot be read or written; commits go on unless the store says
+    /// that it stopped.
+    pub fn compact(&self) -> Result<Compacted, CommitError> {
+        self.inner.bring_up_to_date()?;
+        self.inner.compact_all()
+    }
+
+    fn finish(&mut self) -> Result<(), CommitError> {
+        self.inner.freeze();
+        self.inner.work.stop();
+        for thread in self.threads.drain(..) {
+            // A panic in it was caught and noted; there is nothing to hand on.
+            let _ = thread.join();
+        }
+        self.inner.writer().usable()
+    }
+}
+
+impl Inner {
+    fn state(&self) -> RwLockReadGuard<'_, State> {
+        // Whatever changes it does so in steps that cannot panic.
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn state_mut(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn look_up<'a>(
         &self,
         keys: impl Iterator<Item = (usize, &'a [u8])>,
     ) -> Result<Vec<Wanted<'a>>, ReadError> {
-        let _whole_batches = self.heads();
+        let state = self.state();
+        let mut cursor = self.index.cursor();
         let mut wanted = Vec::new();
         for (slot, key) in keys {
-            if let Some((pointer, _)) = self.index.get(key).map_err(|e| self.index_failed(e))? {
+            let found = state.recent.get(key, &mut cursor);
+            if let Some(entry) = found.map_err(|error| self.index_failed(error))? {
+                let pointer = entry.pointer;
                 wanted.push(Wanted { slot, key, pointer });
             }
         }
@@ -198,17 +304,17 @@ impl Embedded {
 
 impl Store for Embedded {
     fn head(&self, shard: &str) -> Result<u64, ReadError> {
-        Ok(self.heads().get(shard).copied().unwrap_or(0))
+        Ok(self.inner.state().heads.get(shard).copied().unwrap_or(0))
     }
 
     fn get(&self, key: &Key) -> Result<Option<Vec<u8>>, ReadError> {
-        let mut values = self.values(&[key.as_bytes()], None)?;
+        let mut values = self.inner.values(&[key.as_bytes()], None)?;
         Ok(values.pop().flatten())
     }
 
     fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Vec<u8>>>, ReadError> {
         let keys: Vec<&[u8]> = keys.iter().map(Key::as_bytes).collect();
-        self.values(&keys, None)
+        self.inner.values(&keys, None)
     }
 
     fn scan(
@@ -220,46 +326,45 @@ impl Store for Embedded {
     ) -> Result<Vec<Row>, ReadError> {
         let (start, end) = key::table_range(shard, table, from)?;
         let prefix = end.len();
+        let inner = &self.inner;
         let rows = {
-            let _whole_batches = self.heads();
-            let rows = self.index.range(&start, &end, limit);
-            rows.map_err(|error| self.index_failed(error))?
+            let state = inner.state();
+            let rows = state.recent.range(&inner.index, &start, &end, limit);
+            rows.map_err(|error| inner.index_failed(error))?
         };
-        let keys: Vec<&[u8]> = rows.iter().map(|(key, _)| key.as_ref()).collect();
+        let keys: Vec<&[u8]> = rows.iter().map(|(key, _)| key.as_slice()).collect();
         let pointers = rows.iter().map(|(_, pointer)| *pointer).collect();
-        let values = self.values(&keys, Some(pointers))?;
+        let values = inner.values(&keys, Some(pointers))?;
         // A row without a value was deleted since the range was read.
-        let rows = std::iter::zip(keys, values)
-            .filter_map(|(key, value)| Some((key[prefix..].to_vec(), value?)));
+        let rows = std::iter::zip(rows, values).filter_map(|((mut key, _), value)| {
+            key.drain(..prefix);
+            Some((key, value?))
+        });
         Ok(rows.collect())
     }
 
     fn shards(&self) -> Result<Vec<String>, ReadError> {
-        Ok(self.heads().keys().cloned().collect())
+        Ok(self.inner.state().heads.keys().cloned().collect())
     }
 
     fn commit(&self, batch: &Batch) -> Result<u64, CommitError> {
         let ticket = Ticket::new(batch)?;
-        self.queue.submit(ticket, |round| self.write(round))
+        let inner = &self.inner;
+        inner.queue.submit(ticket, |round| inner.write(round))
     }
 
     fn stats(&self) -> Stats {
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        Stats {
-            shards: self.heads().len() as u64,
-            bytes: writer.bytes(),
-            segments: u64::from(writer.number()),
-            commits: self.commits.load(Ordering::Relaxed),
-            syncs: self.syncs.load(Ordering::Relaxed),
-            stopped: writer.is_stopped(),
-        }
+        self.inner.stats()
     }
 }
 
 impl Drop for Embedded {
     fn drop(&mut self) {
-        if let Err(error) = self.checkpoint() {
-            tracing::warn!(%error, "the index was not made durable on closing");
+        if self.threads.is_empty() {
+            return;
+        }
+        if let Err(error) = self.finish() {
+            tracing::warn!(%error, "the index was not brought up to date on closing");
         }
     }
 }

@@ -4,12 +4,14 @@
 //! little-endian. What lies between a group's header and its end is in `frame`.
 //! Refuses whatever differs in one bit; touches no file.
 
-use crate::key;
+use crate::{key, segment};
 
 /// The version of the layout, in every segment and group header.
 pub(crate) const VERSION: u8 = 1;
 /// Bytes of the header that begins a segment file.
 pub(crate) const SEGMENT_HEADER: u32 = 16;
+/// Bytes of the header that begins a file made by compaction.
+pub(crate) const KEPT_HEADER: u32 = 40;
 /// Bytes of a group header before the shard's name.
 pub(crate) const GROUP_FIXED: usize = 40;
 /// Bytes of every checksum but the trailer.
@@ -19,6 +21,7 @@ pub(crate) const TRAILER: usize = 32;
 /// What a group header begins with.
 pub(crate) const GROUP_MAGIC: [u8; 4] = *b"FZGR";
 const SEGMENT_MAGIC: [u8; 4] = *b"FZSG";
+const KEPT_MAGIC: [u8; 4] = *b"FZSK";
 
 /// Where a frame lies: in which segment, from which byte on, how many bytes with its checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,6 +60,52 @@ pub(crate) fn segment_header(number: u32) -> [u8; SEGMENT_HEADER as usize] {
     bytes
 }
 
+/// Which segments a file that compaction made stands for, and the groups that it had before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KeptHeader {
+    /// The file's number, [`crate::segment::KEPT`] included.
+    pub number: u32,
+    /// The first segment that it stands for.
+    pub from: u32,
+    /// The last one.
+    pub to: u32,
+    /// The sequence number of the first group of `from`.
+    pub first: u64,
+    /// The sequence number of the first group after `to`.
+    pub end: u64,
+}
+
+impl KeptHeader {
+    pub(crate) fn encode(&self) -> [u8; KEPT_HEADER as usize] {
+        let mut bytes = [0; KEPT_HEADER as usize];
+        bytes[..4].copy_from_slice(&KEPT_MAGIC);
+        bytes[4] = VERSION;
+        for (at, number) in [(8, self.number), (12, self.from), (16, self.to)] {
+            bytes[at..at + 4].copy_from_slice(&number.to_le_bytes());
+        }
+        bytes[20..28].copy_from_slice(&self.first.to_le_bytes());
+        bytes[28..36].copy_from_slice(&self.end.to_le_bytes());
+        let crc = crc32fast::hash(&bytes[..36]);
+        bytes[36..].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// The header of the file with this number.
+    pub(crate) fn decode(bytes: &[u8], number: u32) -> Option<KeptHeader> {
+        let header = KeptHeader {
+            number: u32_at(bytes.get(..KEPT_HEADER as usize)?, 8),
+            from: u32_at(bytes, 12),
+            to: u32_at(bytes, 16),
+            first: u64_at(bytes, 20),
+            end: u64_at(bytes, 28),
+        };
+        let sound = header.number == number
+            && (1..=header.to).contains(&header.from)
+            && header.first <= header.end;
+        (sound && header.encode() == bytes[..KEPT_HEADER as usize]).then_some(header)
+    }
+}
+
 /// What the first bytes of a segment file say.
 pub(crate) enum SegmentHeader {
     Good,
@@ -64,7 +113,22 @@ pub(crate) enum SegmentHeader {
     Version(u8),
 }
 
+/// Bytes of the header of the file with this number.
+pub(crate) fn header_len(number: u32) -> u32 {
+    match number & segment::KEPT {
+        0 => SEGMENT_HEADER,
+        _ => KEPT_HEADER,
+    }
+}
+
+/// Checks the first [`header_len`] bytes of a file.
 pub(crate) fn check_segment_header(bytes: &[u8], number: u32) -> SegmentHeader {
+    if number & segment::KEPT != 0 {
+        return match KeptHeader::decode(bytes, number) {
+            Some(_) => SegmentHeader::Good,
+            None => SegmentHeader::Bad,
+        };
+    }
     if bytes == segment_header(number) {
         return SegmentHeader::Good;
     }

@@ -97,6 +97,20 @@ pub(crate) fn push_frame(
     frame
 }
 
+/// Appends a good frame of another group as it is, and feeds the trailer; returns where it begins.
+pub(crate) fn copy_frame(
+    out: &mut Vec<u8>,
+    trailer: &mut Sha256,
+    group: &[u8],
+    frame: &FrameRef,
+) -> u32 {
+    feed_trailer(trailer, frame, group);
+    let at = out.len() as u32;
+    let start = frame.at as usize;
+    out.extend_from_slice(&group[start..start + frame.len() as usize]);
+    at
+}
+
 /// The bytes that take the place of a body frame of this key and value length.
 pub(crate) fn erased_frame(key: &[u8], value_len: u32) -> Vec<u8> {
     let value = vec![0; value_len as usize];

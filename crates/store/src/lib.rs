@@ -11,7 +11,7 @@
 //!
 //! The modules in reading order: [`key`] and [`batch`] say what is written; [`error`] what can go
 //! wrong; [`memory`] is the smallest engine; `format`, `frame`, `segment` and `walk` are the bytes on
-//! disk; `index`, `recover`, `queue` and [`embedded`] the engine over them; [`snapshot`] verifies
+//! disk; `fs` changes files; `index`, `recent`, `recover`, `queue` and [`embedded`] are the engine over them; [`snapshot`] verifies
 //! the same files without any of that; [`pages`] and [`atomic`] keep bytes outside the store.
 //!
 //! ```
@@ -44,7 +44,11 @@ mod segment;
 
 mod walk;
 
+mod fs;
+
 mod index;
+
+mod recent;
 
 mod recover;
 
@@ -59,6 +63,9 @@ pub mod pages;
 pub mod atomic;
 
 pub mod suite;
+
+#[cfg(test)]
+mod crashes;
 
 pub use batch::{BATCH_BYTES_MAX, Batch, Frame, VALUE_BYTES_MAX};
 pub use error::{CommitError, OpenError, ReadError};
@@ -139,4 +146,17 @@ pub struct Stats {
     pub syncs: u64,
     /// True when a write failed and the store takes no more batches until it is reopened.
     pub stopped: bool,
+    /// Bytes of segment files that no key points to; an estimate after a power cut.
+    pub dead_bytes: u64,
+    /// Keys whose places are not in the index yet; they are in memory, and in the segments.
+    pub index_lag: u64,
+    /// The segment and the offset in it up to where the index has everything durably; the next
+    /// opening reads from there.
+    pub marker: (u32, u32),
+    /// Since a write was last made durable.
+    pub last_sync: std::time::Duration,
+    /// Bytes that may still be written to the file system; 0 when it does not say.
+    pub free_bytes: u64,
+    /// Bytes of the whole file system.
+    pub disk_bytes: u64,
 }

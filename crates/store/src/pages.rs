@@ -7,15 +7,14 @@
 //! caller makes sure that one process uses the folder (the store's lock serves).
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::atomic;
 use crate::error::is_full;
-use crate::segment::{number, read_up_to, sync_dir};
+use crate::fs::{Fs, Handle, How, Real};
+use crate::segment::{number, read_up_to};
 
 mod error;
 
@@ -49,6 +48,7 @@ pub struct ChunkAt {
 
 /// The pages in one folder.
 pub struct Pages {
+    fs: Arc<dyn Fs>,
     folder: PathBuf,
     state: Mutex<State>,
 }
@@ -61,7 +61,7 @@ struct State {
 }
 
 struct Open {
-    file: File,
+    file: Handle,
     end: u64,
 }
 
@@ -71,11 +71,16 @@ impl Pages {
     /// # Errors
     /// [`PagesError::Io`], [`PagesError::Note`].
     pub fn open(dir: &Path) -> Result<Pages, PagesError> {
+        Pages::open_on(Arc::new(Real), dir)
+    }
+
+    pub(crate) fn open_on(fs: Arc<dyn Fs>, dir: &Path) -> Result<Pages, PagesError> {
         let folder = dir.join("secrets");
-        fs::create_dir_all(&folder)
-            .and_then(|()| sync_dir(dir))
+        std::fs::create_dir_all(&folder)
+            .and_then(|()| fs.sync_dir(dir))
             .map_err(failed(&folder))?;
         let pages = Pages {
+            fs,
             folder,
             state: Mutex::default(),
         };
@@ -89,7 +94,7 @@ impl Pages {
     /// [`PagesError::Io`].
     pub fn numbers(&self) -> Result<Vec<u32>, PagesError> {
         let mut numbers = BTreeSet::new();
-        for entry in fs::read_dir(&self.folder).map_err(failed(&self.folder))? {
+        for entry in std::fs::read_dir(&self.folder).map_err(failed(&self.folder))? {
             let name = entry.map_err(failed(&self.folder))?.file_name();
             numbers.extend(name.to_str().and_then(|name| number(name, ".page")));
         }
@@ -133,11 +138,11 @@ impl Pages {
         let begins = !path.exists();
         let open = self.touch(&mut state, page, true)?;
         let (bytes, places) = encode(page, open.end, chunks)?;
-        let written = open.file.write_all_at(&bytes, open.end);
+        let written = self.fs.write_at(&open.file, &bytes, open.end);
         let error = match written {
             Ok(()) => {
-                let synced = open.file.sync_data().and_then(|()| match begins {
-                    true => sync_dir(&self.folder),
+                let synced = self.fs.sync(&open.file).and_then(|()| match begins {
+                    true => self.fs.sync_dir(&self.folder),
                     false => Ok(()),
                 });
                 match synced {
@@ -149,11 +154,8 @@ impl Pages {
                 }
             }
             Err(error) if is_full(&error) => {
-                match open
-                    .file
-                    .set_len(open.end)
-                    .and_then(|()| open.file.sync_data())
-                {
+                let undone = self.fs.set_len(&open.file, open.end);
+                match undone.and_then(|()| self.fs.sync(&open.file)) {
                     Ok(()) => return Err(PagesError::Full { file: path }),
                     Err(error) => error,
                 }
@@ -182,7 +184,7 @@ impl Pages {
         let mut state = self.state();
         let open = self.touch(&mut state, at.page, false)?;
         let mut bytes = vec![0; HEAD + at.len as usize];
-        let have = read_up_to(&open.file, &mut bytes, at.offset).map_err(failed(&path))?;
+        let have = read_up_to(&open.file.file, &mut bytes, at.offset).map_err(failed(&path))?;
         drop(state);
         match chunk_at(at.page, &bytes[..have]) {
             Chunk::Whole(chunk) if chunk.len() == at.len as usize => {
@@ -231,20 +233,15 @@ impl Pages {
             return Err(PagesError::Stopped { page });
         }
         if !state.open.contains_key(&page) {
-            let opened = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(create)
-                .truncate(false)
-                .mode(0o600)
-                .open(&path);
+            let how = if create { How::OrCreate } else { How::Existing };
+            let opened = self.fs.open(&path, how);
             let file = match opened {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     return Err(PagesError::Missing { page });
                 }
                 opened => opened.map_err(failed(&path))?,
             };
-            let end = check_page(page, &path, &file)?;
+            let end = check_page(&*self.fs, page, &path, &file)?;
             if state.open.len() >= OPEN_MAX {
                 state.open.clear();
             }
@@ -270,7 +267,7 @@ impl Pages {
 
 /// Finds the end of the last whole chunk, and cuts off what an interrupted append left, keeping a
 /// copy in `NNNNNNNN.cut`, which is destroyed with the page.
-fn check_page(page: u32, path: &Path, file: &File) -> Result<u64, PagesError> {
+fn check_page(fs: &dyn Fs, page: u32, path: &Path, file: &Handle) -> Result<u64, PagesError> {
     let bytes = atomic::read_bounded(path, PAGE_BYTES_MAX)?;
     let mut end = 0;
     while end < bytes.len() {
@@ -282,9 +279,9 @@ fn check_page(page: u32, path: &Path, file: &File) -> Result<u64, PagesError> {
     }
     if end < bytes.len() {
         tracing::warn!(file = %path.display(), end, "cut an unfinished chunk");
-        atomic::replace(&path.with_extension("cut"), &bytes[end..])?;
-        file.set_len(end as u64)
-            .and_then(|()| file.sync_all())
+        atomic::replace_on(fs, &path.with_extension("cut"), &bytes[end..])?;
+        fs.set_len(file, end as u64)
+            .and_then(|()| fs.sync(file))
             .map_err(failed(path))?;
     }
     Ok(end as u64)

@@ -5,18 +5,24 @@
 //! Refuses to lose anything that was durable, and to throw a byte away without a copy.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::embedded::Options;
 use crate::error::{OpenError, open_io};
 use crate::format::SEGMENT_HEADER;
+use crate::fs::{self as files, Fs};
 use crate::index::{Index, IndexError, Place, SUSPECT};
-use crate::segment;
+use crate::recent::Layer;
+use crate::segment::{self, Order};
+
+mod repair;
 
 mod replay;
 
 use replay::Replay;
+
+/// The ending of a file that compaction has not finished.
+pub(crate) const UNFINISHED: &str = "tmp";
 
 /// The first place that a group can have.
 const START: Place = Place {
@@ -54,66 +60,129 @@ pub(crate) struct Recovered {
     pub index: Index,
     pub heads: BTreeMap<String, u64>,
     pub end: Place,
+    pub order: Order,
+    /// Bytes of each file that no key points to.
+    pub dead: BTreeMap<u32, u64>,
     pub opened: Opened,
 }
 
-pub(crate) fn recover(dir: &Path, options: &Options) -> Result<Recovered, OpenError> {
+pub(crate) fn recover(fs: &dyn Fs, dir: &Path, options: &Options) -> Result<Recovered, OpenError> {
     let folder = segment::folder(dir);
-    make_dir(&folder)?;
-    let mut numbers = segment::list(dir).map_err(open_io(&folder))?;
-    if let Some(number) = segment::gap(&numbers) {
+    make_dir(fs, &folder)?;
+    let mut order = Order::read(dir).map_err(open_io(&folder))?;
+    if let Some(&number) = order.bad.first() {
+        let what = "the file's header does not hold";
+        return Err(damaged(segment::path(dir, number), 0, what));
+    }
+    if let Some(number) = order.gap() {
         return Err(missing(dir, number));
     }
-    let (index, rebuilt) = open_index(dir, options, numbers.is_empty())?;
+    let begins = order.files.is_empty();
+    let (index, rebuilt) = open_index(fs, dir, options, &order)?;
     let failed = |error: IndexError| index_failed(dir, error);
     let marker = index.marker().map_err(failed)?;
-    let applied = index.applied().map_err(failed)?;
-    let floor = marker.max(applied);
-    let last = numbers.last().copied().unwrap_or(0);
-    match floor {
-        Some(floor) if floor.segment > last => return Err(missing(dir, last + 1)),
-        None if numbers.is_empty() => {
+    match marker {
+        Some(marker) if marker.segment > order.last() => {
+            return Err(missing(dir, order.last() + 1));
+        }
+        None if begins => {
             let path = segment::path(dir, segment::FIRST);
-            segment::create(dir, segment::FIRST).map_err(open_io(&path))?;
-            numbers.push(segment::FIRST);
+            segment::create(fs, dir, segment::FIRST).map_err(open_io(&path))?;
+            order = Order::read(dir).map_err(open_io(&folder))?;
         }
         _ => {}
     }
+    match order.files.last() {
+        Some(last) if last.number & segment::KEPT == 0 => {}
+        // Compaction leaves the segment that is written to alone.
+        _ => return Err(missing(dir, order.last() + 1)),
+    }
     let start = marker.unwrap_or(START);
-    if marker.is_none() {
-        // A rebuild that is interrupted goes on from its last checkpoint.
-        index.checkpoint(START).map_err(failed)?;
-        let _ = fs::remove_file(dir.join(SUSPECT));
+    match marker {
+        Some(marker) => repair::repair(dir, &index, &order, marker)?,
+        None => {
+            // A rebuild that is interrupted goes on from its last checkpoint.
+            let nothing = Layer {
+                end: START,
+                ..Layer::default()
+            };
+            index
+                .checkpoint(&nothing, &BTreeMap::new())
+                .map_err(failed)?;
+            let _ = std::fs::remove_file(dir.join(SUSPECT));
+        }
     }
-    let mut replay = Replay::new(dir, options, &index, floor, start).map_err(failed)?;
+    clear(fs, dir, &order)?;
+    order.replaced.clear();
+    let mut replay = Replay::new(fs, dir, options, &index, marker, start).map_err(failed)?;
     replay.opened.rebuilt = rebuilt;
-    let last = numbers.last().copied().unwrap_or(segment::FIRST);
-    for number in start.segment..=last {
-        replay.segment(number, number == last)?;
+    for file in order.files.iter().filter(|file| file.to >= start.segment) {
+        if replay.opened.rebuilt.is_some() {
+            tracing::info!(segment = file.to, of = order.last(), "rebuilding the index");
+        }
+        replay.segment(&order, file)?;
     }
-    let (heads, end, opened) = replay.finish()?;
+    let (heads, end, opened) = replay.finish(&order)?;
+    let dead = index.dead().map_err(failed)?;
     Ok(Recovered {
         index,
         heads,
         end,
+        order,
+        dead,
         opened,
     })
 }
 
+/// Destroys what an interrupted compaction left: its unfinished file, or the files that its
+/// finished one took the place of.
+fn clear(fs: &dyn Fs, dir: &Path, order: &Order) -> Result<(), OpenError> {
+    let folder = segment::folder(dir);
+    let io = || open_io(&folder);
+    let mut doomed: Vec<_> = order
+        .replaced
+        .iter()
+        .map(|n| segment::path(dir, *n))
+        .collect();
+    for entry in std::fs::read_dir(&folder).map_err(io())? {
+        let path = entry.map_err(io())?.path();
+        if path.extension().is_some_and(|ending| ending == UNFINISHED) {
+            doomed.push(path);
+        }
+    }
+    if doomed.is_empty() {
+        return Ok(());
+    }
+    let Some(_alone) = segment::lock_alone(dir).map_err(io())? else {
+        return Err(OpenError::Locked {
+            dir: dir.to_owned(),
+            holder: "a verification".to_owned(),
+        });
+    };
+    // The name of the finished file may not be durable yet.
+    fs.sync_dir(&folder).map_err(io())?;
+    for path in doomed {
+        files::destroy(fs, &path).map_err(open_io(&path))?;
+    }
+    fs.sync_dir(&folder).map_err(io())
+}
+
 /// Opens the index, or moves it aside and begins an empty one. An empty one has no marker.
 fn open_index(
+    fs: &dyn Fs,
     dir: &Path,
     options: &Options,
-    no_segments: bool,
+    order: &Order,
 ) -> Result<(Index, Option<String>), OpenError> {
     let path = dir.join("index");
     let present = path.exists();
-    let mut reason = (!present && !no_segments).then(|| "it was missing".to_owned());
+    let mut reason = (!present && !order.files.is_empty()).then(|| "it was missing".to_owned());
     if present {
         if dir.join(SUSPECT).exists() {
             reason = Some("it failed while the store was open".to_owned());
         } else {
-            match Index::open(&path, options.cache_bytes).and_then(checked) {
+            let opened = Index::open(&path, options.cache_bytes);
+            match opened.and_then(|index| checked(index, order)) {
                 Ok(index) => return Ok((index, None)),
                 Err(error) => reason = Some(error.detail),
             }
@@ -122,34 +191,45 @@ fn open_index(
             .map(|n: u32| dir.join(format!("index.damaged-{n}")))
             .find(|aside| !aside.exists())
             .unwrap_or_else(|| dir.join("index.damaged"));
-        fs::rename(&path, &aside).map_err(open_io(&path))?;
-        segment::sync_dir(dir).map_err(open_io(dir))?;
+        // Through `std`, not `fs`: what is sled's may be lost at any time.
+        std::fs::rename(&path, &aside).map_err(open_io(&path))?;
+        fs.sync_dir(dir).map_err(open_io(dir))?;
     }
     if let Some(reason) = &reason {
         tracing::warn!(%reason, "rebuilding the index from the segments");
     }
     let index =
         Index::open(&path, options.cache_bytes).map_err(|error| index_failed(dir, error))?;
-    segment::sync_dir(dir).map_err(open_io(dir))?;
+    fs.sync_dir(dir).map_err(open_io(dir))?;
     Ok((index, reason))
 }
 
-/// Hands an index back when what the replay needs of it can be read.
-fn checked(index: Index) -> Result<Index, IndexError> {
-    index.applied()?;
+/// Hands an index back when what the replay needs of it can be read, and can be brought up to
+/// date.
+fn checked(index: Index, order: &Order) -> Result<Index, IndexError> {
     index.heads()?;
-    match index.marker()? {
-        Some(_) => Ok(index),
-        None => Err(IndexError::inconsistent("it has no marker")),
+    index.kept()?;
+    index.dead()?;
+    let Some(marker) = index.marker()? else {
+        return Err(IndexError::inconsistent("it has no marker"));
+    };
+    // Compaction takes only segments that lie before the marker; so this one was put back.
+    let compacted = order
+        .files
+        .iter()
+        .find(|file| file.from <= marker.segment && marker.segment <= file.to);
+    if compacted.is_some_and(|file| file.number & segment::KEPT != 0) {
+        return Err(IndexError::inconsistent("it is older than a compaction"));
     }
+    Ok(index)
 }
 
 /// Makes a folder of the store and its name durable.
-pub(crate) fn make_dir(path: &Path) -> Result<(), OpenError> {
-    fs::create_dir_all(path).map_err(open_io(path))?;
+pub(crate) fn make_dir(fs: &dyn Fs, path: &Path) -> Result<(), OpenError> {
+    std::fs::create_dir_all(path).map_err(open_io(path))?;
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => {
-            segment::sync_dir(parent).map_err(open_io(parent))
+            fs.sync_dir(parent).map_err(open_io(parent))
         }
         _ => Ok(()),
     }

@@ -1,21 +1,28 @@
 //! Segment files as files: their names, their making, and reading frames from them.
 //!
-//! Owns `dir/segments/NNNNNNNN.seg` and the open handles on them.
-//! Refuses gaps in the numbering; what is inside a segment is `walk`'s business.
+//! Owns `dir/segments/NNNNNNNN.seg`, `NNNNNNNN.kept` and the open handles on them.
+//! Refuses gaps in their order; what is inside a segment is `walk`'s business.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, TryLockError};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::ReadError;
 use crate::format::{self, Pointer};
 use crate::frame::{self, Held};
+use crate::fs::{Fs, Handle, How, Real};
+
+mod order;
+
+pub(crate) use order::{Live, Order};
 
 /// The number of the first segment.
 pub(crate) const FIRST: u32 = 1;
+/// Set in the number of a file that compaction made.
+pub(crate) const KEPT: u32 = 1 << 31;
 /// Handles kept open for reading; far below the usual limit of 1,024 per process.
 const OPEN_MAX: usize = 256;
 /// Frames this near to one another are read in one go.
@@ -28,18 +35,10 @@ pub(crate) fn folder(dir: &Path) -> PathBuf {
 }
 
 pub(crate) fn path(dir: &Path, number: u32) -> PathBuf {
-    folder(dir).join(format!("{number:08}.seg"))
-}
-
-/// The numbers of all segment files, in order; other files are passed over.
-pub(crate) fn list(dir: &Path) -> io::Result<Vec<u32>> {
-    let mut numbers = Vec::new();
-    for entry in std::fs::read_dir(folder(dir))? {
-        let name = entry?.file_name();
-        numbers.extend(name.to_str().and_then(|name| number(name, ".seg")));
-    }
-    numbers.sort_unstable();
-    Ok(numbers)
+    folder(dir).join(match number & KEPT {
+        0 => format!("{number:08}.seg"),
+        _ => format!("{:08}.kept", number & !KEPT),
+    })
 }
 
 /// The number in a name of eight digits and `suffix`.
@@ -49,39 +48,41 @@ pub(crate) fn number(name: &str, suffix: &str) -> Option<u32> {
     digits.parse().ok().filter(|&number| plain && number > 0)
 }
 
-/// The first number missing from a list that should count up from [`FIRST`].
-pub(crate) fn gap(numbers: &[u32]) -> Option<u32> {
-    (FIRST..)
-        .zip(numbers)
-        .find_map(|(expected, &number)| (expected != number).then_some(expected))
-}
-
 /// Makes a durable segment with nothing but its header, over any remains of an earlier attempt.
-pub(crate) fn create(dir: &Path, number: u32) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path(dir, number))?;
-    file.write_all_at(&format::segment_header(number), 0)?;
-    file.sync_all()?;
-    sync_dir(&folder(dir))?;
+pub(crate) fn create(fs: &dyn Fs, dir: &Path, number: u32) -> io::Result<Handle> {
+    let file = fs.open(&path(dir, number), How::Truncate)?;
+    fs.write_at(&file, &format::segment_header(number), 0)?;
+    fs.sync(&file)?;
+    fs.sync_dir(&folder(dir))?;
     Ok(file)
 }
 
 /// Opens a segment to be appended to or erased in.
-pub(crate) fn open_to_write(dir: &Path, number: u32) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(path(dir, number))
+pub(crate) fn open_to_write(fs: &dyn Fs, dir: &Path, number: u32) -> io::Result<Handle> {
+    fs.open(&path(dir, number), How::Existing)
 }
 
 /// Makes the names in a folder durable.
 pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
+    Real.sync_dir(dir)
+}
+
+/// Holds the segments so that no file of theirs is taken away: whoever reads them without the
+/// store does. Waits for a compaction that is taking some away.
+pub(crate) fn lock_shared(dir: &Path) -> io::Result<File> {
+    let folder = File::open(folder(dir))?;
+    folder.lock_shared()?;
+    Ok(folder)
+}
+
+/// Makes sure that nobody reads the segments without the store; `None` when somebody does.
+pub(crate) fn lock_alone(dir: &Path) -> io::Result<Option<File>> {
+    let folder = File::open(folder(dir))?;
+    match folder.try_lock() {
+        Ok(()) => Ok(Some(folder)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
 }
 
 /// A frame to read: the key it must hold, where it lies, and the place of the answer.
@@ -107,6 +108,12 @@ impl Segments {
 
     pub(crate) fn path(&self, number: u32) -> PathBuf {
         path(&self.dir, number)
+    }
+
+    /// Closes a file that is going away; a reader that has it keeps its own handle.
+    pub(crate) fn forget(&self, number: u32) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.remove(&number);
     }
 
     fn file(&self, number: u32) -> io::Result<Arc<File>> {
@@ -207,7 +214,7 @@ pub(crate) fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Res
 
 /// Overwrites the value of a body frame with zeros, unless that is done already. Durable only
 /// after a sync of the file. `Ok(false)` means that there is no body frame of this key.
-pub(crate) fn erase(file: &File, pointer: Pointer, key: &[u8]) -> io::Result<bool> {
+pub(crate) fn erase(fs: &dyn Fs, file: &Handle, pointer: Pointer, key: &[u8]) -> io::Result<bool> {
     let overhead = frame::FRAME_FIXED + key.len() + format::CRC;
     let Some(value_len) = (pointer.len as usize).checked_sub(overhead) else {
         return Ok(false);
@@ -215,7 +222,7 @@ pub(crate) fn erase(file: &File, pointer: Pointer, key: &[u8]) -> io::Result<boo
     let offset = u64::from(pointer.offset);
     let erased = frame::erased_frame(key, value_len as u32);
     let mut present = vec![0; erased.len()];
-    let have = read_up_to(file, &mut present, offset)?;
+    let have = read_up_to(&file.file, &mut present, offset)?;
     // The form byte differs until the frame is overwritten; everything else before the value must
     // be what the erase frame says.
     let value = erased.len() - value_len - format::CRC;
@@ -223,7 +230,7 @@ pub(crate) fn erase(file: &File, pointer: Pointer, key: &[u8]) -> io::Result<boo
         return Ok(false);
     }
     if present != erased {
-        file.write_all_at(&erased, offset)?;
+        fs.write_at(file, &erased, offset)?;
     }
     Ok(true)
 }

@@ -130,8 +130,11 @@ pub enum Seen<'a> {
 }
 
 /// The state that the segments give, read without index and lock. As a [`Store`] it reads only.
+///
+/// While it is there, compaction takes no file away.
 pub struct Snapshot {
     segments: Segments,
+    _held: std::fs::File,
     state: BTreeMap<Vec<u8>, Pointer>,
     heads: BTreeMap<String, u64>,
     findings: Vec<Finding>,

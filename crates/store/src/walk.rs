@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io;
 
-use crate::format::{self, GroupHeader, HeaderFound, Pointer, SegmentHeader};
+use crate::format::{self, GroupHeader, HeaderFound, KeptHeader, Pointer, SegmentHeader};
 use crate::frame::{self, FrameRef};
 use crate::segment;
 
@@ -141,8 +141,15 @@ impl Walk {
 
     pub(crate) fn segment_header(&mut self) -> io::Result<SegmentHeader> {
         let number = self.number;
-        let bytes = self.bytes(0, format::SEGMENT_HEADER as usize)?;
+        let bytes = self.bytes(0, format::header_len(number) as usize)?;
         Ok(format::check_segment_header(bytes, number))
+    }
+
+    /// The header of a file that compaction made; `None` in any other.
+    pub(crate) fn kept_header(&mut self) -> io::Result<Option<KeptHeader>> {
+        let number = self.number;
+        let bytes = self.bytes(0, format::KEPT_HEADER as usize)?;
+        Ok(KeptHeader::decode(bytes, number))
     }
 
     /// What begins at `offset`.

@@ -3,23 +3,24 @@
 //! Owns the order that the promise rests on: write, sync, index, erase, sync, acknowledge.
 //! Refuses to go on after a failure that leaves the disk's content unknown.
 
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
-use super::Embedded;
+use super::Inner;
 use super::writer::Writer;
 use crate::batch;
 use crate::error::CommitError;
 use crate::format::Pointer;
 use crate::frame::Kind;
-use crate::index::{Changes, IndexError};
+use crate::index::{Entry, IndexError};
 use crate::queue::{Outcome, Ticket};
+use crate::segment::Live;
 
 /// The buffer of a round is given back to the system when it has grown beyond this.
 const BUFFER_KEPT_MAX: usize = 4 << 20;
+
+/// A layer of pointers that takes this much memory is handed to the mover.
+const LAYER_BYTES_MAX: usize = 12 << 20;
 
 /// A batch of the round that will be written.
 struct Planned {
@@ -30,34 +31,31 @@ struct Planned {
     frames_at: u32,
 }
 
-impl Embedded {
+impl Inner {
     /// Writes one round; gives an outcome for every ticket, whatever happens.
     pub(super) fn write(&self, mut round: Vec<Ticket>) -> Vec<Outcome> {
         let written = catch_unwind(AssertUnwindSafe(|| self.round(&mut round)));
         written.unwrap_or_else(|_| {
             let error = IndexError::panicked();
             error.note(&self.dir);
-            let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-            let error = writer.stop(error.into());
+            let error = self.writer().stop(error.into());
             round.iter().map(|_| Err(error.clone())).collect()
         })
     }
 
     fn round(&self, round: &mut [Ticket]) -> Vec<Outcome> {
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let ready = writer
-            .usable()
-            .and_then(|()| writer.roll(self.options.segment_bytes));
-        if let Err(error) = ready {
+        let mut writer = self.writer();
+        if let Err(error) = self.make_ready(&mut writer) {
             return round.iter().map(|_| Err(error.clone())).collect();
         }
         let before = writer.end;
+        let mut displaced = Vec::new();
         let mut erasures = Vec::new();
         let mut planned = Vec::with_capacity(round.len());
         let mut outcomes: Vec<Outcome> = Vec::with_capacity(round.len());
         writer.buffer.clear();
         for (slot, ticket) in round.iter_mut().enumerate() {
-            let outcome = self.plan(ticket, &mut erasures);
+            let outcome = self.plan(ticket, &mut erasures, &mut displaced);
             if let Ok(head) = outcome {
                 let frames_at = writer.push(ticket, head);
                 planned.push(Planned {
@@ -71,7 +69,8 @@ impl Embedded {
         if planned.is_empty() {
             return outcomes;
         }
-        if let Err(error) = self.carry_out(&mut writer, round, &planned, &mut erasures) {
+        let done = self.carry_out(&mut writer, round, &planned, &mut erasures, &displaced);
+        if let Err(error) = done {
             if matches!(error, CommitError::Full { .. }) {
                 writer.end = before;
             }
@@ -82,21 +81,52 @@ impl Embedded {
         outcomes
     }
 
+    /// Waits until the mover has caught up, and begins a segment when the last is full.
+    fn make_ready(&self, writer: &mut Writer) -> Result<(), CommitError> {
+        writer.usable()?;
+        if self.work.wait_for_room().is_err() {
+            return Err(writer.stop(self.index_broken()));
+        }
+        let before = writer.end;
+        if writer.roll(self.options.segment_bytes)? {
+            let number = writer.end.segment;
+            let mut state = self.state_mut();
+            if let Some(last) = state.files.last_mut() {
+                last.bytes = before.offset.into();
+            }
+            state.files.push(Live {
+                number,
+                from: number,
+                to: number,
+                bytes: writer.end.offset.into(),
+            });
+        }
+        Ok(())
+    }
+
     /// Compares heads and, where bodies are replaced or deleted, adds the frames that announce
-    /// their erasure; returns the shard's next head.
+    /// their erasure; returns the shard's next head. `displaced` gathers what loses its key.
     fn plan(
         &self,
         ticket: &mut Ticket,
         erasures: &mut Vec<(Pointer, Vec<u8>)>,
+        displaced: &mut Vec<Pointer>,
     ) -> Result<u64, CommitError> {
-        let head = self.heads().get(&ticket.shard).copied().unwrap_or(0);
+        let state = self.state();
+        let head = state.heads.get(&ticket.shard).copied().unwrap_or(0);
         batch::check_head(&ticket.shard, ticket.expected, head)?;
         let begun = erasures.len();
+        let mut cursor = self.index.cursor();
         for frame in &ticket.frames {
             let key = frame.key(&ticket.bytes);
-            match self.index.get(key) {
-                Ok(Some((pointer, Kind::Body))) => erasures.push((pointer, key.to_vec())),
-                Ok(_) => {}
+            match state.recent.get(key, &mut cursor) {
+                Ok(Some(Entry { pointer, kind })) => {
+                    displaced.push(pointer);
+                    if kind == Kind::Body {
+                        erasures.push((pointer, key.to_vec()));
+                    }
+                }
+                Ok(None) => {}
                 Err(error) => {
                     erasures.truncate(begun);
                     error.note(&self.dir);
@@ -117,6 +147,7 @@ impl Embedded {
         round: &[Ticket],
         planned: &[Planned],
         erasures: &mut [(Pointer, Vec<u8>)],
+        displaced: &[Pointer],
     ) -> Result<(), CommitError> {
         let bytes = writer.buffer.len() as u64;
         let appended = writer.append();
@@ -124,33 +155,39 @@ impl Embedded {
             writer.buffer = Vec::new();
         }
         appended?;
-        self.enter(writer, round, planned)?;
-        // Readers find the new frames from here on, so the old ones can go.
-        if let Err(error) = writer.erase(erasures) {
-            return Err(writer.stop(error));
+        writer.since_freeze += bytes;
+        self.enter(writer, round, planned, !erasures.is_empty());
+        for pointer in displaced {
+            writer.displace(*pointer);
         }
+        if !erasures.is_empty() {
+            // Readers find the new frames from here on, so the old ones can go, from the copy
+            // that compaction took the place of too.
+            let copies = self.work.wait_for_destruction();
+            if let Err(error) = copies.and_then(|()| writer.erase(erasures)) {
+                return Err(writer.stop(error));
+            }
+        }
+        let mut state = self.state_mut();
+        state.erasing = false;
+        let due = writer.since_freeze >= self.options.checkpoint_bytes;
+        if due || state.recent.open.weight >= LAYER_BYTES_MAX {
+            writer.since_freeze = 0;
+            self.freeze_in(&mut state);
+        }
+        drop(state);
         self.commits
             .fetch_add(planned.len() as u64, Ordering::Relaxed);
         self.syncs.fetch_add(1, Ordering::Relaxed);
-        writer.since_checkpoint += bytes;
-        let due = writer.since_checkpoint >= self.options.checkpoint_bytes
-            || writer.checkpointed.elapsed() >= self.options.checkpoint_every;
-        if due {
-            // The batches are durable either way; a failure stops the next ones.
-            let _ = self.checkpoint_with(writer);
-        }
         Ok(())
     }
 
-    /// Brings durable groups into the index and the heads.
-    fn enter(
-        &self,
-        writer: &mut Writer,
-        round: &[Ticket],
-        planned: &[Planned],
-    ) -> Result<(), CommitError> {
-        let mut changes = Changes::default();
-        let mut moved = HashMap::with_capacity(planned.len());
+    /// Makes durable groups visible.
+    fn enter(&self, writer: &Writer, round: &[Ticket], planned: &[Planned], erasing: bool) {
+        let mut state = self.state_mut();
+        let state = &mut *state;
+        state.erasing = erasing;
+        let layer = &mut state.recent.open;
         for plan in planned {
             let ticket = &round[plan.slot];
             for frame in &ticket.frames {
@@ -160,51 +197,22 @@ impl Embedded {
                     offset: plan.frames_at + frame.at,
                     len: frame.len(),
                 };
-                match frame.kind {
-                    Kind::Put | Kind::Body => changes.insert(key, pointer, frame.kind),
-                    Kind::Delete => changes.remove(key),
+                let kind = frame.kind;
+                match kind {
+                    Kind::Put | Kind::Body => layer.insert(key, Some(Entry { pointer, kind })),
+                    Kind::Delete => layer.insert(key, None),
                     Kind::Erase => {}
                 }
             }
-            changes.head(&ticket.shard, plan.head);
-            moved.insert(&ticket.shard, plan.head);
-        }
-        let mut heads = self.heads.write().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = self.index.apply(changes, writer.end) {
-            error.note(&self.dir);
-            return Err(writer.stop(error.into()));
-        }
-        for (shard, head) in moved {
-            match heads.get_mut(shard) {
-                Some(known) => *known = head,
-                None => drop(heads.insert(shard.clone(), head)),
+            layer.head(&ticket.shard, plan.head);
+            match state.heads.get_mut(&ticket.shard) {
+                Some(known) => *known = plan.head,
+                None => drop(state.heads.insert(ticket.shard.clone(), plan.head)),
             }
         }
-        Ok(())
-    }
-
-    /// Makes the index durable, if anything is behind it.
-    pub(super) fn checkpoint(&self) -> Result<(), CommitError> {
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        writer.usable()?;
-        if writer.since_checkpoint == 0 {
-            return Ok(());
-        }
-        self.checkpoint_with(&mut writer)
-    }
-
-    fn checkpoint_with(&self, writer: &mut Writer) -> Result<(), CommitError> {
-        let made = catch_unwind(AssertUnwindSafe(|| self.index.checkpoint(writer.end)));
-        match made.unwrap_or_else(|_| Err(IndexError::panicked())) {
-            Ok(()) => {
-                writer.since_checkpoint = 0;
-                writer.checkpointed = Instant::now();
-                Ok(())
-            }
-            Err(error) => {
-                error.note(&self.dir);
-                Err(writer.stop(error.into()))
-            }
+        layer.end = writer.end;
+        if let Some(last) = state.files.last_mut() {
+            last.bytes = writer.end.offset.into();
         }
     }
 }

@@ -3,63 +3,74 @@
 //! Owns the one handle that segments are written through, and what is known to be durable.
 //! Refuses to go on after a failure that leaves the disk's content unknown.
 
-use std::fs::File;
+use std::collections::HashSet;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
+use super::compact::{Shared, hold};
 use crate::error::{CommitError, OpenError, commit_io, is_full, open_io};
 use crate::format::{self, GroupHeader, Pointer, SEGMENT_HEADER, TRAILER};
 use crate::frame;
+use crate::fs::{Fs, Handle};
 use crate::index::Place;
 use crate::queue::Ticket;
 use crate::segment;
 
-/// The end of the last segment, and what is behind the index.
+/// The end of the last segment.
 pub(super) struct Writer {
+    fs: Arc<dyn Fs>,
     dir: PathBuf,
-    file: File,
+    file: Handle,
     pub(super) end: Place,
-    /// Bytes of all segments before the last.
-    before: u64,
     pub(super) buffer: Vec<u8>,
-    pub(super) since_checkpoint: u64,
-    pub(super) checkpointed: Instant,
+    /// Bytes written since the last layer was frozen.
+    pub(super) since_freeze: u64,
+    /// When a write was last known to be durable.
+    pub(super) synced: Instant,
+    /// While a compaction copies: the files that it reads, and the frames there that lost their
+    /// key since it began.
+    pub(super) copying: Option<Copying>,
     stopped: Option<String>,
 }
 
+/// What commits have to do with a compaction.
+pub(super) struct Copying {
+    pub files: HashSet<u32>,
+    pub displaced: HashSet<Pointer>,
+    /// The copy, where bodies are erased too.
+    pub sink: Shared,
+}
+
 impl Writer {
-    pub(super) fn open(dir: &Path, end: Place) -> Result<Writer, OpenError> {
+    pub(super) fn open(fs: Arc<dyn Fs>, dir: &Path, end: Place) -> Result<Writer, OpenError> {
         let path = segment::path(dir, end.segment);
-        let file = segment::open_to_write(dir, end.segment).map_err(open_io(&path))?;
-        let mut before = 0;
-        for number in segment::FIRST..end.segment {
-            let path = segment::path(dir, number);
-            before += path.metadata().map_err(open_io(&path))?.len();
-        }
+        let file = segment::open_to_write(&*fs, dir, end.segment).map_err(open_io(&path))?;
         Ok(Writer {
+            fs,
             dir: dir.to_owned(),
             file,
             end,
-            before,
             buffer: Vec::new(),
-            since_checkpoint: 0,
-            checkpointed: Instant::now(),
+            since_freeze: 0,
+            synced: Instant::now(),
+            copying: None,
             stopped: None,
         })
     }
 
-    pub(super) fn bytes(&self) -> u64 {
-        self.before + u64::from(self.end.offset)
-    }
-
-    pub(super) fn number(&self) -> u32 {
-        self.end.segment
-    }
-
     pub(super) fn is_stopped(&self) -> bool {
         self.stopped.is_some()
+    }
+
+    /// A frame lost its key; a compaction that may have copied it has to know.
+    pub(super) fn displace(&mut self, pointer: Pointer) {
+        if let Some(copying) = &mut self.copying
+            && copying.files.contains(&pointer.segment)
+        {
+            copying.displaced.insert(pointer);
+        }
     }
 
     fn path(&self) -> PathBuf {
@@ -84,20 +95,19 @@ impl Writer {
         error
     }
 
-    /// Begins the next segment when the last has reached its size.
-    pub(super) fn roll(&mut self, segment_bytes: u64) -> Result<(), CommitError> {
+    /// Begins the next segment when the last has reached its size; says whether it did.
+    pub(super) fn roll(&mut self, segment_bytes: u64) -> Result<bool, CommitError> {
         if u64::from(self.end.offset) < segment_bytes {
-            return Ok(());
+            return Ok(false);
         }
         let number = self.end.segment + 1;
         let path = segment::path(&self.dir, number);
-        match segment::create(&self.dir, number) {
+        match segment::create(&*self.fs, &self.dir, number) {
             Ok(file) => {
-                self.before += u64::from(self.end.offset);
                 self.file = file;
                 self.end.segment = number;
                 self.end.offset = SEGMENT_HEADER;
-                Ok(())
+                Ok(true)
             }
             // What there is of the file is written over by the next attempt.
             Err(error) if is_full(&error) => Err(CommitError::Full { file: path }),
@@ -131,11 +141,12 @@ impl Writer {
     pub(super) fn append(&mut self) -> Result<(), CommitError> {
         let path = self.path();
         let end = u64::from(self.end.offset);
-        if let Err(error) = self.file.write_all_at(&self.buffer, end) {
+        if let Err(error) = self.fs.write_at(&self.file, &self.buffer, end) {
             if !is_full(&error) {
                 return Err(self.stop(commit_io(&path)(error)));
             }
-            let undone = self.file.set_len(end).and_then(|()| self.file.sync_data());
+            let undone = self.fs.set_len(&self.file, end);
+            let undone = undone.and_then(|()| self.fs.sync(&self.file));
             return Err(match undone {
                 Ok(()) => CommitError::Full { file: path },
                 Err(error) => self.stop(commit_io(&path)(error)),
@@ -143,10 +154,11 @@ impl Writer {
         }
         // After a failed fsync the system may forget what it could not write, so a second
         // attempt would prove nothing.
-        if let Err(error) = self.file.sync_data() {
+        if let Err(error) = self.fs.sync(&self.file) {
             return Err(self.stop(commit_io(&path)(error)));
         }
         self.end.offset += self.buffer.len() as u32;
+        self.synced = Instant::now();
         Ok(())
     }
 
@@ -157,15 +169,23 @@ impl Writer {
             let number = of_segment[0].0.segment;
             let path = segment::path(&self.dir, number);
             let erase = || -> io::Result<()> {
-                let file = segment::open_to_write(&self.dir, number)?;
+                let file = segment::open_to_write(&*self.fs, &self.dir, number)?;
                 for (pointer, key) in of_segment {
-                    if !segment::erase(&file, *pointer, key)? {
+                    if !segment::erase(&*self.fs, &file, *pointer, key)? {
                         let offset = pointer.offset;
                         let what = format!("no body to erase at byte {offset}");
                         return Err(io::Error::new(io::ErrorKind::InvalidData, what));
                     }
                 }
-                file.sync_data()
+                self.fs.sync(&file)?;
+                let copying = self.copying.as_ref();
+                if let Some(copying) = copying.filter(|copying| copying.files.contains(&number)) {
+                    let mut sink = hold(&copying.sink);
+                    for (pointer, _) in of_segment {
+                        sink.erase(*pointer)?;
+                    }
+                }
+                Ok(())
             };
             erase().map_err(commit_io(&path))?;
         }

@@ -3,16 +3,13 @@
 //! Owns the note that makes an interrupted rewriting whole again.
 //! Refuses to leave both pages or neither.
 
-use std::fs::{self, File, OpenOptions};
-use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::chunk::encode;
 use super::error::failed;
 use super::{ChunkAt, Pages, PagesError};
 use crate::atomic::{self, FileError};
-use crate::segment::sync_dir;
+use crate::fs as files;
 
 /// The file that says which page a rewriting replaces with which.
 const REWRITING: &str = "rewriting";
@@ -44,18 +41,20 @@ impl Pages {
         // Whether the new page is there decides, at the next opening, between finishing and
         // undoing; without chunks there is nothing to write, so the note says to finish.
         let finish = chunks.is_empty();
-        atomic::replace(
+        atomic::replace_on(
+            &*self.fs,
             &note,
             format!("{from} {to} {}\n", u8::from(finish)).as_bytes(),
         )?;
         state.open.remove(&from);
         state.stopped.insert(from);
         if !finish {
-            atomic::replace(&new, &bytes)?;
+            atomic::replace_on(&*self.fs, &new, &bytes)?;
         }
         self.destroy(from)?;
-        fs::remove_file(&note)
-            .and_then(|()| sync_dir(&self.folder))
+        self.fs
+            .remove(&note)
+            .and_then(|()| self.fs.sync_dir(&self.folder))
             .map_err(failed(&note))?;
         state.stopped.remove(&from);
         Ok(places)
@@ -79,13 +78,16 @@ impl Pages {
         let (from, to, finish) = parse().ok_or_else(malformed)?;
         let new = self.path(to)?;
         if finish || new.exists() {
-            sync_dir(&self.folder).map_err(failed(&self.folder))?;
+            self.fs
+                .sync_dir(&self.folder)
+                .map_err(failed(&self.folder))?;
             self.destroy(from)?;
         } else if let Some(half) = atomic::temporary(&new) {
             self.destroy_file(&half)?;
         }
-        fs::remove_file(&note)
-            .and_then(|()| sync_dir(&self.folder))
+        self.fs
+            .remove(&note)
+            .and_then(|()| self.fs.sync_dir(&self.folder))
             .map_err(failed(&note))
     }
 
@@ -97,28 +99,8 @@ impl Pages {
     }
 
     fn destroy_file(&self, path: &Path) -> Result<(), PagesError> {
-        let destroyed = OpenOptions::new()
-            .write(true)
-            .open(path)
-            .and_then(|file| zero(&file))
-            .and_then(|()| fs::remove_file(path));
-        match destroyed {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            destroyed => destroyed
-                .and_then(|()| sync_dir(&self.folder))
-                .map_err(failed(path)),
-        }
+        files::destroy(&*self.fs, path)
+            .and_then(|()| self.fs.sync_dir(&self.folder))
+            .map_err(failed(path))
     }
-}
-
-fn zero(file: &File) -> io::Result<()> {
-    let zeros = [0; 4096];
-    let len = file.metadata()?.len();
-    let mut at = 0;
-    while at < len {
-        let count = (len - at).min(zeros.len() as u64) as usize;
-        file.write_all_at(&zeros[..count], at)?;
-        at += count as u64;
-    }
-    file.sync_all()
 }

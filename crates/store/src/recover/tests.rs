@@ -6,6 +6,7 @@ use super::*;
 use crate::embedded::Embedded;
 use crate::format::{GroupHeader, TRAILER, push_group_header, segment_header};
 use crate::frame::{Kind, finish_trailer, push_frame};
+use crate::fs::Real;
 use crate::{Batch, Key, Store};
 
 /// A segment under construction.
@@ -58,9 +59,9 @@ impl Draft {
     /// Opens a store of this segment; the sequence of its next group, and where it was cut.
     fn open(&self) -> Result<(u64, Option<u64>), OpenError> {
         let dir = tempfile::tempdir().unwrap();
-        fs::create_dir(segment::folder(dir.path())).unwrap();
-        fs::write(segment::path(dir.path(), 1), &self.bytes).unwrap();
-        let recovered = recover(dir.path(), &Options::default())?;
+        std::fs::create_dir(segment::folder(dir.path())).unwrap();
+        std::fs::write(segment::path(dir.path(), 1), &self.bytes).unwrap();
+        let recovered = recover(&Real, dir.path(), &Options::default())?;
         let cut = recovered.opened.cut.map(|cut| cut.offset);
         Ok((recovered.end.sequence, cut))
     }
@@ -153,24 +154,28 @@ fn damage_before_the_place_that_the_index_saw_durable_is_never_cut() {
     for applied in [true, false] {
         let dir = tempfile::tempdir().unwrap();
         let options = Options::default();
-        let recovered = recover(dir.path(), &options).unwrap();
+        let recovered = recover(&Real, dir.path(), &options).unwrap();
         let mut draft = Draft::new();
         draft.group("a");
         if applied {
-            // The index heard of the group, and the crash came before a checkpoint.
+            // The index heard of the group.
             let place = Place {
                 segment: 1,
                 offset: draft.bytes.len() as u32,
                 sequence: 2,
             };
-            let heard = recovered.index.apply(Default::default(), place);
+            let layer = Layer {
+                end: place,
+                ..Layer::default()
+            };
+            let heard = recovered.index.checkpoint(&layer, &BTreeMap::new());
             heard.unwrap();
         }
         drop(recovered);
         let last = draft.bytes.len() - 1;
-        for torn in [&draft.bytes[..last], &[&draft.bytes[..last], b"?"].concat()] {
-            fs::write(segment::path(dir.path(), 1), torn).unwrap();
-            match recover(dir.path(), &options) {
+        for torn in [&draft.bytes[..last], &draft.bytes[..40]] {
+            std::fs::write(segment::path(dir.path(), 1), torn).unwrap();
+            match recover(&Real, dir.path(), &options) {
                 Ok(recovered) => assert!(!applied && recovered.opened.cut.is_some()),
                 Err(error) => {
                     let damaged = matches!(error, OpenError::Damaged { .. });
@@ -194,7 +199,8 @@ fn a_rebuild_notes_no_progress_past_an_erasure_that_it_has_not_finished() {
         if erases {
             batch.delete(key(u32::MAX));
         }
-        for n in 0..9000 {
+        // More than the replay gathers before it brings it into the index.
+        for n in 0..120_000 {
             batch.put(key(n), Vec::new());
         }
         store.commit(&batch).unwrap();
@@ -205,8 +211,9 @@ fn a_rebuild_notes_no_progress_past_an_erasure_that_it_has_not_finished() {
             ..Options::default()
         };
         let index = Index::open(&dir.path().join("second"), 1 << 20).unwrap();
-        let mut replay = Replay::new(dir.path(), &options, &index, None, START).unwrap();
-        replay.segment(1, true).unwrap();
+        let order = Order::read(dir.path()).unwrap();
+        let mut replay = Replay::new(&Real, dir.path(), &options, &index, None, START).unwrap();
+        replay.segment(&order, &order.files[0]).unwrap();
         // As if the process ended here.
         drop(replay);
         assert_eq!(index.marker().unwrap().is_none(), erases);

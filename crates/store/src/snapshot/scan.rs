@@ -9,10 +9,10 @@ use std::path::Path;
 
 use super::{Finding, Seen, Snapshot};
 use crate::error::{ReadError, read_io};
-use crate::format::{Pointer, SEGMENT_HEADER, SegmentHeader};
-use crate::frame::{FrameRef, Kind};
+use crate::format::{self, Pointer, SegmentHeader};
+use crate::frame::{FrameRef, Held, Kind};
 use crate::key::Key;
-use crate::segment::{self, Segments};
+use crate::segment::{self, Order, Segments, Wanted};
 use crate::walk::{Group, Step, Walk};
 
 /// Findings that a [`Snapshot`] keeps; all are counted and shown to the visitor.
@@ -28,7 +28,8 @@ const FINDINGS_KEPT_MAX: usize = 1000;
 /// [`ReadError::Io`] when a file cannot be read at all.
 pub fn scan_segments(dir: &Path, visit: &mut dyn FnMut(Seen<'_>)) -> Result<Snapshot, ReadError> {
     let folder = segment::folder(dir);
-    let numbers = segment::list(dir).map_err(read_io(&folder))?;
+    let held = segment::lock_shared(dir).map_err(read_io(&folder))?;
+    let order = Order::read(dir).map_err(read_io(&folder))?;
     let mut scan = Scan {
         dir,
         visit,
@@ -36,24 +37,36 @@ pub fn scan_segments(dir: &Path, visit: &mut dyn FnMut(Seen<'_>)) -> Result<Snap
         synced_heads: true,
         bad: HashMap::new(),
         erased: HashMap::new(),
+        order: &order,
         snapshot: Snapshot {
             segments: Segments::new(dir),
+            _held: held,
             state: BTreeMap::new(),
             heads: BTreeMap::new(),
             findings: Vec::new(),
             findings_count: 0,
             bytes: 0,
-            files: numbers.len() as u64,
+            files: order.files.len() as u64,
         },
     };
-    let last = numbers.last().copied().unwrap_or(0);
-    for number in segment::FIRST..=last.max(segment::FIRST) {
-        if numbers.binary_search(&number).is_ok() {
-            scan.segment(number, number == last)?;
-        } else {
-            scan.damaged(number, 0, None, "the file is missing");
-            scan.lose_count();
+    for &number in &order.bad {
+        scan.damaged(number, 0, None, "the file's header does not hold");
+    }
+    let mut next = segment::FIRST;
+    for file in &order.files {
+        for number in next..file.from {
+            scan.missing(number);
         }
+        scan.segment(file.number, file.to == order.last())?;
+        next = file.to + 1;
+    }
+    let open = order
+        .files
+        .last()
+        .is_some_and(|last| last.number & segment::KEPT == 0);
+    if !open && order.bad.is_empty() {
+        // Compaction leaves the segment that is written to alone.
+        scan.missing(next);
     }
     Ok(scan.finish())
 }
@@ -65,6 +78,7 @@ struct Scan<'a> {
     next: Option<u64>,
     /// Heads can be compared: no group was lost so far.
     synced_heads: bool,
+    order: &'a Order,
     /// Bodies that fail their check, until an erasure explains them.
     bad: HashMap<Pointer, Key>,
     /// Bodies in their erased form, until an erasure explains them.
@@ -79,7 +93,7 @@ impl Scan<'_> {
         let file = File::open(&path).map_err(io())?;
         let mut walk = Walk::new(file, number).map_err(io())?;
         self.snapshot.bytes += walk.len();
-        let mut offset = u64::from(SEGMENT_HEADER);
+        let mut offset = u64::from(format::header_len(number));
         if walk.len() < offset && last {
             self.finding(Finding::Unfinished {
                 file: path,
@@ -95,9 +109,23 @@ impl Scan<'_> {
             }
             SegmentHeader::Bad => self.damaged(number, 0, None, "the file's header does not hold"),
         }
+        let kept = walk.kept_header().map_err(io())?;
+        if let Some(header) = kept {
+            if self.next.is_some_and(|next| next != header.first) {
+                let what = "groups are missing before this file";
+                self.damaged(number, 0, None, what);
+                self.synced_heads = false;
+            }
+            self.next = Some(header.first);
+        }
         loop {
             let what = match walk.step(offset).map_err(io())? {
-                Step::End => return Ok(()),
+                Step::End => {
+                    if let Some(header) = kept {
+                        self.next = Some(header.end);
+                    }
+                    return Ok(());
+                }
                 Step::Group(group) => {
                     self.group(&group, &path);
                     offset = u64::from(group.end());
@@ -135,14 +163,24 @@ impl Scan<'_> {
             shard,
             head: header.head,
         });
-        if self.next.is_some_and(|next| next != header.sequence) {
+        // Compaction leaves groups out, never the last one of a shard.
+        let kept = group.segment & segment::KEPT != 0;
+        let follows = |next| match kept {
+            true => next <= header.sequence,
+            false => next == header.sequence,
+        };
+        if self.next.is_some_and(|next| !follows(next)) {
             let what = "groups are missing before this one";
             self.damaged(group.segment, offset, None, what);
             self.synced_heads = false;
         }
         self.next = Some(header.sequence + 1);
         let known = self.snapshot.heads.get(shard).copied().unwrap_or(0);
-        if self.synced_heads && header.head != known + 1 {
+        let follows = match kept {
+            true => header.head > known,
+            false => header.head == known + 1,
+        };
+        if self.synced_heads && !follows {
             let what = "the shard's head does not follow the one before";
             self.damaged(group.segment, offset, None, what);
         }
@@ -181,7 +219,9 @@ impl Scan<'_> {
             Kind::Delete => drop(self.snapshot.state.remove(key.as_bytes())),
         }
         if frame.good {
-            if frame.erased {
+            // A body that was erased while compaction copied it is erased in the copy too; the
+            // group that says why names the place that it had before.
+            if frame.erased && group.segment & segment::KEPT == 0 {
                 self.erased.insert(pointer, key.clone());
             }
             (self.visit)(Seen::Frame {
@@ -204,6 +244,11 @@ impl Scan<'_> {
             let what = "the frame's checksum does not hold";
             return self.damaged(number, offset, Some(key), what);
         };
+        // Compaction copies no erased body, so one whose file is gone is gone with it.
+        let kept = target.segment & segment::KEPT != 0;
+        if !self.order.has(target.segment) || kept && self.is_erased(target, &key) {
+            return;
+        }
         if self.erased.remove(&target).is_none() {
             self.bad.remove(&target);
             self.finding(Finding::NotErased {
@@ -212,6 +257,25 @@ impl Scan<'_> {
                 key,
             });
         }
+    }
+
+    /// Whether the body at a place in a file that compaction made is overwritten.
+    fn is_erased(&self, target: Pointer, key: &Key) -> bool {
+        let mut wanted = [Wanted {
+            slot: 0,
+            key: key.as_bytes(),
+            pointer: target,
+        }];
+        let mut erased = false;
+        self.snapshot.segments.read(&mut wanted, |_, held| {
+            erased = matches!(held, Ok(Held::Erased));
+        });
+        erased
+    }
+
+    fn missing(&mut self, number: u32) {
+        self.damaged(number, 0, None, "the file is missing");
+        self.lose_count();
     }
 
     fn finish(mut self) -> Snapshot {

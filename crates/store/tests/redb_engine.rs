@@ -120,12 +120,12 @@ impl Store for Redb {
         let read = || -> Result<Vec<Row>, redb::Error> {
             let values = self.db.begin_read()?.open_table(VALUES)?;
             let rows = values.range(start.as_slice()..end.as_slice())?.take(limit);
-            let row =
-                |row: Result<(redb::AccessGuard<'_, &[u8]>, redb::AccessGuard<'_, &[u8]>), _>| {
-                    let (key, value) = row?;
-                    Ok((key.value()[prefix.len()..].to_vec(), value.value().to_vec()))
-                };
-            rows.map(row).collect()
+            let mut found = Vec::new();
+            for row in rows {
+                let (key, value) = row?;
+                found.push((key.value()[prefix.len()..].to_vec(), value.value().to_vec()));
+            }
+            Ok(found)
         };
         if start >= end {
             return Ok(Vec::new());

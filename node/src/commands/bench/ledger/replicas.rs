@@ -1,6 +1,6 @@
 //! A parent with 2,400 ledgers of its children: how it starts, and what memory it takes.
 //!
-//! Twice, with short and with long histories: neither may grow with them.
+//! With short histories and with ones thirty times as long: neither may grow with them.
 
 use std::path::Path;
 use std::time::Instant;
@@ -37,8 +37,14 @@ const LEDGERS: [&str; 10] = [
     "street",
     "unit",
 ];
-/// Entries in each ledger: a short history, and one thirty times as long.
-const HISTORIES: [u64; 2] = [10, 300];
+/// What is measured, with how many entries in each `authority` ledger and in each other one. A
+/// start reads the former, since they say who is who.
+const HISTORIES: [(&str, u64, u64); 4] = [
+    ("none", 0, 0),
+    ("short", 10, 10),
+    ("long", 10, 300),
+    ("long_authority", 300, 300),
+];
 
 const PARENT: Planned = Planned {
     division: "parent",
@@ -55,19 +61,19 @@ pub fn run(dir: &Path, figures: &mut Figures) -> Result<()> {
         (CHILDREN * LEDGERS.len()) as f64,
         "ledgers",
     );
-    for history in std::iter::once(0).chain(HISTORIES) {
+    for (history, authority, others) in HISTORIES {
         let dir = dir.join(format!("replicas-{history}"));
         let passphrases = realm::passphrases(&[PARENT])?;
         realm::make(REALM, &PARENT, &dir, &[], &passphrases)?;
-        if history > 0 {
-            fill(&dir, history)?;
+        if others > 0 {
+            fill(&dir, authority, others)?;
         }
         let start = Instant::now();
         let node = realm::start(&PARENT, dir.clone())?;
         let starting = start.elapsed();
         let memory = resident(&dir)?;
         drop(node);
-        let name = format!("ledger.replicas.{history}_entries");
+        let name = format!("ledger.replicas.{history}");
         figures.add(format!("{name}.start"), starting.as_secs_f64() * 1e3, "ms");
         figures.add(format!("{name}.resident"), memory, "MB");
     }
@@ -75,13 +81,18 @@ pub fn run(dir: &Path, figures: &mut Figures) -> Result<()> {
 }
 
 /// Lays ledgers into the store as replication does, each in one batch.
-fn fill(dir: &Path, history: u64) -> Result<()> {
+fn fill(dir: &Path, authority: u64, others: u64) -> Result<()> {
     let maker = Maker::new()?;
     let store = Embedded::open(dir, Options::default()).map_err(words)?;
     let realm = Realm::new(REALM).map_err(words)?;
     for child in 0..CHILDREN {
         let division = DivisionId::new(&format!("child-{child}")).map_err(words)?;
         for ledger in LEDGERS {
+            let history = if ledger == "authority" {
+                authority
+            } else {
+                others
+            };
             let kind = Kind::new(ledger).map_err(words)?;
             let origin = Origin::new(&realm, &division, &kind);
             store

@@ -339,6 +339,9 @@ pub struct Read {
     /// 需要的字段，逗号分隔 / fields wanted, joined by commas
     #[arg(long, value_delimiter = ',')]
     pub fields: Option<Vec<String>>,
+    /// 也列出已注销的 / answer closed records too
+    #[arg(long)]
+    pub closed: bool,
     /// 最多条数 / the most records
     #[arg(long, default_value_t = 20)]
     pub limit: usize,
@@ -363,6 +366,9 @@ pub struct Amend {
     /// 注销 / take the record out of force
     #[arg(long)]
     pub close: bool,
+    /// 恢复已注销的记录 / put a closed record into force again
+    #[arg(long, conflicts_with = "close")]
+    pub reopen: bool,
     /// 用途代码 / purpose code
     #[arg(long, default_value = "correction")]
     pub purpose: Purpose,

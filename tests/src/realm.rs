@@ -232,6 +232,7 @@ impl Site {
         now: UnixMillis,
     ) -> Registered {
         let amendment = Amendment {
+            reopen: false,
             kind: kind(of),
             record,
             version,

@@ -523,6 +523,7 @@ fn a_department_reads_for_the_purpose_of_the_grant_and_for_no_other() {
 
     let ask = |of: &str, fields: Option<&[&str]>| {
         let request = ReadRequest {
+            closed: false,
             kind: kind("person"),
             filters: vec![],
             fields: fields.map(|fields| fields.iter().map(|f| (*f).to_owned()).collect()),
@@ -563,6 +564,7 @@ fn a_department_reads_for_the_purpose_of_the_grant_and_for_no_other() {
     // Another role of the department has no right of its own.
     let auditor = department.operator(Role::Auditor, None, now);
     let request = ReadRequest {
+        closed: false,
         kind: kind("person"),
         filters: vec![],
         fields: None,

@@ -150,6 +150,7 @@ impl World {
     /// What the community's clerk reads of one person.
     fn person(&self, citizen_number: &str) -> AnswerRow {
         let request = ReadRequest {
+            closed: false,
             purpose: purpose("registration"),
             ..reading(&[("citizen_number", citizen_number)])
         };
@@ -195,6 +196,7 @@ fn request() -> GrantRequest {
 
 fn reading(filters: &[(&str, &str)]) -> ReadRequest {
     ReadRequest {
+        closed: false,
         kind: kind("person"),
         filters: filters
             .iter()

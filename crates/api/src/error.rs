@@ -45,7 +45,7 @@ impl ApiError {
             RegistryError::NotFound { .. }
             | RegistryError::NoKind(_)
             | RegistryError::NoCharter(_) => StatusCode::NOT_FOUND,
-            RegistryError::Conflict(_) => StatusCode::CONFLICT,
+            RegistryError::Conflict(_) | RegistryError::Stale { .. } => StatusCode::CONFLICT,
             RegistryError::Halted { .. } => StatusCode::SERVICE_UNAVAILABLE,
             RegistryError::Directory(_)
             | RegistryError::Damaged { .. }

@@ -120,6 +120,7 @@ async fn schema(State(state): State<AppState>, Path(kind): Path<String>) -> Answ
 
 /// What a login sends.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Login {
     login: String,
     passphrase: String,
@@ -229,7 +230,7 @@ async fn amend(
 async fn disclose(
     State(state): State<AppState>,
     caller: Caller,
-    Json(request): Json<DiscloseRequest>,
+    Given(request): Given<DiscloseRequest>,
 ) -> Answered<Marked<Disclosure>> {
     Ok(Json(
         state
@@ -242,7 +243,7 @@ async fn disclose(
 async fn changes(
     State(state): State<AppState>,
     caller: Caller,
-    Json(request): Json<ChangesRequest>,
+    Given(request): Given<ChangesRequest>,
 ) -> Answered<Marked<Changes>> {
     Ok(Json(
         state
@@ -280,6 +281,7 @@ async fn invite(
 
 /// Which node's charter is revoked, and why.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct RevokeRequest {
     division: DivisionId,
     reason: Kind,

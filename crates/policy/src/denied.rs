@@ -14,10 +14,10 @@ pub const DEFAULT_ASK: &str = "本单位安全员 / the security officer of your
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {
     /// A rule forbids it.
-    #[error("a rule forbids it")]
+    #[error("有规则禁止 / a rule forbids it")]
     Forbidden,
     /// No rule permits it.
-    #[error("no rule permits it")]
+    #[error("没有规则允许 / no rule permits it")]
     NothingPermits,
     /// A rule or the question could not be evaluated, which denies.
     #[error(
@@ -25,13 +25,15 @@ pub enum Reason {
     )]
     Failed,
     /// The purpose is not in the realm's list.
-    #[error("the purpose is not in the list of purposes; choose one of the list")]
+    #[error(
+        "用途不在用途表中，见 `fangzhi schema purposes` / the purpose is not in the list; see `fangzhi schema purposes`"
+    )]
     UnknownPurpose,
     /// The field is not in the schema.
-    #[error("the field is not in this version of the schema; reload the schema")]
+    #[error("此版数据规范没有该字段 / the field is not in this version of the schema")]
     UnknownField,
     /// The action is not asked in this way.
-    #[error("the action does not apply to this; ask it of fields, a grant or a division")]
+    #[error("此操作不适用于此对象 / the action does not apply to this")]
     Misplaced,
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use record::authority::{Charter, GrantStatement, OperatorCertificate, Statement};
+use record::authority::{Charter, GrantStatement, OperatorCertificate, Role, Statement};
 use record::entry::Entry;
 use record::id::{DivisionId, GrantId, Hash, OperatorId, Origin};
 use store::Store;
@@ -208,6 +208,17 @@ impl Authority {
             .iter()
             .find(|((d, _), c)| d == division && c.key == *key)
             .map(|(_, c)| c)
+    }
+
+    /// The operators of a division with a role, in good standing.
+    pub fn operators_of(&self, division: &DivisionId, role: Role) -> Vec<OperatorId> {
+        let of = self
+            .operators
+            .iter()
+            .filter(|((d, _), c)| d == division && c.role == role);
+        let ids = of.map(|((_, operator), _)| *operator);
+        ids.filter(|id| !self.disabled.contains(&(division.clone(), *id)))
+            .collect()
     }
 
     /// How many operators a division enrolled.

@@ -33,7 +33,7 @@ pub enum RegistryError {
     #[error("{0}")]
     BadRequest(String),
     /// There is no such thing here.
-    #[error("没有 {what} `{name}` / not found here; {next}")]
+    #[error("未找到：{what} `{name}` / not found here; {next}")]
     NotFound {
         /// What was looked for.
         what: &'static str,
@@ -53,6 +53,14 @@ pub enum RegistryError {
         "`{0}` 正被另一操作写入，请重试 / `{0}` was written by another operation meanwhile; try again"
     )]
     Conflict(Origin),
+    /// The record has another version than the operator saw.
+    #[error(
+        "记录最新为第 {newest} 版，请重新查询后再变更 / the record's newest version is {newest}; read it again, then amend that"
+    )]
+    Stale {
+        /// The newest version.
+        newest: u64,
+    },
     /// No charter of that division is known here.
     #[error(
         "没有 `{0}` 的节点证书 / no charter of `{0}` is known here; wait until the parent has replicated it, or enrol the node"
@@ -92,7 +100,7 @@ impl RegistryError {
             Self::NotFound { .. } => "not-found",
             Self::NoKind(_) => "no-kind",
             Self::Directory(_) => "directory",
-            Self::Conflict(_) => "conflict",
+            Self::Conflict(_) | Self::Stale { .. } => "conflict",
             Self::NoCharter(_) => "no-charter",
             Self::Halted { .. } => "halted",
             Self::Damaged { .. } => "damaged",

@@ -37,6 +37,7 @@ const DAYS_MAX: u32 = 366;
 
 /// What a security officer wants to grant.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct GrantRequest {
     /// The kind.
     pub kind: Kind,

@@ -55,6 +55,34 @@ impl Signed {
     }
 }
 
+/// Whether files can be made in a folder, which is made when it is not there.
+fn writable(folder: &Path) -> bool {
+    let probe = folder.join("probe");
+    let made = std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&probe, b""));
+    let _ = std::fs::remove_file(&probe);
+    made.is_ok()
+}
+
+/// What was signed last of an own ledger, as the second place has it, without opening the node:
+/// size and root.
+pub(crate) fn signed_last(dir: &Path, origin: &Origin) -> Option<(u64, Hash)> {
+    let dir = dir.canonicalize().ok()?;
+    let mut name = dir.file_name()?.to_owned();
+    name.push(".signed");
+    let folders = [dir.with_file_name(name), dir.join("signed")];
+    let known = folders.into_iter().filter_map(|folder| {
+        let guard = Guard {
+            folder,
+            outside: true,
+            halted: Mutex::default(),
+        };
+        guard.read(origin).ok().flatten()
+    });
+    known
+        .max_by_key(|signed| signed.size)
+        .map(|signed| (signed.size, signed.root))
+}
+
 fn checksum(origin: &Origin, fields: &[u8]) -> [u8; 16] {
     let mut hash = Sha256::new();
     hash.update(b"fangzhi/signed/v1\0");
@@ -98,9 +126,10 @@ impl Guard {
         name.push(".signed");
         let beside = dir.with_file_name(name);
         // Where the folder above is not this user's, the second place is a poorer one: inside.
-        let (folder, outside) = match std::fs::create_dir_all(&beside) {
-            Ok(()) => (beside, true),
-            Err(_) => (dir.join("signed"), false),
+        let (folder, outside) = if writable(&beside) {
+            (beside, true)
+        } else {
+            (dir.join("signed"), false)
         };
         std::fs::create_dir_all(&folder).map_err(|e| RegistryError::file(&folder, e))?;
         Ok(Self {
@@ -205,14 +234,16 @@ impl Guard {
             return self.allow(origin);
         }
         let sequence = known.map_or(0, |signed| signed.sequence + 1);
-        self.write(
-            origin,
-            &Signed {
-                sequence,
-                size: new.0,
-                root: new.1,
-            },
-        )
+        let signed = Signed {
+            sequence,
+            size: new.0,
+            root: new.1,
+        };
+        if let Err(error) = self.write(origin, &signed) {
+            // The commit stands: to say that it failed would be a lie. The witnesses still know.
+            tracing::error!(%origin, %error, "what was signed last could not be written to its second place");
+        }
+        Ok(())
     }
 
     /// Whether a ledger may be signed.

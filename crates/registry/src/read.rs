@@ -12,7 +12,7 @@ use policy::{Action, Decision, Denied, Permit, Question, Shown};
 use record::cbor;
 use record::entry::{AccessEntry, Entry, SUITE};
 use record::id::{DivisionId, Hash, Kind, OperatorId, Origin, Purpose, RecordId, UnixMillis};
-use record::schema::{Position, Schema};
+use record::schema::{Position, STATUS, Schema};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use watermark::{Marked, Opened, Receipt};
@@ -48,6 +48,7 @@ pub enum Comparison {
 /// One condition of a reading.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
 #[cbor(map)]
+#[serde(deny_unknown_fields)]
 pub struct Filter {
     /// The field's id.
     #[n(0)]
@@ -63,6 +64,7 @@ pub struct Filter {
 
 /// What an operator asks for.
 #[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ReadRequest {
     /// The kind.
     pub kind: Kind,
@@ -77,6 +79,10 @@ pub struct ReadRequest {
     /// Legal basis or case number, as the operator states it.
     #[serde(default)]
     pub basis: Option<String>,
+    /// Whether records that are out of force (status 60) are answered too; they are when a
+    /// condition names the status.
+    #[serde(default)]
+    pub closed: bool,
     /// The most records to answer, at most [`READ_RECORDS_MAX`].
     #[serde(default)]
     pub limit: Option<usize>,
@@ -222,10 +228,12 @@ impl Registry {
         let schema = self.schema(&request.kind)?;
         let wanted = wanted(schema, request)?;
         let filters = self.filters(schema, request)?;
-        let limit = request
-            .limit
-            .unwrap_or(READ_RECORDS_MAX)
-            .min(READ_RECORDS_MAX);
+        let limit = request.limit.unwrap_or(READ_RECORDS_MAX);
+        if limit == 0 || limit > READ_RECORDS_MAX {
+            return Err(RegistryError::BadRequest(format!(
+                "`limit` 取 1 至 {READ_RECORDS_MAX} / `limit` is 1 to {READ_RECORDS_MAX}"
+            )));
+        }
         let positions: Vec<Position> = filters.iter().map(|(position, _)| *position).collect();
 
         let mut permits: Vec<Permit> = Vec::new();
@@ -268,12 +276,14 @@ impl Registry {
                 }
             };
             let division = holding.origin.division();
+            let closed = request.closed || positions.contains(&STATUS);
             let rows = |row: &index::Attributes<'_>| {
-                decision.rows().matches(&policy::RowAttributes {
-                    grid: row.grid,
-                    status: row.status,
-                    division: division.as_str(),
-                })
+                (closed || row.status != index::CLOSED)
+                    && decision.rows().matches(&policy::RowAttributes {
+                        grid: row.grid,
+                        status: row.status,
+                        division: division.as_str(),
+                    })
             };
             let page = holding
                 .index

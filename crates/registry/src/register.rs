@@ -31,6 +31,7 @@ pub const PREVIEW_ROWS: usize = 200 * IMPORT_ROWS;
 
 /// Some rows of a file, to be registered under one act.
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ImportChunk {
     /// The kind of every row.
     pub kind: Kind,
@@ -85,6 +86,7 @@ const BLOCK_ROWS: u64 = 256;
 
 /// What is done to a record that exists.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Amendment {
     /// The kind.
     pub kind: Kind,
@@ -98,6 +100,9 @@ pub struct Amendment {
     /// Take the record out of force.
     #[serde(default)]
     pub close: bool,
+    /// Put a record that is out of force into force again.
+    #[serde(default)]
+    pub reopen: bool,
     /// What for.
     pub purpose: Purpose,
 }
@@ -332,7 +337,9 @@ impl Registry {
             }
         })?;
         if newest_version.version != amendment.version {
-            return Err(RegistryError::Conflict(shard));
+            return Err(RegistryError::Stale {
+                newest: newest_version.version,
+            });
         }
         let old = self.open_version(&holding, newest_version.at)?;
         let old_schema = self.schema_version(&amendment.kind, old.entry.schema)?;
@@ -347,6 +354,22 @@ impl Registry {
             } else {
                 draft.fields.insert(field.clone(), text.clone());
             }
+        }
+        let was_closed = previous.value(STATUS) == Some(index::CLOSED);
+        if was_closed != amendment.reopen || (amendment.close && amendment.reopen) {
+            return Err(RegistryError::BadRequest(
+                if was_closed {
+                    "记录已注销，请先恢复 / the record is closed; reopen it first"
+                } else {
+                    "记录未注销，无须恢复 / the record is not closed, there is nothing to reopen"
+                }
+                .into(),
+            ));
+        }
+        if amendment.reopen {
+            draft
+                .fields
+                .insert("status".into(), record::check::STATUS_DEFAULT.into());
         }
         if amendment.close {
             draft.fields.insert("status".into(), "60".into());
@@ -368,6 +391,8 @@ impl Registry {
         let version = newest_version.version + 1;
         let operation = if amendment.close {
             Operation::Close
+        } else if amendment.reopen {
+            Operation::Reopen
         } else {
             Operation::Amend
         };

@@ -88,6 +88,7 @@ pub struct Invitation {
 
 /// What a security officer says of a node that is to join.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct NewInvitation {
     /// The division.
     pub division: DivisionId,

@@ -68,6 +68,7 @@ impl Session {
 
 /// What a new operator is given.
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct NewOperator {
     /// The login name: 1 to 40 of `[a-z0-9-]`.
     pub login: String,
@@ -212,6 +213,14 @@ impl Registry {
             .is_none()
         {
             return Err(missing());
+        }
+        let officers = self
+            .authority()
+            .operators_of(&self.config.division, Role::SecurityOfficer);
+        if officers == [operator] {
+            return Err(RegistryError::BadRequest(
+                "这是最后一名安全员，停用后节点无人管理；请先登记另一名 / this is the last security officer, and nobody could enrol another; enrol one first".into(),
+            ));
         }
         let signer = by.signer(purpose("administration"), None);
         self.state(vec![Statement::OperatorDisabled(operator)], &signer, now)?;

@@ -105,6 +105,8 @@ struct Checker<'a> {
 pub fn verify(dir: &Path) -> Result<VerifyReport> {
     let start = Instant::now();
     let config = NodeConfig::read(dir)?;
+    // Read before the segments: a node that runs meanwhile signs more, never less.
+    let signed_last = signed_of_all(dir, &config);
     let mut findings = Vec::new();
     let mut remarks = Vec::new();
     let mut more = 0;
@@ -225,6 +227,7 @@ pub fn verify(dir: &Path) -> Result<VerifyReport> {
         report.ledgers.extend(ledgers);
         report.findings.extend(findings);
     }
+    check_signed_last(&mut report, &signed_last);
     report.ledgers.sort_by(|a, b| a.origin.cmp(&b.origin));
     if report.findings.len() > FINDINGS_MAX {
         report.more_findings += (report.findings.len() - FINDINGS_MAX) as u64;
@@ -233,6 +236,44 @@ pub fn verify(dir: &Path) -> Result<VerifyReport> {
     report.ok = report.findings.is_empty();
     report.elapsed_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     Ok(report)
+}
+
+/// What the second place says was signed of each own ledger of a kind that there is.
+fn signed_of_all(dir: &Path, config: &NodeConfig) -> BTreeMap<Origin, u64> {
+    let kinds = record::schema::Catalogue::builtin()
+        .kinds()
+        .into_iter()
+        .map(|s| s.kind.clone());
+    kinds
+        .chain([crate::node::word("authority"), crate::node::word("access")])
+        .map(|name| Origin::new(&config.realm, &config.division, &name))
+        .filter_map(|origin| {
+            let (size, _) = crate::guard::signed_last(dir, &origin)?;
+            Some((origin, size))
+        })
+        .collect()
+}
+
+/// An own ledger that is shorter than what was signed was cut, whatever its files look like.
+fn check_signed_last(report: &mut VerifyReport, signed: &BTreeMap<Origin, u64>) {
+    for (origin, signed) in signed {
+        let found = report
+            .ledgers
+            .iter()
+            .find(|l| l.origin == *origin)
+            .map_or(0, |l| l.size);
+        if found < *signed {
+            report.findings.push(VerifyFinding {
+                file: None,
+                offset: None,
+                origin: Some(origin.to_string()),
+                index: Some(found),
+                what: format!(
+                    "本机签过 {signed} 条，此处只有 {found} 条 / {signed} entries were signed here, {found} are left; the directory was cut or restored from an old copy"
+                ),
+            });
+        }
+    }
 }
 
 /// The root of an authority ledger at each size, and where each operator's key was enrolled.

@@ -368,6 +368,7 @@ fn read_as_department(department: &Node, passphrases: &Passphrases) -> Result<Va
     let words = |e: record::id::IdError| Fault::failed(e.to_string());
     let client = client(department, "jingban", passphrases)?;
     let request = ReadRequest {
+        closed: false,
         kind: Kind::new("person").map_err(words)?,
         filters: vec![],
         fields: None,

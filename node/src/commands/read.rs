@@ -49,6 +49,7 @@ pub fn read(command: &Read, json: bool) -> Result<ExitCode> {
         fields: command.fields.clone(),
         purpose: command.purpose.clone(),
         basis: command.basis.clone(),
+        closed: command.closed,
         limit: Some(command.limit),
     };
     let mut client = Client::connect(&command.at)?;
@@ -122,7 +123,7 @@ pub fn amend(command: &Amend, json: bool) -> Result<ExitCode> {
                 .ok_or_else(|| Fault::usage("`--set` 用 字段=值 / use field=value"))
         })
         .collect::<Result<_>>()?;
-    if changes.is_empty() && !command.close {
+    if changes.is_empty() && !command.close && !command.reopen {
         return Err(Fault::usage(
             "没有要变更的内容 / nothing to change; use --set or --close",
         ));
@@ -133,6 +134,7 @@ pub fn amend(command: &Amend, json: bool) -> Result<ExitCode> {
         version: command.version,
         changes,
         close: command.close,
+        reopen: command.reopen,
         purpose: command.purpose.clone(),
     };
     let mut client = Client::connect(&command.at)?;

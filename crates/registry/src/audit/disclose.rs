@@ -356,6 +356,7 @@ impl Registry {
 impl Asked<'_> {
     fn request(&self) -> ReadRequest {
         ReadRequest {
+            closed: false,
             kind: self.kind.clone(),
             filters: Vec::new(),
             fields: None,

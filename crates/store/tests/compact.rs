@@ -33,7 +33,7 @@ fn commit(store: &dyn Store, n: u32) {
     batch.put(key("head"), vec![n as u8; 900]);
     batch.put(key(&format!("stays {n:05}")), vec![n as u8; 50]);
     store.commit(&batch).unwrap();
-    if n % 10 == 0 {
+    if n.is_multiple_of(10) {
         store
             .commit(&Batch::new(format!("other {n}"), None))
             .unwrap();

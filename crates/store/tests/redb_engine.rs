@@ -120,12 +120,13 @@ impl Store for Redb {
         let read = || -> Result<Vec<Row>, redb::Error> {
             let values = self.db.begin_read()?.open_table(VALUES)?;
             let rows = values.range(start.as_slice()..end.as_slice())?.take(limit);
-            let row =
-                |row: Result<(redb::AccessGuard<'_, &[u8]>, redb::AccessGuard<'_, &[u8]>), _>| {
-                    let (key, value) = row?;
-                    Ok((key.value()[prefix.len()..].to_vec(), value.value().to_vec()))
-                };
-            rows.map(row).collect()
+            let mut found = Vec::new();
+            for row in rows {
+                let (key, value) = row?;
+                let rest = key.value()[prefix.len()..].to_vec();
+                found.push((rest, value.value().to_vec()));
+            }
+            Ok(found)
         };
         if start >= end {
             return Ok(Vec::new());
@@ -161,13 +162,8 @@ impl Store for Redb {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_suite_holds_on_redb() {
-        let dir = tempfile::tempdir().unwrap();
-        store::suite::run(&mut || Box::new(Redb::open(dir.path())));
-    }
+#[test]
+fn the_suite_holds_on_redb() {
+    let dir = tempfile::tempdir().unwrap();
+    store::suite::run(&mut || Box::new(Redb::open(dir.path())));
 }

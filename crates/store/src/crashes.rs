@@ -13,6 +13,8 @@ use crate::embedded::{Embedded, Options};
 use crate::fs::recording::{Disk, Failure, Op, Recording, Unsynced};
 use crate::{Batch, Frame, Key, Snapshot, Store};
 
+mod pages;
+
 const SHARDS: [&str; 2] = ["s", "r"];
 
 fn options() -> Options {

@@ -22,6 +22,8 @@ mod chunk;
 
 mod rewrite;
 
+mod reclaim;
+
 use chunk::{Chunk, HEAD, chunk_at, encode};
 pub use error::PagesError;
 use error::{bad_chunk, failed};

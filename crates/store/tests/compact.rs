@@ -253,10 +253,10 @@ fn commits_go_on_during_compaction_and_what_they_erase_is_gone() {
                 })
             })
             .collect();
-        for thread in writing {
-            thread.join().unwrap();
-        }
+        let written: Vec<_> = writing.into_iter().map(|thread| thread.join()).collect();
+        // Before anything fails, or the other threads would never end.
         done.store(true, Ordering::Relaxed);
+        assert!(written.iter().all(|result| result.is_ok()));
         compacting.join().unwrap();
         reading.join().unwrap();
     });

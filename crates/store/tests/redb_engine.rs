@@ -123,7 +123,8 @@ impl Store for Redb {
             let mut found = Vec::new();
             for row in rows {
                 let (key, value) = row?;
-                found.push((key.value()[prefix.len()..].to_vec(), value.value().to_vec()));
+                let rest = key.value()[prefix.len()..].to_vec();
+                found.push((rest, value.value().to_vec()));
             }
             Ok(found)
         };
@@ -161,13 +162,8 @@ impl Store for Redb {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_suite_holds_on_redb() {
-        let dir = tempfile::tempdir().unwrap();
-        store::suite::run(&mut || Box::new(Redb::open(dir.path())));
-    }
+#[test]
+fn the_suite_holds_on_redb() {
+    let dir = tempfile::tempdir().unwrap();
+    store::suite::run(&mut || Box::new(Redb::open(dir.path())));
 }

@@ -1,6 +1,6 @@
 //! A node: its store, keys, ledgers and holdings, opened together.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
@@ -254,13 +254,22 @@ impl Registry {
 
     /// Opens the end of every own ledger, so that one that may not be signed is known from the start.
     fn check_own_ledgers(&self) -> Result<()> {
-        for shard in self.store.shards()? {
-            if let Ok(origin) = Origin::parse(&shard)
-                && origin.division() == self.config.division
-            {
-                self.book(&origin)?;
-                self.remember_time(&origin)?;
-            }
+        let shards = self.store.shards()?;
+        let there = shards.iter().filter_map(|shard| Origin::parse(shard).ok());
+        let mut own: BTreeSet<Origin> = there
+            .filter(|origin| origin.division() == self.config.division)
+            .collect();
+        // An old copy may lack a ledger altogether that was signed since.
+        own.extend(
+            self.catalogue
+                .kinds()
+                .into_iter()
+                .map(|schema| self.shard(&schema.kind)),
+        );
+        own.extend([self.own("authority"), self.own("access")]);
+        for origin in own {
+            self.book(&origin)?;
+            self.remember_time(&origin)?;
         }
         Ok(())
     }

@@ -332,10 +332,14 @@ impl Registry {
         let own = &self.config.division;
         let mut offers = Vec::new();
         let behind = lock(&self.peers).behind.clone();
-        for shard in self.store.shards()? {
-            let Ok(origin) = Origin::parse(&shard) else {
-                continue;
-            };
+        let shards = self.store.shards()?;
+        let mut origins: BTreeSet<Origin> = shards
+            .iter()
+            .filter_map(|shard| Origin::parse(shard).ok())
+            .collect();
+        // A ledger that is lost altogether is offered as empty, so that the parent gives it back.
+        origins.extend(self.guard.halted().into_keys());
+        for origin in origins {
             let authority = self.authority();
             let division = origin.division();
             let upward = self

@@ -27,18 +27,19 @@ pub fn start_logging(as_json: bool, running: bool) {
 }
 
 /// Prints a value as one JSON document.
-#[expect(clippy::print_stdout, reason = "this is the command line's voice")]
 pub fn json(value: &impl Serialize) {
     match serde_json::to_string_pretty(value) {
-        Ok(text) => println!("{text}"),
+        Ok(text) => line(text),
         Err(error) => eprintln!("{error}"),
     }
 }
 
-/// Prints a line.
-#[expect(clippy::print_stdout, reason = "this is the command line's voice")]
+/// Prints a line. A reader that went away, such as `head`, has seen what it wanted.
 pub fn line(text: impl AsRef<str>) {
-    println!("{}", text.as_ref());
+    use std::io::Write;
+    if writeln!(std::io::stdout(), "{}", text.as_ref()).is_err() {
+        std::process::exit(0);
+    }
 }
 
 /// How many columns a text takes on a terminal: most of what is not Latin takes two.

@@ -26,6 +26,9 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 /// Working indexes are sealed to disk this often; losing them costs time only.
 const PERSIST_EVERY: Duration = Duration::from_secs(300);
 
+/// How long requests under way may take once the node is told to stop.
+const DRAIN: Duration = Duration::from_secs(5);
+
 /// The endpoint of a node on the network.
 pub async fn endpoint(seed: &[u8; 32], listen: Option<SocketAddr>) -> Result<Endpoint> {
     Endpoint::start(TransportKey::from_seed(*seed), listen, Limits::default())
@@ -89,9 +92,20 @@ pub async fn run(registry: Arc<Registry>, dir: &Path, while_stdin: bool) -> Resu
     // Written last: whoever finds the file finds the node answering.
     store::atomic::replace(&run_path, &bytes).map_err(|e| Fault::failed(e.to_string()))?;
     tracing::info!(division = %config.division, url = %run.url, listen = %run.listen, "node running");
-    let served = axum::serve(listener, router)
-        .with_graceful_shutdown(stop_signal(while_stdin))
-        .await;
+    let (stop, stopping) = watch::channel(false);
+    tokio::spawn(async move {
+        stop_signal(while_stdin).await;
+        let _ = stop.send(true);
+    });
+    let told = |mut stopping: watch::Receiver<bool>| async move {
+        let _ = stopping.wait_for(|told| *told).await;
+    };
+    let (graceful, deadline) = (told(stopping.clone()), told(stopping));
+    // A client that holds its connection open does not keep the node from ending.
+    let served = tokio::select! {
+        served = async { axum::serve(listener, router).with_graceful_shutdown(graceful).await } => served,
+        () = async { deadline.await; tokio::time::sleep(DRAIN).await } => Ok(()),
+    };
 
     let _ = std::fs::remove_file(&run_path);
     accepting.abort();

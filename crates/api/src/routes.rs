@@ -60,7 +60,8 @@ pub fn router(state: AppState) -> Router {
         .route("/api/v1/revocations", post(revoke))
         .route(
             "/witness/add-checkpoint",
-            post(crate::ledgers::add_checkpoint),
+            post(crate::ledgers::add_checkpoint)
+                .layer(DefaultBodyLimit::max(ledger::witness::REQUEST_BYTES_MAX)),
         )
         .route("/ledger/{*path}", get(crate::ledgers::ledger))
         .fallback(no_route)

@@ -408,9 +408,19 @@ impl Registry {
             now,
         };
         let appended = book.append(self.store.as_ref(), &stamp, signer, leaves, extend)?;
-        self.guard
-            .swap(&book.origin, old, (book.size(), book.root()))?;
+        self.moved(book, old);
         Ok(appended)
+    }
+
+    /// Tells the guard that a head moved. The commit stands whatever the guard says; another copy of
+    /// this node that signs, too, halts the ledger from here on.
+    fn moved(&self, book: &Book, old: (u64, Hash)) {
+        if let Err(error) = self
+            .guard
+            .swap(&book.origin, old, (book.size(), book.root()))
+        {
+            tracing::error!(origin = %book.origin, %error, "signing stops");
+        }
     }
 
     /// Appends statements to the own authority ledger.
@@ -442,8 +452,7 @@ impl Registry {
             now,
         };
         let appended = book.append(self.store.as_ref(), &stamp, signer, leaves, |_, _, _| {})?;
-        self.guard
-            .swap(&book.origin, old, (book.size(), book.root()))?;
+        self.moved(&book, old);
         let mut authority = self
             .authority
             .write()

@@ -220,6 +220,11 @@ impl Registry {
                 fields: fields.clone(),
             }
             .check(schema, self.catalogue, &day)
+            .map_err(|mut violations| {
+                // All at once: a taken value is said now, not after the rest was mended.
+                self.taken_values(schema, fields, &seen, &holding.index, &mut violations);
+                violations
+            })
             .and_then(|checked| own_rows(&allowed, &self.config.division, checked))
             .and_then(|checked| {
                 let doubles = doubles(schema, &checked, number, &mut seen, &holding.index);
@@ -460,6 +465,35 @@ impl Registry {
         Ok(taken)
     }
 
+    /// The unique values of a row with other faults that are taken already.
+    fn taken_values(
+        &self,
+        schema: &Schema,
+        fields: &BTreeMap<String, String>,
+        seen: &HashMap<(Position, String), u64>,
+        index: &index::Index,
+        violations: &mut Vec<Violation>,
+    ) {
+        for field in schema.fields.iter().filter(|field| field.unique) {
+            let faulty = violations
+                .iter()
+                .any(|violation| violation.field == field.id);
+            let value = fields.get(&field.id).and_then(|text| {
+                record::check::canonical(field, self.catalogue, text)
+                    .ok()
+                    .flatten()
+            });
+            let Some(value) = value.filter(|_| !faulty) else {
+                continue;
+            };
+            if index.exists(field.position, &value).is_some() {
+                violations.push(registered_already(&field.id));
+            } else if let Some(first) = seen.get(&(field.position, value)) {
+                violations.push(stands_twice(&field.id, *first));
+            }
+        }
+    }
+
     fn doubles_of_others(
         &self,
         schema: &Schema,
@@ -515,6 +549,15 @@ fn own_rows(
     }])
 }
 
+fn stands_twice(field: &str, first: u64) -> Violation {
+    Violation {
+        field: field.to_owned(),
+        reason: format!(
+            "与第 {first} 行重复 / the same value stands in row {first}; keep one of them"
+        ),
+    }
+}
+
 fn registered_already(field: &str) -> Violation {
     Violation {
         field: field.to_owned(),
@@ -538,12 +581,7 @@ fn doubles(
         if index.exists(field.position, value).is_some() {
             found.push(registered_already(&field.id));
         } else if let Some(first) = seen.insert((field.position, value.to_owned()), row) {
-            found.push(Violation {
-                field: field.id.clone(),
-                reason: format!(
-                    "与第 {first} 行重复 / the same value stands in row {first}; keep one of them"
-                ),
-            });
+            found.push(stands_twice(&field.id, first));
         }
     }
     found

@@ -206,7 +206,14 @@ impl Registry {
         if !path.exists() {
             return Err(missing());
         }
-        let operator = self.operator_file(&path)?.operator;
+        let file = self.operator_file(&path)?;
+        if file.login != login {
+            return Err(RegistryError::Directory(format!(
+                "`{}` is another operator's file; restore it",
+                path.display()
+            )));
+        }
+        let operator = file.operator;
         if self
             .authority()
             .operator(&self.config.division, &operator)

@@ -97,7 +97,14 @@ pub fn send(
             numbers: rows.iter().map(|(number, _)| *number).collect(),
             dry_run,
         };
-        let report: ImportReport = client.post("/api/v1/import", &chunk)?;
+        let report: ImportReport =
+            client.post("/api/v1/import", &chunk).map_err(|mut fault| {
+                fault.details.push(format!(
+                    "此前已登记 {0} 行；排除故障后重新导入同一文件即可续完 / {0} rows were registered before this; import the same file again to go on",
+                    total.accepted
+                ));
+                fault
+            })?;
         bar.inc(report.rows);
         add(&mut total, report);
     }

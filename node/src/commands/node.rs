@@ -5,13 +5,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use record::authority::DivisionCode;
-use record::id::Kind;
+use record::id::{DivisionId, Kind};
 use registry::Registry;
 use registry::config::{KeyCustody, ParentAddress, WitnessAddress, key_from_hex};
 use registry::keys::Opener;
 use registry::node::{Applicant, NewNode};
 use registry::replicate::{Invitation, NewInvitation};
-use registry::session::NewOperator;
+use registry::session::{NewOperator, PASSPHRASE_MIN};
 
 use serde_json::{Value, json};
 use sync::message::Secret;
@@ -73,13 +73,20 @@ pub fn first_officer(dir: &Path, opener: &Opener, login: &str, passphrase: &str)
 }
 
 fn officer_passphrase(officer: &FirstOfficer) -> Result<zeroize::Zeroizing<String>> {
-    passphrase(
+    let phrase = passphrase(
         officer.officer_passphrase_file.as_deref(),
         &format!(
             "为安全员 {} 设口令 / choose the passphrase of {}",
             officer.officer, officer.officer
         ),
-    )
+    )?;
+    // Before anything is made: a node without its officer could not be mended.
+    if phrase.len() < PASSPHRASE_MIN || DivisionId::new(&officer.officer).is_err() {
+        return Err(Fault::usage(format!(
+            "口令至少 {PASSPHRASE_MIN} 个字符，登录名只用小写字母、数字和连字符 / the passphrase has at least {PASSPHRASE_MIN} bytes, the login name only lower-case letters, digits and hyphens"
+        )));
+    }
+    Ok(phrase)
 }
 
 pub fn init(command: &Init, json: bool) -> Result<ExitCode> {

@@ -166,14 +166,6 @@ impl Client {
             Some(login) => login.clone(),
             None => self.only_operator(roles)?,
         };
-        let known = Files::new(&self.dir)
-            .operators()
-            .join(format!("{login}.json"));
-        if self.dir.join("operators").exists() && !known.exists() {
-            return Err(Fault::usage(
-                "没有这名操作员 / no such operator here; see `fangzhi operator list`",
-            ));
-        }
         let beside = Files::new(&self.dir)
             .operators()
             .join(format!("{login}.pass"));

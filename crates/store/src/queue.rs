@@ -5,7 +5,9 @@
 //! round never has to look at its own writes.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
 
 use sha2::Sha256;
 
@@ -27,6 +29,8 @@ pub(crate) struct Ticket {
     /// The group's trailer, fed with the frames.
     pub trailer: Sha256,
     id: u64,
+    /// Who waits for it.
+    committer: Option<Thread>,
 }
 
 impl Ticket {
@@ -40,6 +44,7 @@ impl Ticket {
             frames: Vec::with_capacity(batch.puts().len() + batch.deletes().len()),
             trailer: Sha256::default(),
             id: 0,
+            committer: None,
         };
         for (key, value, frame) in batch.puts() {
             ticket.push(Kind::from(*frame), key.as_bytes(), value);
@@ -60,11 +65,15 @@ impl Ticket {
 /// What becomes of a committed batch: the new head, or why not.
 pub(crate) type Outcome = Result<u64, CommitError>;
 
+/// The longest that a round waits for batches that are likely to come.
+const PATIENCE_MAX: Duration = Duration::from_millis(1);
+
 /// The line of committers.
 #[derive(Default)]
 pub(crate) struct Queue {
     state: Mutex<State>,
-    changed: Condvar,
+    /// A batch came while a round waits for company.
+    arrived: Condvar,
 }
 
 #[derive(Default)]
@@ -72,6 +81,13 @@ struct State {
     waiting: Vec<Ticket>,
     done: HashMap<u64, Outcome>,
     leading: bool,
+    /// The leader waits for so many shards to be in line.
+    gathering: bool,
+    /// Shards that were in line or in the round when the last one ended: their committers are
+    /// likely to be back soon.
+    company: usize,
+    /// How long it is worth waiting for them: half of what a round takes.
+    patience: Duration,
     next: u64,
 }
 
@@ -83,31 +99,86 @@ impl Queue {
         mut ticket: Ticket,
         write: impl Fn(Vec<Ticket>) -> Vec<Outcome>,
     ) -> Outcome {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
         let id = state.next;
         state.next += 1;
         ticket.id = id;
+        ticket.committer = Some(std::thread::current());
         state.waiting.push(ticket);
+        if state.gathering && distinct(&state.waiting, &[]) >= state.company {
+            self.arrived.notify_one();
+        }
         loop {
             if let Some(outcome) = state.done.remove(&id) {
                 return outcome;
             }
             if state.leading {
-                let waited = self.changed.wait(state);
-                state = waited.unwrap_or_else(PoisonError::into_inner);
+                drop(state);
+                // Woken by the leader; a wake that came before is not lost.
+                std::thread::park();
+                state = self.state();
                 continue;
             }
             state.leading = true;
+            state = self.gather(state);
             let round = take_round(&mut state.waiting);
             drop(state);
-            let ids: Vec<u64> = round.iter().map(|ticket| ticket.id).collect();
+            let members: Vec<_> = round
+                .iter()
+                .map(|ticket| (ticket.id, ticket.committer.clone()))
+                .collect();
+            let shards: Vec<String> = round.iter().map(|ticket| ticket.shard.clone()).collect();
+            let begun = Instant::now();
             let outcomes = write(round);
-            state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            state.done.extend(ids.into_iter().zip(outcomes));
+            let took = begun.elapsed();
+            state = self.state();
+            state.patience = (took / 2).min(PATIENCE_MAX);
+            state.company = distinct(&state.waiting, &shards);
+            let ids = members.iter().map(|(id, _)| *id);
+            state.done.extend(ids.zip(outcomes));
             state.leading = false;
-            self.changed.notify_all();
+            let next = state.waiting.first().map(|ticket| ticket.committer.clone());
+            let own = state.done.remove(&id);
+            // Only then, or whoever wakes finds the line locked and sleeps again.
+            drop(state);
+            let others = members.into_iter().filter(|(of, _)| *of != id);
+            let woken = next
+                .into_iter()
+                .chain(others.map(|(_, committer)| committer));
+            woken.flatten().for_each(|committer| committer.unpark());
+            if let Some(outcome) = own {
+                return outcome;
+            }
+            state = self.state();
         }
     }
+
+    /// Waits a little when more batches are likely to come than are in line, so that they share
+    /// a sync: without it, committers fall into two groups that take turns.
+    fn gather<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        let until = Instant::now() + state.patience;
+        state.gathering = true;
+        while distinct(&state.waiting, &[]) < state.company {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            let waited = self.arrived.wait_timeout(state, left);
+            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+        state.gathering = false;
+        state
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How many shards there are in line and in a round together.
+fn distinct(waiting: &[Ticket], round: &[String]) -> usize {
+    let waiting = waiting.iter().map(|ticket| &ticket.shard);
+    waiting.chain(round).collect::<HashSet<_>>().len()
 }
 
 /// The longest beginning of the line, in order, that one round may write; later batches of a

@@ -827,9 +827,17 @@ fn an_amended_person_is_found_under_what_is_true_now_only() {
     let close = json!({ "kind": "person", "record": row["record"], "version": 2, "close": true, "purpose": "correction" });
     let (status, _) = community.call(Method::POST, "/api/v1/amendments", Some(&token), &close);
     assert_eq!(status, 200);
-    let found = community.answer(
-        "clerk",
-        &asking("person", "service", &[("name", "欧阳新名")]),
-    );
+    // It is left out unless it is asked for.
+    let mut renamed = asking("person", "service", &[("name", "欧阳新名")]);
+    assert!(answered(&community.answer("clerk", &renamed)).is_empty());
+    renamed["closed"] = json!(true);
+    let found = community.answer("clerk", &renamed);
     assert_eq!(answered(&found)[0]["fields"]["status"], "60");
+    // Out of force it is not amended, until it is in force again.
+    let again = json!({ "kind": "person", "record": row["record"], "version": 3, "changes": { "education": "20" }, "purpose": "correction" });
+    let (status, _) = community.call(Method::POST, "/api/v1/amendments", Some(&token), &again);
+    assert_eq!(status, 400);
+    let reopen = json!({ "kind": "person", "record": row["record"], "version": 3, "reopen": true, "purpose": "correction" });
+    let (status, _) = community.call(Method::POST, "/api/v1/amendments", Some(&token), &reopen);
+    assert_eq!(status, 200);
 }

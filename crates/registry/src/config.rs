@@ -126,11 +126,6 @@ impl NodeConfig {
     /// # Errors
     /// [`RegistryError::Directory`] when a charter cannot be read.
     pub fn charters(&self) -> Result<Vec<Charter>> {
-        if self.chain.is_empty() {
-            return Err(RegistryError::Directory(
-                "`node.json` has no charter; restore the file".into(),
-            ));
-        }
         self.chain
             .iter()
             .map(|hex| {

@@ -280,7 +280,9 @@ impl Registry {
         if lock(&book).size() > 0 {
             return Ok(());
         }
-        let charter = self.chain()?.swap_remove(0);
+        let charter = self.chain()?.into_iter().next().ok_or_else(|| {
+            RegistryError::Directory("`node.json` has no charter; restore the file".into())
+        })?;
         let in_force = |what: &'static str, hash: Hash| {
             Statement::InForce(InForce {
                 what: word(what),

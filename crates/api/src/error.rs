@@ -38,7 +38,7 @@ impl From<RegistryError> for ApiError {
 impl ApiError {
     fn status(&self) -> StatusCode {
         match &self.0 {
-            RegistryError::Denied { .. } => StatusCode::FORBIDDEN,
+            RegistryError::Denied { .. } | RegistryError::NotApproved(_) => StatusCode::FORBIDDEN,
             RegistryError::BadLogin | RegistryError::NoSession => StatusCode::UNAUTHORIZED,
             RegistryError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             RegistryError::BadRequest(_) => StatusCode::BAD_REQUEST,

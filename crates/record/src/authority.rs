@@ -8,7 +8,10 @@ use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 use crate::cbor::{self, CborError};
-use crate::id::{DivisionId, GrantId, Hash, Kind, OperatorId, Origin, Purpose, Realm, UnixMillis};
+use crate::id::{
+    DivisionId, GrantId, Hash, Kind, OperatorId, Origin, Purpose, Realm, RecordId, UnixMillis,
+};
+use crate::plan::{Approval, Plan, PlanClosed};
 
 /// The largest charter in bytes.
 pub const CHARTER_MAX: usize = 8 * 1024;
@@ -49,6 +52,89 @@ pub enum Statement {
     /// A set of policies, schemas or codes is in force from here on.
     #[n(6)]
     InForce(#[n(0)] InForce),
+    /// An officer wants something done that needs another's approval.
+    #[n(7)]
+    Plan(#[n(0)] Plan),
+    /// An officer of this node approved or refused a plan, of this node or one below; or such a
+    /// word came here as a file.
+    #[n(8)]
+    Approval(#[n(0)] Approval),
+    /// A plan of this node was run or withdrawn.
+    #[n(9)]
+    PlanClosed(#[n(0)] PlanClosed),
+    /// A key epoch of an own shard began or was retired.
+    #[n(10)]
+    Epoch(#[n(0)] EpochChange),
+    /// A grant of an own shard ended.
+    #[n(11)]
+    GrantEnded(#[n(0)] GrantEnded),
+    /// This node destroyed what it held of a record, or of a grant.
+    #[n(12)]
+    Receipt(#[n(0)] DestructionReceipt),
+}
+
+/// What happened to a key epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "kebab-case")]
+#[cbor(index_only)]
+pub enum EpochStep {
+    /// Whatever is sealed from here on is sealed under it.
+    #[n(1)]
+    Begun,
+    /// Nothing is sealed under it, and its secret is destroyed.
+    #[n(2)]
+    Retired,
+}
+
+/// A key epoch of a shard began or was retired.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct EpochChange {
+    /// The shard.
+    #[n(0)]
+    pub origin: Origin,
+    /// The epoch.
+    #[n(1)]
+    pub epoch: u32,
+    /// What happened.
+    #[n(2)]
+    pub step: EpochStep,
+    /// The plan that it was done under.
+    #[cbor(n(3), with = "minicbor::bytes")]
+    pub plan: Hash,
+}
+
+/// A grant ended: its holder gets no key of a later epoch and drops what it holds.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct GrantEnded {
+    /// The grant.
+    #[n(0)]
+    pub grant: GrantId,
+    /// Its shard.
+    #[n(1)]
+    pub origin: Origin,
+    /// A reason code such as `expired` or `agreement-ended`.
+    #[n(2)]
+    pub reason: Kind,
+}
+
+/// A holder's or parent's signed word that it destroyed what it held (销毁回执).
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct DestructionReceipt {
+    /// The ledger whose entry ordered it: a shard's, or a grant's.
+    #[n(0)]
+    pub origin: Origin,
+    /// Index of the `erase` or `retract` entry, or of the last entry when a grant ended.
+    #[n(1)]
+    pub index: u64,
+    /// Which record; absent when a whole grant was dropped.
+    #[n(2)]
+    pub record: Option<RecordId>,
+    /// How many bodies were destroyed.
+    #[n(3)]
+    pub bodies: u64,
 }
 
 /// The level of a node in its realm.

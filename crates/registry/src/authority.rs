@@ -5,9 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use record::authority::{Charter, GrantStatement, OperatorCertificate, Role, Statement};
+use record::authority::{
+    Charter, DestructionReceipt, EpochStep, GrantEnded, GrantStatement, OperatorCertificate, Role,
+    Statement,
+};
 use record::entry::Entry;
 use record::id::{DivisionId, GrantId, Hash, OperatorId, Origin};
+use record::plan::{Approval, Outcome, Plan};
 use store::Store;
 
 use crate::config::NodeConfig;
@@ -27,6 +31,14 @@ pub struct Authority {
     operators: BTreeMap<(DivisionId, OperatorId), OperatorCertificate>,
     disabled: BTreeSet<(DivisionId, OperatorId)>,
     grants: BTreeMap<GrantId, GrantStatement>,
+    /// Plans by id, each from the ledger of its own division.
+    plans: BTreeMap<Hash, Plan>,
+    /// What officers said of a plan, whether it counts or not.
+    approvals: BTreeMap<Hash, Vec<Approval>>,
+    closed: BTreeMap<Hash, Outcome>,
+    epochs: BTreeMap<(Origin, u32), EpochStep>,
+    ended: BTreeMap<GrantId, GrantEnded>,
+    receipts: BTreeMap<(DivisionId, Origin, u64), DestructionReceipt>,
     /// Charters whose issuer is not known yet.
     waiting: Vec<Charter>,
 }
@@ -101,6 +113,39 @@ impl Authority {
                 }
             }
             Statement::InForce(_) => {}
+            Statement::Plan(plan) => {
+                if plan.division == *division {
+                    self.plans.insert(plan.id(), plan.clone());
+                }
+            }
+            Statement::Approval(approval) => {
+                // It speaks for itself: whose ledger it lies in does not matter.
+                let all = self.approvals.entry(approval.plan).or_default();
+                if !all.contains(approval) {
+                    all.push(approval.clone());
+                }
+            }
+            Statement::PlanClosed(closed) => {
+                let own = self.plans.get(&closed.plan);
+                if own.is_some_and(|plan| plan.division == *division) {
+                    self.closed.insert(closed.plan, closed.outcome);
+                }
+            }
+            Statement::Epoch(change) => {
+                if change.origin.division() == *division {
+                    let at = (change.origin.clone(), change.epoch);
+                    self.epochs.insert(at, change.step);
+                }
+            }
+            Statement::GrantEnded(ended) => {
+                if ended.origin.division() == *division {
+                    self.ended.insert(ended.grant, ended.clone());
+                }
+            }
+            Statement::Receipt(receipt) => {
+                let at = (division.clone(), receipt.origin.clone(), receipt.index);
+                self.receipts.insert(at, receipt.clone());
+            }
         }
     }
 
@@ -234,5 +279,46 @@ impl Authority {
     /// Every grant known.
     pub fn grants(&self) -> impl Iterator<Item = &GrantStatement> {
         self.grants.values()
+    }
+
+    /// A plan.
+    pub fn plan(&self, id: &Hash) -> Option<&Plan> {
+        self.plans.get(id)
+    }
+
+    /// Every plan known, of every division.
+    pub fn plans(&self) -> impl Iterator<Item = (&Hash, &Plan)> {
+        self.plans.iter()
+    }
+
+    /// What officers said of a plan; [`Authority::approval_counts`] says which of it counts.
+    pub fn approvals(&self, plan: &Hash) -> &[Approval] {
+        self.approvals.get(plan).map_or(&[], Vec::as_slice)
+    }
+
+    /// How a plan ended.
+    pub fn plan_closed(&self, plan: &Hash) -> Option<Outcome> {
+        self.closed.get(plan).copied()
+    }
+
+    /// What was said last of a key epoch.
+    pub fn epoch(&self, origin: &Origin, epoch: u32) -> Option<EpochStep> {
+        self.epochs.get(&(origin.clone(), epoch)).copied()
+    }
+
+    /// How a grant ended, if its owner ended it.
+    pub fn grant_ended(&self, grant: &GrantId) -> Option<&GrantEnded> {
+        self.ended.get(grant)
+    }
+
+    /// The receipt of a division for what an entry ordered to be destroyed.
+    pub fn receipt(
+        &self,
+        division: &DivisionId,
+        origin: &Origin,
+        index: u64,
+    ) -> Option<&DestructionReceipt> {
+        self.receipts
+            .get(&(division.clone(), origin.clone(), index))
     }
 }

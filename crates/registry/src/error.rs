@@ -74,6 +74,9 @@ pub enum RegistryError {
         /// Why.
         halt: crate::guard::Halt,
     },
+    /// A plan may not be run.
+    #[error(transparent)]
+    NotApproved(#[from] crate::plan::NotApproved),
     /// Stored bytes do not hold.
     #[error("存储内容有误：{what} / stored data does not hold: {what}; run `fangzhi verify`")]
     Damaged {
@@ -103,6 +106,7 @@ impl RegistryError {
             Self::Conflict(_) | Self::Stale { .. } => "conflict",
             Self::NoCharter(_) => "no-charter",
             Self::Halted { .. } => "halted",
+            Self::NotApproved(_) => "not-approved",
             Self::Damaged { .. } => "damaged",
             Self::Store(_) => "store",
             Self::File(_) => "file",

@@ -751,11 +751,11 @@ impl Trust for Offering {
         false
     }
 
-    fn log(&self, _: &Origin) -> Option<ledger::note::Verifier> {
+    fn log(&self, _: &Origin, _: &str) -> Option<ledger::note::Verifier> {
         None
     }
 
-    fn accept(&self, _: &Charter, _: &Origin) -> Result<Accept, Refusal> {
+    fn accept(&self, _: &Charter, _: &Origin, _: &str) -> Result<Accept, Refusal> {
         Err(Refusal {
             reason: "nothing is taken here".into(),
         })

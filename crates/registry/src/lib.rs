@@ -11,10 +11,11 @@
 pub mod audit;
 pub mod authority;
 pub mod book;
-mod charters;
+pub mod charters;
 mod clock;
 pub mod config;
 mod custody;
+mod entitled;
 mod erase;
 pub mod error;
 pub mod forks;

@@ -29,6 +29,8 @@ pub const ALARM: &str = "alarm";
 pub const GRANT: &str = "grant";
 /// Invitations given out.
 pub const INVITATION: &str = "invitation";
+/// Charters whose node lost its keys and may be chartered again.
+pub const REPLACEMENT: &str = "replacement";
 
 /// Checkpoints cosigned of ledgers that are not held here.
 pub const WITNESS: &str = "witness";

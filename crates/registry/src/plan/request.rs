@@ -183,9 +183,8 @@ impl Registry {
                     basis: basis.clone(),
                 }
             }
-            PlanRequest::RotateNode {} => Work::RotateNode {
-                division: self.config.division.clone(),
-            },
+            // A plan that could not be run is not made.
+            PlanRequest::RotateNode {} => return Err(crate::charters::no_rotation()),
             PlanRequest::ReplaceCharter { division, keys } => {
                 self.child_charter(division)?;
                 let keys = keys

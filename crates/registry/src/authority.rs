@@ -122,6 +122,11 @@ impl Authority {
             }
             Statement::Operator(certificate) => {
                 let at = (division.clone(), certificate.operator);
+                let term = self.terms.get(&(division.clone(), certificate.key));
+                if term.is_some_and(|term| term.since == size) {
+                    // Read before.
+                    return;
+                }
                 // Enrolled again, after a lost key or an absence: the key before signs no longer.
                 self.end_terms(&at, size);
                 let term = Term {

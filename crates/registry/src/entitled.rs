@@ -31,13 +31,11 @@ impl Registry {
         let mut relied = self.relied_on(origin, head)?;
         let authority = self.own_authority_of(origin);
         let known = Head::read(self.store.as_ref(), &authority)?.size;
-        // In the authority ledger itself an act relies on what lies before it in the same delivery.
-        let itself = authority == *origin;
         for (at, entry) in (delivery.first()..).zip(delivery.entries()) {
             let Entry::Act(act) = entry else { continue };
             let why = if act.authority_size < relied {
                 Some("an act relies on less of the authority ledger than the act before it")
-            } else if !itself && act.authority_size <= known && !self.entitled(origin, act) {
+            } else if act.authority_size <= known && !self.entitled(origin, act) {
                 Some(
                     "an act is signed by a key that was not enrolled, or was disabled, when it was signed",
                 )

@@ -331,7 +331,10 @@ impl Registry {
                 figure("shares", u64::from(*shares)),
                 figure("threshold", u64::from(*threshold)),
             ],
-            Work::ReplaceCharter { .. } | Work::RotateKek { .. } | Work::Order(_) => vec![],
+            Work::ReplaceCharter { .. }
+            | Work::RotateKek { .. }
+            | Work::Order(_)
+            | Work::Officer { .. } => vec![],
         };
         let unreachable = self.unreachable(work).len() as u64;
         figures.push(figure("unreachable", unreachable));

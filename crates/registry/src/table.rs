@@ -19,6 +19,8 @@ pub const TILE: &str = "tile";
 pub const HEAD: &str = "head";
 /// Newest version of each record.
 pub const RECORD: &str = "record";
+/// How far resealing came, and what could not be resealed.
+pub const RESEAL: &str = "reseal";
 /// Import chunks that were taken.
 pub const IMPORT: &str = "import";
 /// Records in scope of a grant, and how far the shard was worked through.

@@ -11,7 +11,7 @@ use ledger::note::{KeyKind, Note, Verifier};
 use ledger::tile::{TreeEdge, plan_append};
 use record::act::{Act, Capacity};
 use record::authority::Statement;
-use record::entry::{Entry, GrantEntry, GrantOperation, RecordEntry};
+use record::entry::{Entry, GrantEntry, GrantOperation, Operation, RecordEntry};
 use record::id::{Hash, OperatorId, Origin, RecordId};
 use seal::parcel::Parcel;
 use serde::Serialize;
@@ -326,6 +326,15 @@ struct Term {
 /// By division and key.
 type Enrolled = HashMap<(String, [u8; 32]), Term>;
 
+/// The entries of one record so far.
+#[derive(Default)]
+struct Chain {
+    /// Leaf hash of the newest.
+    leaf: Option<Hash>,
+    /// Content of each version.
+    contents: Vec<Hash>,
+}
+
 /// What is remembered while a ledger is walked.
 #[derive(Default)]
 struct Walk {
@@ -338,7 +347,9 @@ struct Walk {
     latest: u64,
     /// The most of the authority ledger that an act relied on so far.
     authority_size: u64,
-    newest: HashMap<RecordId, (u64, Hash)>,
+    newest: HashMap<RecordId, Chain>,
+    /// Bodies that are not here, by record: a later entry must say why.
+    missing: HashMap<RecordId, Vec<(u64, Hash)>>,
     /// Shard heads that parcels since the last heartbeat were proven under.
     cited: BTreeSet<(u64, Hash)>,
     acts: u64,
@@ -413,6 +424,10 @@ impl Checker<'_> {
             if rows.len() < SCAN || leaves.len() < rows.len() {
                 break;
             }
+        }
+        let missing: BTreeSet<u64> = walk.missing.values().flatten().map(|(at, _)| *at).collect();
+        for at in missing {
+            self.missing(origin, at);
         }
         self.end(origin, &head, &walk);
         // In transfer there are entries that the whole checkpoint does not cover.
@@ -545,11 +560,13 @@ impl Checker<'_> {
                     Some(at),
                     format!("the body of entry {at} is not the one that it names"),
                 ),
-                Ok(None) => self.find(
-                    origin,
-                    Some(at),
-                    format!("the body of entry {at} is missing"),
-                ),
+                Ok(None) => match &entry {
+                    Entry::Record(entry) => {
+                        let missing = walk.missing.entry(entry.record).or_default();
+                        missing.push((at, entry.content));
+                    }
+                    _ => self.missing(origin, at),
+                },
                 Err(error) => self.find(
                     origin,
                     Some(at),
@@ -568,6 +585,11 @@ impl Checker<'_> {
             _ => {}
         }
         walk.tail.push(leaf);
+    }
+
+    fn missing(&mut self, origin: &Origin, at: u64) {
+        let what = format!("the body of entry {at} is missing");
+        self.find(origin, Some(at), what);
     }
 
     /// The time of the earliest cosignature on a checkpoint: nothing under it is later.
@@ -592,12 +614,19 @@ impl Checker<'_> {
         leaf: Hash,
         walk: &mut Walk,
     ) {
-        let follows = match walk.newest.get(&entry.record) {
-            None => entry.version == 1 && entry.previous.is_none(),
-            Some((version, previous)) => {
-                entry.version == version + 1 && entry.previous == Some(*previous)
-            }
+        let chain = walk.newest.entry(entry.record).or_default();
+        let named = entry.previous == chain.leaf;
+        let follows = if entry.operation == Operation::Reseal {
+            // It seals a version anew that there is, and changes nothing of it.
+            let of = entry.version.checked_sub(1).and_then(|at| usize::try_from(at).ok());
+            let content = of.and_then(|at| chain.contents.get(at));
+            named && content == Some(&entry.content)
+        } else {
+            let next = chain.contents.len() as u64 + 1;
+            chain.contents.push(entry.content);
+            named && entry.version == next
         };
+        chain.leaf = Some(leaf);
         if !follows {
             self.find(
                 origin,
@@ -605,7 +634,11 @@ impl Checker<'_> {
                 format!("entry {at} does not follow the version of its record before it"),
             );
         }
-        walk.newest.insert(entry.record, (entry.version, leaf));
+        if entry.operation == Operation::Reseal
+            && let Some(missing) = walk.missing.get_mut(&entry.record)
+        {
+            missing.retain(|(before, content)| *before == at || *content != entry.content);
+        }
     }
 
     fn act(&mut self, origin: &Origin, at: u64, act: &Act, walk: &mut Walk) {

@@ -38,7 +38,8 @@ impl Registry {
         let current = self.authority().current_epoch(origin);
         let mut secrets = self.keys.epochs(origin);
         if !secrets.contains_key(&current) {
-            let fresh = current == FIRST_EPOCH && Head::read(self.store.as_ref(), origin)?.size == 0;
+            let fresh =
+                current == FIRST_EPOCH && Head::read(self.store.as_ref(), origin)?.size == 0;
             if !fresh {
                 // A keystore older than the ledger: another secret would open nothing.
                 return Err(RegistryError::damaged(format!(

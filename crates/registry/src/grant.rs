@@ -495,7 +495,11 @@ impl Registry {
             .is_some())
     }
 
-    pub(crate) fn record_entry(&self, origin: &Origin, at: u64) -> Result<Option<(Vec<u8>, RecordEntry)>> {
+    pub(crate) fn record_entry(
+        &self,
+        origin: &Origin,
+        at: u64,
+    ) -> Result<Option<(Vec<u8>, RecordEntry)>> {
         let bytes = self
             .store
             .get(&table::entry(origin, at))?

@@ -273,7 +273,10 @@ impl Registry {
             return Ok(());
         };
         let newest = self.authority().grant(&statement.id).cloned();
-        let own_charter = self.authority().charter(&self.config.division).map(|c| c.id());
+        let own_charter = self
+            .authority()
+            .charter(&self.config.division)
+            .map(|c| c.id());
         let envelope = self.body(&origin, at)?;
         let opened = seal::grant::open_envelope(
             &envelope_info(&named),

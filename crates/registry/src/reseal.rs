@@ -460,9 +460,8 @@ impl Registry {
     }
 
     fn one_anew(&self, origin: &Origin, keys: &ShardKeys, at: u64) -> Result<Anew> {
-        let damaged = |e: &dyn std::fmt::Display| {
-            RegistryError::damaged(format!("`{origin}` {at}: {e}"))
-        };
+        let damaged =
+            |e: &dyn std::fmt::Display| RegistryError::damaged(format!("`{origin}` {at}: {e}"));
         let version = self.open_own(origin, keys, at)?;
         let newest = self
             .newest(origin, &version.record)?

@@ -618,7 +618,10 @@ impl Checker<'_> {
         let named = entry.previous == chain.leaf;
         let follows = if entry.operation == Operation::Reseal {
             // It seals a version anew that there is, and changes nothing of it.
-            let of = entry.version.checked_sub(1).and_then(|at| usize::try_from(at).ok());
+            let of = entry
+                .version
+                .checked_sub(1)
+                .and_then(|at| usize::try_from(at).ok());
             let content = of.and_then(|at| chain.contents.get(at));
             named && content == Some(&entry.content)
         } else {

@@ -71,26 +71,26 @@ fn node() -> Node {
     }
 }
 
-fn streets() -> Kind {
-    Kind::new("street").unwrap()
+fn units() -> Kind {
+    Kind::new("unit").unwrap()
 }
 
 impl Node {
     fn shard(&self) -> Origin {
-        self.registry.shard(&streets())
+        self.registry.shard(&units())
     }
 
-    /// Registers streets with these numbers in their names.
+    /// Registers units with these numbers in their names.
     fn register(&self, numbers: std::ops::Range<u64>) {
         let row = |number: u64| {
             BTreeMap::from([
-                ("street_name".to_owned(), format!("长寿路{number}号段")),
-                ("street_code".to_owned(), format!("S{number:06}")),
+                ("unit_name".to_owned(), format!("长寿路{number}号段")),
+                ("registered_address".to_owned(), format!("S{number:06}")),
             ])
         };
         for numbers in numbers.collect::<Vec<_>>().chunks(256) {
             let chunk = ImportChunk {
-                kind: streets(),
+                kind: units(),
                 source: "11".repeat(32),
                 numbers: numbers.to_vec(),
                 rows: numbers.iter().copied().map(row).collect(),
@@ -144,9 +144,9 @@ impl Node {
     fn read(&self, code: &str) -> Vec<String> {
         let request = ReadRequest {
             closed: false,
-            kind: streets(),
+            kind: units(),
             filters: vec![Filter {
-                field: "street_code".into(),
+                field: "registered_address".into(),
                 comparison: Comparison::Equals,
                 value: code.into(),
             }],
@@ -158,7 +158,7 @@ impl Node {
         let answer = self.registry.read(&self.clerk, &request, NOW).unwrap();
         let rows = &answer.value().rows;
         rows.iter()
-            .map(|row| row.fields["street_name"].clone())
+            .map(|row| row.fields["unit_name"].clone())
             .collect()
     }
 
@@ -183,7 +183,9 @@ impl Node {
     /// Epochs and operations of the shard's entries whose bodies are here.
     fn bodies(&self) -> Vec<(u32, Operation)> {
         let shard = self.shard();
-        let size = Head::read(self.registry.store.as_ref(), &shard).unwrap().size;
+        let size = Head::read(self.registry.store.as_ref(), &shard)
+            .unwrap()
+            .size;
         let mut found = vec![];
         for at in 0..size {
             let body = self.registry.store.get(&table::body(&shard, at)).unwrap();
@@ -212,12 +214,23 @@ fn a_rotation_reseals_every_body_while_reads_and_writes_go_on() {
     node.register(600..610);
     assert!(node.registry.reseal_step(NOW).unwrap());
     assert!(node.registry.reseal_step(NOW).unwrap());
-    let progress = node.registry.reseal_progress(&node.shard()).unwrap().unwrap();
-    assert_eq!((progress.total, progress.done, progress.failed), (600, 256, 0));
+    let progress = node
+        .registry
+        .reseal_progress(&node.shard())
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        (progress.total, progress.done, progress.failed),
+        (600, 256, 0)
+    );
     assert_eq!(node.read("S000007"), ["长寿路7号段"], "resealed");
     assert_eq!(node.read("S000599"), ["长寿路599号段"], "not yet resealed");
     node.reseal_all();
-    let progress = node.registry.reseal_progress(&node.shard()).unwrap().unwrap();
+    let progress = node
+        .registry
+        .reseal_progress(&node.shard())
+        .unwrap()
+        .unwrap();
     assert_eq!((progress.done, progress.finished), (600, true));
     assert_eq!(node.bodies().len(), 610);
     assert!(node.bodies().iter().all(|(epoch, _)| *epoch == 2));
@@ -277,13 +290,19 @@ fn every_version_is_resealed_and_the_numbers_that_clerks_see_stay() {
     let node = node();
     node.register(0..3);
     let shard = node.shard();
-    let record = node.registry.record_entry(&shard, 0).unwrap().unwrap().1.record;
+    let record = node
+        .registry
+        .record_entry(&shard, 0)
+        .unwrap()
+        .unwrap()
+        .1
+        .record;
     let amend = |version, name: &str| {
         let amendment = Amendment {
-            kind: streets(),
+            kind: units(),
             record,
             version,
-            changes: BTreeMap::from([("street_name".into(), name.into())]),
+            changes: BTreeMap::from([("unit_name".into(), name.into())]),
             close: false,
             reopen: false,
             purpose: purpose("correction"),
@@ -316,6 +335,8 @@ fn a_keystore_older_than_the_ledger_is_refused_and_no_key_is_made_up() {
     let Node { registry, dir, .. } = node;
     drop(registry);
     std::fs::write(&path, old).unwrap();
-    let refused = Registry::open(dir.path(), &Opener::File, NOW).map(|_| ()).unwrap_err();
+    let refused = Registry::open(dir.path(), &Opener::File, NOW)
+        .map(|_| ())
+        .unwrap_err();
     assert!(refused.to_string().contains("epoch 2"), "{refused}");
 }

@@ -212,6 +212,43 @@ impl Entry {
             Entry::Act(_) | Entry::Authority(_) => None,
         }
     }
+
+    /// The record that this entry is about, in a shard's ledger or a grant's.
+    pub fn record(&self) -> Option<RecordId> {
+        match self {
+            Entry::Record(e) => Some(e.record),
+            Entry::Grant(e) => e.record,
+            Entry::Act(_) | Entry::Authority(_) | Entry::Access(_) => None,
+        }
+    }
+
+    /// Whether this entry may order bodies of earlier entries of its record to be destroyed.
+    pub fn orders_destruction(&self) -> bool {
+        match self {
+            Entry::Record(e) => matches!(e.operation, Operation::Erase | Operation::Reseal),
+            Entry::Grant(e) => e.operation == GrantOperation::Retract && e.record.is_some(),
+            Entry::Act(_) | Entry::Authority(_) | Entry::Access(_) => false,
+        }
+    }
+
+    /// Whether this entry, later in the same ledger, says that the body of `earlier` was to be
+    /// destroyed: an erasure that of every version of the record, a reseal that of the content
+    /// which it seals anew, a retraction that of every parcel of the record.
+    pub fn destroys_body_of(&self, earlier: &Entry) -> bool {
+        match (earlier, self) {
+            (Entry::Record(earlier), Entry::Record(later)) => {
+                let resealed =
+                    later.operation == Operation::Reseal && earlier.content == later.content;
+                earlier.record == later.record && (later.operation == Operation::Erase || resealed)
+            }
+            (Entry::Grant(earlier), Entry::Grant(later)) => {
+                earlier.record.is_some()
+                    && earlier.record == later.record
+                    && later.operation == GrantOperation::Retract
+            }
+            _ => false,
+        }
+    }
 }
 
 impl<C> Encode<C> for Entry {

@@ -309,6 +309,10 @@ impl Registry {
             let Some((bytes, entry)) = self.record_entry(&grant.origin, at)? else {
                 continue;
             };
+            if self.is_gone(&grant.origin, at, &Entry::Record(entry.clone()))? {
+                // Erased, or sealed anew: the later entry says what becomes of the row.
+                continue;
+            }
             let was = match scope.get(&entry.record) {
                 Some(known) => known.is_some(),
                 None => self.in_scope(&ledger, &entry.record)?,

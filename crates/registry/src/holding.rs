@@ -204,8 +204,8 @@ impl Registry {
     }
 
     /// `false` when the entry needs keys that are not here yet.
-    fn apply(&self, holding: &mut Holding, at: u64, entry: &Entry) -> Result<bool> {
-        match entry {
+    fn apply(&self, holding: &mut Holding, at: u64, whole: &Entry) -> Result<bool> {
+        match whole {
             Entry::Record(entry) => match entry.operation {
                 Operation::Erase | Operation::TransferOut => holding.index.remove(entry.record),
                 _ if self.secret_lost(&holding.origin, &entry.record)? => {
@@ -214,15 +214,19 @@ impl Registry {
                 }
                 Operation::Reseal if has_later(holding, entry) => {}
                 _ => {
-                    let version = self.open_version(holding, at)?;
-                    holding
-                        .index
-                        .upsert(version.record, entry.version, at, &version.texts());
+                    if let Some(version) = self.open_unless_gone(holding, at, whole)? {
+                        holding
+                            .index
+                            .upsert(version.record, entry.version, at, &version.texts());
+                    }
                 }
             },
             Entry::Grant(entry) => match (entry.operation, entry.record) {
                 (GrantOperation::Keys, _) => self.take_keys(holding, at, entry)?,
                 (GrantOperation::Enter | GrantOperation::Update, Some(record)) => {
+                    if self.is_gone(&holding.origin, at, whole)? {
+                        return Ok(true);
+                    }
                     let parcel = self.parcel_at(&holding.origin, at)?;
                     let Access::Grant { keys, .. } = &holding.access else {
                         return Err(RegistryError::damaged("a grant is held as an own shard"));
@@ -248,6 +252,26 @@ impl Registry {
         Ok(self
             .newest(origin, record)?
             .is_some_and(|newest| newest.page == 0))
+    }
+
+    /// Opens a version, unless its body was ordered to be destroyed: what a later entry says counts.
+    fn open_unless_gone(
+        &self,
+        holding: &Holding,
+        at: u64,
+        entry: &Entry,
+    ) -> Result<Option<Version>> {
+        match self.open_version(holding, at) {
+            Err(_) if self.is_gone(&holding.origin, at, entry)? => Ok(None),
+            opened => opened.map(Some),
+        }
+    }
+
+    /// Whether the body of an entry is not here because a later entry ordered it to be destroyed.
+    pub(crate) fn is_gone(&self, origin: &Origin, at: u64, entry: &Entry) -> Result<bool> {
+        let store = self.store.as_ref();
+        Ok(store.get(&table::body(origin, at))?.is_none()
+            && crate::chain::destroyer(store, origin, at, entry, u64::MAX)?.is_some())
     }
 
     /// Opens the envelope of keys at an index of the grant's ledger, once its owner's authority

@@ -11,6 +11,7 @@
 pub mod audit;
 pub mod authority;
 pub mod book;
+mod chain;
 mod charters;
 mod clock;
 pub mod config;

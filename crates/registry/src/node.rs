@@ -50,6 +50,8 @@ pub struct Registry {
     pub(crate) latest: AtomicU64,
     /// Held while a checkpoint is checked, persisted and cosigned.
     pub(crate) witnessing: Mutex<()>,
+    /// Held while a plan is made or run.
+    pub(crate) planning: Mutex<()>,
     pub(crate) counters: crate::status::Counters,
     listener: RwLock<Option<Listener>>,
 }
@@ -227,6 +229,11 @@ impl Registry {
         let catalogue = Catalogue::builtin();
         let policies =
             policy::PolicySet::builtin().map_err(|e| RegistryError::Directory(e.to_string()))?;
+        for shard in store.shards()? {
+            if let Ok(origin) = Origin::parse(&shard) {
+                crate::chain::complete(store.as_ref(), &origin)?;
+            }
+        }
         let authority = Authority::load(store.as_ref(), &config)?;
         let registry = Self {
             config,
@@ -242,6 +249,7 @@ impl Registry {
             holdings: RwLock::new(BTreeMap::new()),
             peers: Mutex::new(Peers::default()),
             witnessing: Mutex::new(()),
+            planning: Mutex::new(()),
             latest: AtomicU64::new(0),
             counters: crate::status::Counters::default(),
             listener: RwLock::new(None),

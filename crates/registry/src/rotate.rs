@@ -50,7 +50,7 @@ impl Registry {
         signer: &Signer<'_>,
         now: UnixMillis,
     ) -> Result<()> {
-        let schema = self.own_shard(origin)?;
+        let schema = self.shard_of_own(origin)?;
         // From here on nobody else writes the shard: every entry after this is under the new epoch.
         let holding = self.holding(origin)?;
         let book = self.book(origin)?;
@@ -91,7 +91,7 @@ impl Registry {
         let Some(Work::RetireEpoch { origin, epoch }) = warrant.work() else {
             return Err(other_work());
         };
-        let schema = self.own_shard(origin)?;
+        let schema = self.shard_of_own(origin)?;
         let current = self.authority().current_epoch(origin);
         if *epoch >= current || *epoch == 0 {
             return Err(RegistryError::BadRequest(format!(
@@ -135,7 +135,7 @@ impl Registry {
         Ok(bodies + self.parcels_under(origin, epoch)?)
     }
 
-    fn own_shard(&self, origin: &Origin) -> Result<&record::schema::Schema> {
+    fn shard_of_own(&self, origin: &Origin) -> Result<&record::schema::Schema> {
         let own = origin.is_shard() && *origin == self.shard(&origin.ledger());
         let schema = self.schema(&origin.ledger())?;
         own.then_some(schema).ok_or_else(|| {

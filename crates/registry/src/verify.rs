@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 use store::{Snapshot, Store};
 
 use crate::authority::Authority;
+use crate::chain;
 use crate::clock::TOLERANCE_MILLIS;
 use crate::config::NodeConfig;
 use crate::error::Result;
@@ -326,15 +327,6 @@ struct Term {
 /// By division and key.
 type Enrolled = HashMap<(String, [u8; 32]), Term>;
 
-/// The entries of one record so far.
-#[derive(Default)]
-struct Chain {
-    /// Leaf hash of the newest.
-    leaf: Option<Hash>,
-    /// Content of each version.
-    contents: Vec<Hash>,
-}
-
 /// What is remembered while a ledger is walked.
 #[derive(Default)]
 struct Walk {
@@ -347,14 +339,45 @@ struct Walk {
     latest: u64,
     /// The most of the authority ledger that an act relied on so far.
     authority_size: u64,
-    newest: HashMap<RecordId, Chain>,
-    /// Bodies that are not here, by record: a later entry must say why.
-    missing: HashMap<RecordId, Vec<(u64, Hash)>>,
+    newest: HashMap<RecordId, Newest>,
+    /// Where the entries of each record are.
+    entries_of: HashMap<RecordId, Places>,
+    /// Entries without their body that no later entry accounts for so far.
+    missing: BTreeMap<RecordId, Vec<(u64, Entry)>>,
     /// Shard heads that parcels since the last heartbeat were proven under.
     cited: BTreeSet<(u64, Hash)>,
     acts: u64,
     bodies: u64,
     whole_root: Option<Hash>,
+}
+
+/// Where the entries of a record are: most have one, and there are millions of them.
+enum Places {
+    One(u64),
+    Many(Vec<u64>),
+}
+
+impl Places {
+    fn push(&mut self, at: u64) {
+        match self {
+            Places::One(first) => *self = Places::Many(vec![*first, at]),
+            Places::Many(places) => places.push(at),
+        }
+    }
+
+    fn all(&self) -> Vec<u64> {
+        match self {
+            Places::One(at) => vec![*at],
+            Places::Many(places) => places.clone(),
+        }
+    }
+}
+
+/// The newest entry of a record.
+struct Newest {
+    version: u64,
+    leaf: Hash,
+    erased: bool,
 }
 
 impl Checker<'_> {
@@ -425,9 +448,16 @@ impl Checker<'_> {
                 break;
             }
         }
-        let missing: BTreeSet<u64> = walk.missing.values().flatten().map(|(at, _)| *at).collect();
-        for at in missing {
-            self.missing(origin, at);
+        let missing: Vec<u64> = walk.missing.values().flatten().map(|(at, _)| *at).collect();
+        if head.target.is_none() {
+            missing.iter().for_each(|at| self.missing(origin, *at));
+        } else if !missing.is_empty() {
+            // Proven by entries under the head that is being fetched, which are not here yet.
+            self.remarks.push(format!(
+                "`{origin}`: 传输中，{} 个正文待后续条目说明 / in transfer, {} bodies are accounted for by entries still to come",
+                missing.len(),
+                missing.len()
+            ));
         }
         self.end(origin, &head, &walk);
         // In transfer there are entries that the whole checkpoint does not cover.
@@ -560,19 +590,32 @@ impl Checker<'_> {
                     Some(at),
                     format!("the body of entry {at} is not the one that it names"),
                 ),
-                Ok(None) => match &entry {
-                    Entry::Record(entry) => {
-                        let missing = walk.missing.entry(entry.record).or_default();
-                        missing.push((at, entry.content));
+                // A later entry may say that it was to be destroyed; the end of the ledger decides.
+                Ok(None) => {
+                    let record = entry.record().filter(|_| chain::has_chains(origin));
+                    match record {
+                        Some(record) => {
+                            let missing = walk.missing.entry(record).or_default();
+                            missing.push((at, entry.clone()));
+                        }
+                        None => self.missing(origin, at),
                     }
-                    _ => self.missing(origin, at),
-                },
+                }
                 Err(error) => self.find(
                     origin,
                     Some(at),
                     format!("the body of entry {at} cannot be read: {error}"),
                 ),
             }
+        }
+        if entry.orders_destruction() {
+            self.destruction(origin, at, &entry, walk);
+        }
+        if let Some(record) = entry.record() {
+            walk.entries_of
+                .entry(record)
+                .and_modify(|places| places.push(at))
+                .or_insert(Places::One(at));
         }
         match &entry {
             Entry::Act(act) => {
@@ -588,8 +631,44 @@ impl Checker<'_> {
     }
 
     fn missing(&mut self, origin: &Origin, at: u64) {
-        let what = format!("the body of entry {at} is missing");
-        self.find(origin, Some(at), what);
+        self.find(
+            origin,
+            Some(at),
+            format!(
+                "the body of entry {at} is missing, and no later entry says that it was to be destroyed"
+            ),
+        );
+    }
+
+    /// An entry that orders bodies to be destroyed accounts for those that are missing; one of
+    /// those that is still here was kept against the order.
+    fn destruction(&mut self, origin: &Origin, at: u64, entry: &Entry, walk: &mut Walk) {
+        let Some(record) = entry.record() else {
+            return;
+        };
+        if let Some(missing) = walk.missing.get_mut(&record) {
+            missing.retain(|(_, earlier)| !entry.destroys_body_of(earlier));
+            if missing.is_empty() {
+                walk.missing.remove(&record);
+            }
+        }
+        let places = walk.entries_of.get(&record);
+        for index in places.map(Places::all).unwrap_or_default() {
+            let bytes = self.snapshot.get(&table::entry(origin, index));
+            let Ok(Some(Ok(before))) = bytes.map(|bytes| bytes.map(|b| Entry::decode(&b))) else {
+                continue;
+            };
+            let here = self.snapshot.get(&table::body(origin, index));
+            if entry.destroys_body_of(&before) && matches!(here, Ok(Some(_))) {
+                self.find(
+                    origin,
+                    Some(index),
+                    format!(
+                        "the body of entry {index} is still here, which entry {at} ordered to be destroyed; start the node, which finishes it"
+                    ),
+                );
+            }
+        }
     }
 
     /// The time of the earliest cosignature on a checkpoint: nothing under it is later.
@@ -614,22 +693,20 @@ impl Checker<'_> {
         leaf: Hash,
         walk: &mut Walk,
     ) {
-        let chain = walk.newest.entry(entry.record).or_default();
-        let named = entry.previous == chain.leaf;
-        let follows = if entry.operation == Operation::Reseal {
-            // It seals a version anew that there is, and changes nothing of it.
-            let of = entry
-                .version
-                .checked_sub(1)
-                .and_then(|at| usize::try_from(at).ok());
-            let content = of.and_then(|at| chain.contents.get(at));
-            named && content == Some(&entry.content)
-        } else {
-            let next = chain.contents.len() as u64 + 1;
-            chain.contents.push(entry.content);
-            named && entry.version == next
+        let known = walk.newest.get(&entry.record);
+        let resealed = entry.operation == Operation::Reseal;
+        let follows = match known {
+            None => !resealed && entry.version == 1 && entry.previous.is_none(),
+            Some(newest) => {
+                let version = match resealed {
+                    // The same version once more, of those before.
+                    true => (1..=newest.version).contains(&entry.version),
+                    false => entry.version == newest.version + 1,
+                };
+                let content = !resealed || self.seals_content_anew(origin, entry, walk);
+                version && content && !newest.erased && entry.previous == Some(newest.leaf)
+            }
         };
-        chain.leaf = Some(leaf);
         if !follows {
             self.find(
                 origin,
@@ -637,11 +714,27 @@ impl Checker<'_> {
                 format!("entry {at} does not follow the version of its record before it"),
             );
         }
-        if entry.operation == Operation::Reseal
-            && let Some(missing) = walk.missing.get_mut(&entry.record)
-        {
-            missing.retain(|(before, content)| *before == at || *content != entry.content);
-        }
+        let version = known.map_or(entry.version, |newest| newest.version.max(entry.version));
+        let newest = Newest {
+            version,
+            leaf,
+            erased: entry.operation == Operation::Erase,
+        };
+        walk.newest.insert(entry.record, newest);
+    }
+
+    /// Whether a reseal has the content of the version that it says it seals anew.
+    fn seals_content_anew(&self, origin: &Origin, reseal: &RecordEntry, walk: &Walk) -> bool {
+        let places = walk.entries_of.get(&reseal.record);
+        let mut before = places.map(Places::all).unwrap_or_default().into_iter();
+        before.any(|index| {
+            let bytes = self.snapshot.get(&table::entry(origin, index));
+            matches!(
+                bytes.map(|bytes| bytes.map(|b| Entry::decode(&b))),
+                Ok(Some(Ok(Entry::Record(entry))))
+                    if entry.version == reseal.version && entry.content == reseal.content
+            )
+        })
     }
 
     fn act(&mut self, origin: &Origin, at: u64, act: &Act, walk: &mut Walk) {

@@ -5,10 +5,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use record::authority::{Level, Role, Statement};
-use record::entry::{Operation, SUITE};
+use record::authority::{Level, Role};
+use record::entry::Operation;
 use record::id::{DivisionId, Kind, Origin, Realm, UnixMillis};
-use record::plan::{Approval, Work};
+use record::plan::Work;
 
 use crate::config::KeyCustody;
 use crate::error::Result;
@@ -106,20 +106,8 @@ impl Node {
             .registry
             .state_plan(&self.officer, work, vec![], NOW)
             .unwrap();
-        let approval = Approval {
-            suite: SUITE,
-            plan: plan.id(),
-            division: plan.division.clone(),
-            organization: plan.division.clone(),
-            operator: self.second.operator,
-            approved: true,
-            signed_at: NOW,
-            signature: [0; 64],
-        }
-        .sign(self.second.signer(purpose("security"), None).key);
-        let signer = self.second.signer(purpose("security"), None);
         self.registry
-            .state(vec![Statement::Approval(approval)], &signer, NOW)
+            .approve(&self.second, &plan.id(), true, NOW)
             .unwrap();
         plan.id()
     }

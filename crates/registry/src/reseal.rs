@@ -2,7 +2,8 @@
 //! node works on.
 //!
 //! Owns the order of a step: open and seal without a lock, then one commit under the shard's book:
-//! the `reseal` entries with their bodies, the bodies that they replace destroyed, how far it came.
+//! the `reseal` entries with their bodies, the bodies that they replace destroyed (by the book), how
+//! far it came.
 //! So a kill at any instant loses one batch of work and nothing else. Refuses to pass over what
 //! does not open in silence: it is named, kept, and tried again.
 
@@ -355,9 +356,6 @@ impl Registry {
         }
         let extend = |batch: &mut store::Batch| {
             batch.put(cursor_key(origin), cbor::to_vec(&cursor));
-            for anew in &anew {
-                batch.delete(table::body(origin, anew.at));
-            }
             for (record, newest) in &records {
                 let key = table::key(origin, table::RECORD, &record.0);
                 batch.put(key, cbor::to_vec(newest));
@@ -504,7 +502,8 @@ impl Registry {
         if let Some(body) = self.store.get(&table::body(origin, at))? {
             return Ok((at, entry, body));
         }
-        for later in self.places_of(origin, &entry.record)? {
+        let store = self.store.as_ref();
+        for later in crate::chain::entries_of(store, origin, &entry.record, at + 1)? {
             let Some((_, other)) = self.record_entry(origin, later)? else {
                 continue;
             };
@@ -516,35 +515,5 @@ impl Registry {
         Err(RegistryError::damaged(format!(
             "`{origin}` lacks the body of entry {at}"
         )))
-    }
-
-    /// Indices of all entries of a record in a ledger, ascending.
-    pub(crate) fn places_of(&self, origin: &Origin, record: &RecordId) -> Result<Vec<u64>> {
-        let mut places = Vec::new();
-        let end = Head::read(self.store.as_ref(), origin)?.size;
-        let mut at = 0u64;
-        while at < end {
-            let start = at.to_be_bytes();
-            let rows = self
-                .store
-                .scan(origin.as_str(), table::ENTRY, &start, SCAN)?;
-            for (index, (_, bytes)) in (at..).zip(&rows) {
-                let entry =
-                    Entry::decode(bytes).map_err(|e| RegistryError::damaged(e.to_string()))?;
-                let of = match &entry {
-                    Entry::Record(entry) => Some(entry.record),
-                    Entry::Grant(entry) => entry.record,
-                    _ => None,
-                };
-                if of == Some(*record) {
-                    places.push(index);
-                }
-            }
-            if rows.is_empty() {
-                break;
-            }
-            at += rows.len() as u64;
-        }
-        Ok(places)
     }
 }

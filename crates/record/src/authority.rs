@@ -117,6 +117,9 @@ pub struct GrantEnded {
     /// A reason code such as `expired` or `agreement-ended`.
     #[n(2)]
     pub reason: Kind,
+    /// When: from then on the holder's receipt is awaited.
+    #[n(3)]
+    pub ended_at: UnixMillis,
 }
 
 /// A holder's or parent's signed word that it destroyed what it held (销毁回执).

@@ -384,6 +384,14 @@ impl Authority {
             .get(&(division.clone(), origin.clone(), index))
     }
 
+    /// Whether a holder signed that it dropped a whole grant.
+    pub fn dropped(&self, holder: &DivisionId, ledger: &Origin) -> bool {
+        let of = (holder.clone(), ledger.clone(), 0)..=(holder.clone(), ledger.clone(), u64::MAX);
+        self.receipts
+            .range(of)
+            .any(|(_, receipt)| receipt.record.is_none())
+    }
+
     /// Takes a charter as if its issuer had been checked.
     #[cfg(test)]
     pub(crate) fn trust(&mut self, charter: Charter) {

@@ -123,14 +123,37 @@ impl Registry {
                 continue;
             };
             let own_shard = origin.division() == self.config.division && origin.is_shard();
-            let granted = origin.grant_id().is_some_and(|id| {
-                self.authority()
-                    .grant(&id)
-                    .is_some_and(|g| g.holder == self.config.division)
-            });
+            let granted = self.holds_grant(&origin);
             if own_shard || granted {
                 self.advance_holding(&origin)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Whether a ledger is of a grant to this node that was not dropped.
+    pub(crate) fn holds_grant(&self, ledger: &Origin) -> bool {
+        let authority = self.authority();
+        let own = &self.config.division;
+        let grant = ledger.grant_id().and_then(|id| authority.grant(&id));
+        grant.is_some_and(|grant| {
+            grant.holder == *own
+                && authority.grant_ended(&grant.id).is_none()
+                && !authority.dropped(own, ledger)
+        })
+    }
+
+    /// Closes a holding and destroys its index.
+    pub(crate) fn forget_holding(&self, origin: &Origin) -> Result<()> {
+        self.holdings
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(origin);
+        let mut page = 0;
+        while self.index_path(origin, page).exists() {
+            let path = self.index_path(origin, page);
+            std::fs::remove_file(&path).map_err(|e| RegistryError::file(&path, e))?;
+            page += 1;
         }
         Ok(())
     }
@@ -223,7 +246,7 @@ impl Registry {
             },
             Entry::Grant(entry) => match (entry.operation, entry.record) {
                 (GrantOperation::Keys, _) => self.take_keys(holding, at, entry)?,
-                (GrantOperation::Enter | GrantOperation::Update, Some(record)) => {
+                (operation, Some(record)) if operation.brings_parcel() => {
                     if self.is_gone(&holding.origin, at, whole)? {
                         return Ok(true);
                     }

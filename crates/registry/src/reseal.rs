@@ -62,6 +62,9 @@ struct Cursor {
     /// When nothing was left.
     #[n(6)]
     finished: Option<UnixMillis>,
+    /// Size of the shard after the newest reseal.
+    #[n(7)]
+    until: u64,
 }
 
 /// A body that could not be sealed anew.
@@ -188,6 +191,19 @@ impl Registry {
         Ok(self.reseal_progress(origin)?.is_some_and(|p| !p.finished))
     }
 
+    /// Whether what a grant is to be given of a shard, from an index up to a checkpoint's size, is
+    /// there under the present epoch, none of it only after the checkpoint.
+    pub(crate) fn is_whole_at(&self, origin: &Origin, from: u64, target: u64) -> Result<bool> {
+        let epoch = self.authority().current_epoch(origin);
+        if epoch == crate::authority::FIRST_EPOCH {
+            return Ok(true);
+        }
+        let cursor = self.reseal_cursor(origin, epoch)?;
+        Ok(cursor.is_some_and(|cursor| {
+            from >= cursor.end || (cursor.finished.is_some() && target >= cursor.until)
+        }))
+    }
+
     fn reseal_cursor(&self, origin: &Origin, epoch: u32) -> Result<Option<Cursor>> {
         let bytes = self.store.get(&cursor_key(origin))?;
         let cursor = bytes
@@ -278,8 +294,13 @@ impl Registry {
             return Ok(false);
         }
         let older = |of: u32| of < epoch;
+        let free = self.resealable_up_to(origin, now)?;
         let (places, next) = if cursor.at < cursor.end {
-            let stop = cursor.end.min(cursor.at + STEP_ENTRIES);
+            let stop = cursor.end.min(cursor.at + STEP_ENTRIES).min(free);
+            if stop <= cursor.at {
+                // A grant works up to a checkpoint and needs the bodies from here on.
+                return Ok(false);
+            }
             self.bodies_under(origin, cursor.at, stop, STEP_BODIES, &older)?
         } else {
             let failures = self.reseal_failures(origin)?;
@@ -347,6 +368,9 @@ impl Registry {
         }
         let retried = cursor.at >= cursor.end;
         cursor.at = next;
+        if !leaves.is_empty() {
+            cursor.until = first + leaves.len() as u64 + 1;
+        }
         cursor.done += anew.len() as u64;
         cursor.spent += u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
         let failed_before = if retried { places.len() as u64 } else { 0 };
@@ -404,6 +428,7 @@ impl Registry {
             done: 0,
             spent: 0,
             finished: None,
+            until: 0,
         };
         let failures = self.reseal_failures(origin)?;
         let book = self.book(origin)?;

@@ -12,7 +12,7 @@ use ledger::tile::{TreeEdge, plan_append};
 use record::act::{Act, Capacity};
 use record::authority::Statement;
 use record::entry::{Entry, GrantEntry, GrantOperation, Operation, RecordEntry};
-use record::id::{Hash, OperatorId, Origin, RecordId};
+use record::id::{DivisionId, Hash, OperatorId, Origin, RecordId};
 use seal::parcel::Parcel;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -89,6 +89,8 @@ pub struct VerifyFinding {
 type Checked = (Vec<VerifiedLedger>, Vec<VerifyFinding>, Vec<String>);
 
 struct Checker<'a> {
+    /// Whose directory it is.
+    own: &'a DivisionId,
     snapshot: &'a Snapshot,
     authority: &'a Authority,
     /// For each authority ledger, the root at each size.
@@ -199,6 +201,7 @@ pub fn verify(dir: &Path) -> Result<VerifyReport> {
             .iter()
             .map(|half| {
                 let mut checker = Checker {
+                    own: &config.division,
                     snapshot: &snapshot,
                     authority: &authority,
                     authority_roots: &authority_roots,
@@ -631,6 +634,10 @@ impl Checker<'_> {
     }
 
     fn missing(&mut self, origin: &Origin, at: u64) {
+        if origin.grant_id().is_some() && self.authority.dropped(self.own, origin) {
+            // The grant ended, and this node signed that it dropped everything of it.
+            return;
+        }
         self.find(
             origin,
             Some(at),
@@ -820,7 +827,7 @@ impl Checker<'_> {
     ) {
         let shard = origin.shard();
         match entry.operation {
-            GrantOperation::Enter | GrantOperation::Update => {
+            GrantOperation::Enter | GrantOperation::Update | GrantOperation::Reseal => {
                 let proven = Parcel::decode(body)
                     .map_err(|e| e.to_string())
                     .and_then(|parcel| {

@@ -229,6 +229,11 @@ impl Registry {
         let catalogue = Catalogue::builtin();
         let policies =
             policy::PolicySet::builtin().map_err(|e| RegistryError::Directory(e.to_string()))?;
+        for shard in store.shards()? {
+            if let Ok(origin) = Origin::parse(&shard) {
+                crate::chain::complete(store.as_ref(), &origin)?;
+            }
+        }
         let authority = Authority::load(store.as_ref(), &config)?;
         let registry = Self {
             config,

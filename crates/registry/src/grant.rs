@@ -213,7 +213,7 @@ impl Registry {
             rows,
         };
         let sealed = seal::blob::seal_blob(
-            &self.keys.index_key(),
+            &self.keys.kept_key(),
             &kept_aad(&ledger),
             &cbor::to_vec(&kept),
             &mut rng,
@@ -469,7 +469,7 @@ impl Registry {
             .store
             .get(&table::key(ledger, table::GRANT, b""))?
             .ok_or_else(|| RegistryError::damaged(format!("`{ledger}` has no kept secret")))?;
-        let plain = seal::blob::open_blob(&self.keys.index_key(), &kept_aad(ledger), &sealed)
+        let plain = seal::blob::open_blob(&self.keys.kept_key(), &kept_aad(ledger), &sealed)
             .map_err(|e| RegistryError::damaged(format!("`{ledger}`: {e}")))?;
         table::decode("kept grant", &plain)
     }

@@ -16,6 +16,7 @@ mod charters;
 mod clock;
 pub mod config;
 mod custody;
+pub mod destroy;
 mod erase;
 pub mod error;
 pub mod forks;

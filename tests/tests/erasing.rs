@@ -10,10 +10,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 use record::authority::{Level, Role};
-use record::entry::{Entry, GrantOperation, Operation};
+use record::entry::{Entry, GrantOperation};
 use record::id::{Hash, Origin, RecordId, UnixMillis};
 use record::schema::{Catalogue, Position};
-use registry::RegistryError;
+use registry::audit::check;
+use registry::audit::disclose::DiscloseRequest;
+use registry::audit::view::View;
 use registry::destroy::{CUT_AT, STEPS};
 use registry::grant::GrantRequest;
 use registry::plan::approve::plan_id;
@@ -29,8 +31,7 @@ use store::Snapshot;
 use store::pages::Pages;
 use tests::realm::forge::{self, keystore};
 use tests::realm::{
-    DAY, NOW, PASSPHRASE, REALM, Row, Site, division, kind, origin, purpose, replicate, rows,
-    settle,
+    DAY, NOW, PASSPHRASE, REALM, Row, Site, division, kind, origin, purpose, rows, settle,
 };
 
 const PERSONS: usize = 24;
@@ -52,6 +53,7 @@ fn sites(base: &Path) -> [std::path::PathBuf; 4] {
 }
 
 impl World {
+    /// With a copy of every directory, from before the first record, in `old`.
     fn new() -> Self {
         let base = tempfile::tempdir().unwrap();
         let at = base.path();
@@ -61,6 +63,9 @@ impl World {
         let department = Site::join(&district, at, "minzheng", Level::Department, NOW);
         let clerk = community.operator(Role::Clerk, None, NOW);
         let second = community.operator(Role::SecurityOfficer, None, NOW);
+        for dir in sites(at) {
+            tests::copy_dir(&dir, &at.join("old").join(dir.file_name().unwrap()));
+        }
         let mut persons = rows("person", 7, PERSONS, 1);
         for row in &mut persons {
             row.insert("residence_kind".into(), "10".into());
@@ -259,7 +264,10 @@ fn sealed(dir: &Path, record: RecordId) -> (Vec<(String, Vec<u8>)>, Vec<(Entry, 
         // The beginning of a parcel is the entry, which stays; cells and keys come after it.
         let end = bytes.len() - 16;
         needles.push((format!("grant {at} end"), bytes[end..].to_vec()));
-        needles.push((format!("grant {at} before"), bytes[end - 40..end - 16].to_vec()));
+        needles.push((
+            format!("grant {at} before"),
+            bytes[end - 40..end - 16].to_vec(),
+        ));
     }
     (needles, bodies)
 }
@@ -355,9 +363,9 @@ fn granted_fields(base: &Path, position: Position) -> Option<FieldKey> {
         epoch: statement.epoch,
         fields: statement.fields.clone(),
     };
-    let (_, envelope) = forge::leaves(&store, &ledger)
-        .into_iter()
-        .find(|(entry, _)| matches!(entry, Entry::Grant(e) if e.operation == GrantOperation::Keys))?;
+    let (_, envelope) = forge::leaves(&store, &ledger).into_iter().find(
+        |(entry, _)| matches!(entry, Entry::Grant(e) if e.operation == GrantOperation::Keys),
+    )?;
     let seal = keystore(&minzheng).seal;
     let (_, fields) = open_envelope(&info, &seal, &envelope?).unwrap();
     let key = fields.get(&position)?;
@@ -422,7 +430,12 @@ fn an_erased_record_is_in_no_byte_of_any_node_and_no_key_opens_what_was_kept_of_
     assert_eq!(left.len(), PERSONS, "only one secret went");
     // The keys of the page and of the working index were replaced.
     assert_ne!(keystore(&jinfu).index, old_index);
-    assert!(!keystore(&jinfu).pages.values().any(|key| old_pages.values().any(|old| old == key)));
+    assert!(
+        !keystore(&jinfu)
+            .pages
+            .values()
+            .any(|key| old_pages.values().any(|old| old == key))
+    );
 
     // History holds everywhere, and the other records are read as before.
     world.verify();
@@ -442,13 +455,23 @@ fn an_erased_record_is_in_no_byte_of_any_node_and_no_key_opens_what_was_kept_of_
     }
     let bodies_of = |at: usize, name: &str| {
         let receipts = &lines[at].receipts;
-        receipts.iter().find(|r| r.division == division(name)).map(|r| r.bodies)
+        receipts
+            .iter()
+            .find(|r| r.division == division(name))
+            .map(|r| r.bodies)
     };
     for name in ["jinfu", "shuangfu", "jiangjin"] {
         assert_eq!(bodies_of(0, name), Some(3), "{name}");
     }
     assert_eq!(bodies_of(1, "minzheng"), Some(3));
-    assert!(world.community.registry.destructions(NOW).unwrap().is_empty());
+    assert!(
+        world
+            .community
+            .registry
+            .destructions(NOW)
+            .unwrap()
+            .is_empty()
+    );
     // An erased record is not amended.
     let again = world.community.registry.plan(
         &world.community.officer,
@@ -464,4 +487,249 @@ fn an_erased_record_is_in_no_byte_of_any_node_and_no_key_opens_what_was_kept_of_
     // It goes on: the next version is registered, granted and replicated.
     world.amended(5);
     world.verify();
+}
+
+/// Drops the node as a kill does: nothing of it is written any more.
+fn killed(site: Site) -> std::path::PathBuf {
+    site.dir
+}
+
+#[test]
+fn an_erasure_cut_off_at_any_step_is_finished_at_the_next_start() {
+    let mut world = World::new();
+    for step in 1..=STEPS {
+        let person = step as usize;
+        let record = world.amended(person);
+        let (needles, bodies) = sealed(&world.community.dir, record);
+        let needles = Needles::new(needles);
+        let plan = world.approved(record);
+        CUT_AT.set(step);
+        let community = &world.community;
+        let cut = community.registry.run_plan(&community.officer, &plan, NOW);
+        CUT_AT.set(0);
+        assert!(cut.is_err(), "step {step} is not passed");
+        let dir = killed(world.community);
+        // From its first commit on nothing of it is read, and a copy of the whole directory taken
+        // now opens no more of it than its secret, if that is there yet.
+        world.community = Site::open(&dir, NOW);
+        let community = &world.community;
+        assert_eq!(needles.in_dir(&dir), BTreeSet::new(), "step {step}");
+        assert_eq!(world.find(person), None, "step {step}");
+        let (left, base) = (secrets(&dir), world.base.path());
+        assert!(left.iter().all(|(id, _)| *id != record), "step {step}");
+        assert!(
+            bodies.iter().all(|(e, b)| !opens(base, e, b)),
+            "step {step}"
+        );
+        // The keystore has the keys of the pages that there are, and of no other.
+        let numbers = Pages::open(&dir).unwrap().numbers().unwrap();
+        let keys = keystore(&dir).pages;
+        let known: Vec<u32> = keys.keys().map(|page| *page as u32).collect();
+        assert!(
+            known
+                .iter()
+                .all(|page| numbers.contains(page) || *page > numbers[0])
+        );
+        let lines = community
+            .registry
+            .erasure(&kind("person"), &record, NOW)
+            .unwrap();
+        assert!(
+            lines.iter().all(|line| line.done_here),
+            "step {step}: {lines:?}"
+        );
+        // The plan is run again and ends; nothing is erased twice, no receipt signed twice.
+        community
+            .registry
+            .run_plan(&community.officer, &plan, NOW)
+            .unwrap();
+        let store = Snapshot::open(&dir).unwrap();
+        let receipts = forge::leaves(&store, &origin("jinfu", "authority"))
+            .into_iter()
+            .filter(|(entry, _)| match entry {
+                Entry::Authority(entry) => matches!(
+                    &entry.statement,
+                    record::authority::Statement::Receipt(r) if r.record == Some(record)
+                ),
+                _ => false,
+            });
+        assert_eq!(receipts.count(), 1, "step {step}");
+        world.settle(NOW);
+        verified(&dir);
+    }
+    world.verify();
+    // Every other record opens, through however many rewritings of its page.
+    for person in STEPS as usize + 1..PERSONS {
+        world.find(person).unwrap();
+    }
+    world.amended(PERSONS - 1);
+}
+
+#[test]
+fn fresh_replicas_and_other_records_disclosures_hold_after_an_erasure() {
+    let mut world = World::new();
+    let [_, shuangfu, jinfu, minzheng] = sites(world.base.path());
+    let other = world.amended(1);
+    let community = &world.community;
+    let request = DiscloseRequest {
+        kind: kind("person"),
+        record: other,
+        fields: vec!["name".into(), "birth_date".into()],
+        version: None,
+        purpose: purpose("registration"),
+        basis: None,
+    };
+    let disclosure = community
+        .registry
+        .disclose(&world.clerk, &request, NOW)
+        .unwrap();
+    let disclosure = serde_json::to_vec(disclosure.value()).unwrap();
+    let checks = || {
+        let view = View::open(&jinfu).unwrap();
+        let keys = [view.log(&shard()).unwrap()];
+        check::document(&disclosure, &keys, None).unwrap()
+    };
+    assert!(checks().shown.is_some());
+
+    let record = world.amended(2);
+    let (needles, _) = sealed(&jinfu, record);
+    let needles = Needles::new(needles);
+    world.erase(record);
+    world.settle(NOW);
+    assert!(checks().shown.is_some(), "a disclosure made before holds");
+
+    // Town and department as they were before anything of the community came: they fetch it all.
+    let World {
+        town,
+        department,
+        base: at,
+        ..
+    } = &mut world;
+    for (site, name) in [(town, "shuangfu"), (department, "minzheng")] {
+        *site = restored(at.path(), name, site);
+    }
+    world.settle(NOW);
+    assert_eq!(needles.in_dir(&shuangfu), BTreeSet::new());
+    let size = |dir: &Path, ledger: &Origin| {
+        let store = Snapshot::open(dir).unwrap();
+        forge::head(&store, ledger).size
+    };
+    assert_eq!(size(&shuangfu, &shard()), size(&jinfu, &shard()));
+    let ledger = granted(&jinfu);
+    assert_eq!(size(&minzheng, &ledger), size(&jinfu, &ledger));
+    world.verify();
+    let held = world.department.registry.status().unwrap();
+    assert_eq!(held.holdings[0].records, PERSONS as u64 - 1);
+    world.amended(5);
+    world.verify();
+}
+
+/// Puts the directory that was copied at the beginning in the place of a node's.
+fn restored(base: &Path, name: &str, site: &mut Site) -> Site {
+    let dir = base.join(name);
+    // Whoever holds the node lets go of it before the directory is replaced.
+    *site = Site::root(&base.join("nobody").join(name), REALM, "nobody", NOW);
+    std::fs::remove_dir_all(&dir).unwrap();
+    tests::copy_dir(&base.join("old").join(name), &dir);
+    Site::open(&dir, NOW)
+}
+
+#[test]
+fn a_copy_restored_after_an_erasure_erases_again_before_it_signs() {
+    let mut world = World::new();
+    let record = world.amended(3);
+    let [_, _, jinfu, _] = sites(world.base.path());
+    let (needles, bodies) = sealed(&jinfu, record);
+    let needles = Needles::new(needles);
+    let old = world.base.path().join("old/jinfu");
+    std::fs::remove_dir_all(&old).unwrap();
+    tests::copy_dir(&jinfu, &old);
+    world.erase(record);
+    world.settle(NOW);
+
+    let base = world.base.path().to_owned();
+    world.community = restored(&base, "jinfu", &mut world.community);
+    assert!(
+        !needles.in_dir(&jinfu).is_empty(),
+        "the copy has everything"
+    );
+    assert!(bodies.iter().all(|(e, b)| opens(&base, e, b)));
+    let plan =
+        world
+            .community
+            .registry
+            .plan(&world.community.officer, &PlanRequest::RotateKek {}, NOW);
+    assert!(
+        plan.is_err(),
+        "it signs nothing before it has the rest back"
+    );
+    world.settle(NOW);
+    assert_eq!(needles.in_dir(&jinfu), BTreeSet::new());
+    assert!(!bodies.iter().any(|(e, b)| opens(&base, e, b)));
+    assert!(secrets(&jinfu).iter().all(|(id, _)| *id != record));
+    assert_eq!(world.find(3), None);
+    world.verify();
+    world.amended(5);
+    world.verify();
+}
+
+#[test]
+fn receipts_that_do_not_come_are_overdue_and_a_body_kept_against_the_order_is_found() {
+    let world = World::new();
+    let record = world.amended(3);
+    let [_, shuangfu, jinfu, _] = sites(world.base.path());
+    let (_, bodies) = sealed(&jinfu, record);
+    world.erase(record);
+    // Nobody is reached.
+    let registry = &world.community.registry;
+    let waiting = registry.destructions(NOW).unwrap();
+    assert_eq!(waiting.len(), 2);
+    assert_eq!(
+        waiting[0].missing,
+        [division("jiangjin"), division("shuangfu")]
+    );
+    assert!(waiting.iter().all(|line| line.done_here && !line.overdue));
+    let later = UnixMillis(NOW.0 + 8 * DAY);
+    assert_eq!(registry.destruction_counts(later).unwrap().overdue, 2);
+    let checks = registry.doctor(later).unwrap();
+    let check = checks
+        .iter()
+        .find(|check| check.check == "receipts")
+        .unwrap();
+    assert_ne!(check.health, registry::status::Health::Ok);
+    world.settle(NOW);
+    assert!(registry.destructions(later).unwrap().is_empty());
+
+    // The town puts back what it had.
+    let base = world.base;
+    drop((
+        world.community,
+        world.town,
+        world.district,
+        world.department,
+    ));
+    verified(&shuangfu);
+    forge::replace_body(&shuangfu, &shard(), 3, bodies[0].1.clone());
+    let report = registry::verify::verify(&shuangfu).unwrap();
+    assert!(!report.ok);
+    assert!(
+        report
+            .findings
+            .iter()
+            .any(|f| f.index == Some(3) && f.what.contains("still here"))
+    );
+    // And a body that goes without an order is missed.
+    let store = forge::open_store(&jinfu);
+    let mut batch = store::Batch::new(shard().as_str(), None);
+    batch.delete(forge::key(&shard(), registry::table::BODY, 7));
+    store::Store::commit(&store, &batch).unwrap();
+    drop(store);
+    let report = registry::verify::verify(&jinfu).unwrap();
+    assert!(
+        report
+            .findings
+            .iter()
+            .any(|f| f.index == Some(7) && f.what.contains("missing"))
+    );
+    drop(base);
 }

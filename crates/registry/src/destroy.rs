@@ -207,7 +207,12 @@ impl Registry {
         if !found {
             return Ok(());
         }
-        let to = 1 + pages.numbers().map_err(failed)?.last().copied().unwrap_or(0);
+        let to = 1 + pages
+            .numbers()
+            .map_err(failed)?
+            .last()
+            .copied()
+            .unwrap_or(0);
         // The new key is durable first, then the row that leads to the new page, then the page.
         let key = self.keys.page(to.into())?;
         cut_here(1)?;
@@ -337,7 +342,11 @@ impl Registry {
             let mut holding = holding.write().unwrap_or_else(PoisonError::into_inner);
             let record = order.order.record;
             // A row that came into scope again later stays.
-            if holding.index.get(record).is_some_and(|row| row.at < order.at) {
+            if holding
+                .index
+                .get(record)
+                .is_some_and(|row| row.at < order.at)
+            {
                 holding.index.remove(record);
             }
         }

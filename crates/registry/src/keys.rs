@@ -208,8 +208,7 @@ impl Keys {
         let mut keystore = self.lock();
         let fresh = BlobKey::generate(&mut rng()?);
         let old = std::mem::replace(&mut keystore.index, fresh);
-        self.save(&keystore)
-            .inspect_err(|_| keystore.index = old)
+        self.save(&keystore).inspect_err(|_| keystore.index = old)
     }
 
     pub(crate) fn index_key(&self) -> BlobKey {

@@ -583,7 +583,7 @@ fn fresh_replicas_and_other_records_disclosures_hold_after_an_erasure() {
         .registry
         .disclose(&world.clerk, &request, NOW)
         .unwrap();
-    let disclosure = serde_json::to_vec(disclosure.value()).unwrap();
+    let disclosure = serde_json::to_vec(&disclosure).unwrap();
     let checks = || {
         let view = View::open(&jinfu).unwrap();
         let keys = [view.log(&shard()).unwrap()];

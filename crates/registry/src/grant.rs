@@ -550,7 +550,7 @@ impl Registry {
             .store
             .get(&table::key(ledger, table::GRANT, b""))?
             .ok_or_else(|| RegistryError::damaged(format!("`{ledger}` has no kept secret")))?;
-        let plain = seal::blob::open_blob(&self.keys.index_key(), &kept_aad(ledger), &sealed)
+        let plain = seal::blob::open_blob(&self.keys.kept_key(), &kept_aad(ledger), &sealed)
             .map_err(|e| RegistryError::damaged(format!("`{ledger}`: {e}")))?;
         table::decode("kept grant", &plain)
     }

@@ -16,6 +16,7 @@ pub mod charters;
 mod clock;
 pub mod config;
 mod custody;
+pub mod destroy;
 mod entitled;
 mod epoch;
 mod erase;

@@ -40,6 +40,9 @@ pub const INVITATION: &str = "invitation";
 /// Charters whose node lost its keys and may be chartered again.
 pub const REPLACEMENT: &str = "replacement";
 
+/// Pages of record secrets that were written again: old number to new.
+pub const PAGE: &str = "page";
+
 /// Checkpoints cosigned of ledgers that are not held here.
 pub const WITNESS: &str = "witness";
 

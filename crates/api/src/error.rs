@@ -45,6 +45,7 @@ impl ApiError {
             RegistryError::NotFound { .. }
             | RegistryError::NoKind(_)
             | RegistryError::NoCharter(_) => StatusCode::NOT_FOUND,
+            RegistryError::Locked => StatusCode::LOCKED,
             RegistryError::Conflict(_) | RegistryError::Stale { .. } => StatusCode::CONFLICT,
             RegistryError::Halted { .. } => StatusCode::SERVICE_UNAVAILABLE,
             RegistryError::Directory(_)

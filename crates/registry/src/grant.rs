@@ -176,7 +176,7 @@ impl Registry {
             holder_charter: holder.id(),
             fields: positions.iter().copied().collect(),
             schema: schema.version,
-            rows: self.keys.blind("grant-rows", &row_bytes(&id, &rows)),
+            rows: self.keys.blind("grant-rows", &row_bytes(&id, &rows))?,
             purpose: request.purpose.clone(),
             basis: request.basis.clone(),
             assessment: request.assessment.clone(),
@@ -213,7 +213,7 @@ impl Registry {
             rows,
         };
         let sealed = seal::blob::seal_blob(
-            &self.keys.index_key(),
+            &self.keys.index_key()?,
             &kept_aad(&ledger),
             &cbor::to_vec(&kept),
             &mut rng,
@@ -256,6 +256,9 @@ impl Registry {
     /// # Errors
     /// A failure of the store; then it is tried again with the next checkpoint.
     pub fn advance_grants(&self, now: UnixMillis) -> Result<()> {
+        if self.keys.is_locked() {
+            return Ok(());
+        }
         let own: Vec<GrantStatement> = self
             .authority()
             .grants()
@@ -465,7 +468,7 @@ impl Registry {
             .store
             .get(&table::key(ledger, table::GRANT, b""))?
             .ok_or_else(|| RegistryError::damaged(format!("`{ledger}` has no kept secret")))?;
-        let plain = seal::blob::open_blob(&self.keys.index_key(), &kept_aad(ledger), &sealed)
+        let plain = seal::blob::open_blob(&self.keys.index_key()?, &kept_aad(ledger), &sealed)
             .map_err(|e| RegistryError::damaged(format!("`{ledger}`: {e}")))?;
         table::decode("kept grant", &plain)
     }

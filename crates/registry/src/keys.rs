@@ -1,7 +1,8 @@
 //! A node's private keys in use: opened once, handed out by purpose.
 
-use std::path::Path;
-use std::sync::Mutex;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use ed25519_dalek::SigningKey;
 use hmac::{Hmac, KeyInit, Mac};
@@ -15,7 +16,7 @@ use seal::secret::{BlobKey, EpochSecret, Kek, PageKey};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use crate::config::{Files, KeyCustody};
+use crate::config::{Files, KeyCustody, NodeConfig};
 use crate::error::{RegistryError, Result};
 
 /// The largest keystore file.
@@ -49,8 +50,12 @@ pub struct Keys {
 pub enum Opener {
     /// The key file of the directory.
     File,
+    /// A key file that lies elsewhere, on a stick say: its 32 bytes.
+    Key(Zeroizing<[u8; 32]>),
     /// A passphrase.
     Passphrase(Zeroizing<String>),
+    /// Nothing yet: the node starts locked.
+    Locked,
 }
 
 /// The key-encryption key; `params` are those of the keystore, or fresh ones for a keystore to be made.
@@ -61,6 +66,8 @@ fn provider(
     params: Option<Argon2Params>,
 ) -> Result<SoftwareKey> {
     match (custody, opener) {
+        (_, Opener::Locked) => Err(RegistryError::Locked),
+        (KeyCustody::File, Opener::Key(key)) => Ok(SoftwareKey::from_kek(Kek::from_bytes(**key))),
         (KeyCustody::File, _) => {
             let bytes = Zeroizing::new(store::atomic::read_bounded(&files.kek(), 32)?);
             let key: [u8; 32] = bytes.as_slice().try_into().map_err(|_| {
@@ -77,10 +84,29 @@ fn provider(
             SoftwareKey::from_passphrase(phrase.as_bytes(), &params)
                 .map_err(|e| RegistryError::Directory(e.to_string()))
         }
-        (KeyCustody::Passphrase, Opener::File) => Err(RegistryError::Directory(
+        (KeyCustody::Passphrase, _) => Err(RegistryError::Directory(
             "此节点由口令打开 / this node is opened by a passphrase; give `--passphrase-file`"
                 .into(),
         )),
+    }
+}
+
+/// Ends a change of the key-encryption key that was cut off after the keystore was replaced: the
+/// next key file takes its place if it is the one that opens.
+fn finish_kek(files: &Files, kind: &KeyCustody, keystore: &[u8]) {
+    let next = files.next_kek();
+    if *kind == KeyCustody::Passphrase {
+        let _ = std::fs::remove_file(next);
+        return;
+    }
+    let Ok(bytes) = store::atomic::read_bounded(&next, 32).map(Zeroizing::new) else {
+        return;
+    };
+    let Ok(key) = <[u8; 32]>::try_from(bytes.as_slice()) else {
+        return;
+    };
+    if Keystore::open(keystore, &SoftwareKey::from_kek(Kek::from_bytes(key))).is_ok() {
+        let _ = std::fs::rename(next, files.kek());
     }
 }
 
@@ -102,16 +128,27 @@ impl Keys {
     }
 
     /// Opens the keystore of a node.
-    pub(crate) fn open(dir: &Path, custody: &KeyCustody, opener: &Opener) -> Result<Self> {
+    ///
+    /// The keystore itself says what opens it: it is replaced in one step, `node.json` after it.
+    pub(crate) fn open(dir: &Path, opener: &Opener) -> Result<Self> {
         let files = Files::new(dir);
         let bytes = store::atomic::read_bounded(&files.keystore(), KEYSTORE_MAX)?;
-        let params = seal::keystore::passphrase_of(&bytes)
-            .map_err(|e| RegistryError::Directory(e.to_string()))?;
-        let provider = provider(&files, custody, opener, params)?;
-        let keystore = Keystore::open(&bytes, &provider).map_err(|e| {
-            RegistryError::Directory(format!("密钥库打不开 / the keystore does not open: {e}"))
-        })?;
-        Ok(Self::from_keystore(keystore, provider, files))
+        let not_open = |e: &dyn std::fmt::Display| {
+            RegistryError::Directory(format!(
+                "密钥库打不开 / the keystore does not open: {e}; what its key was lost with, or the file itself, comes back by `fangzhi recover`"
+            ))
+        };
+        let params = seal::keystore::passphrase_of(&bytes).map_err(|e| not_open(&e))?;
+        let kind = match params {
+            Some(_) => KeyCustody::Passphrase,
+            None => KeyCustody::File,
+        };
+        finish_kek(&files, &kind, &bytes);
+        let provider = provider(&files, &kind, opener, params)?;
+        let keystore = Keystore::open(&bytes, &provider).map_err(|e| not_open(&e))?;
+        let keys = Self::from_keystore(keystore, provider, files);
+        keys.keep_transport(&keys.lock())?;
+        Ok(keys)
     }
 
     fn from_keystore(keystore: Keystore, provider: SoftwareKey, files: Files) -> Self {
@@ -136,7 +173,18 @@ impl Keys {
             .seal(&self.provider, &mut rng()?)
             .map_err(|e| RegistryError::Store(e.to_string()))?;
         let path = self.files.keystore();
-        store::atomic::replace(&path, &bytes).map_err(RegistryError::from)
+        store::atomic::replace(&path, &bytes)?;
+        self.keep_transport(keystore)
+    }
+
+    /// Keeps the transport key a second time, where a locked node finds it.
+    fn keep_transport(&self, keystore: &Keystore) -> Result<()> {
+        let path = self.files.transport();
+        let known = store::atomic::read_bounded(&path, 32).map(Zeroizing::new);
+        if known.is_ok_and(|known| known.as_slice() == keystore.transport.expose()) {
+            return Ok(());
+        }
+        store::atomic::replace(&path, keystore.transport.expose()).map_err(RegistryError::from)
     }
 
     /// The public half of every key.
@@ -215,6 +263,150 @@ impl Keys {
     pub(crate) fn seal_private(&self) -> SealPrivateKey {
         self.lock().seal.duplicate()
     }
+}
+
+/// A node's keys, open or locked (锁定). Whatever needs one asks here, and is told `Locked`.
+///
+/// What a locked node still has is its transport key, in a file of its own: with it others can
+/// be given ciphertext and proofs, and nothing can be signed or opened (decision 0008).
+pub struct Custody {
+    dir: PathBuf,
+    public: NodeKeys,
+    transport: Zeroizing<[u8; 32]>,
+    open: RwLock<Option<Arc<Keys>>>,
+    /// How often the keys were opened or locked: whoever waits for them looks whether it moved.
+    turns: AtomicU64,
+}
+
+impl Custody {
+    /// The keys of a node's directory, open if the opener opens them.
+    pub(crate) fn of(dir: &Path, config: &NodeConfig, opener: &Opener) -> Result<Self> {
+        let open = match opener {
+            Opener::Locked => None,
+            opener => Some(Arc::new(Keys::open(dir, opener)?)),
+        };
+        let (public, transport) = match &open {
+            Some(keys) => (keys.public(), keys.transport_seed()),
+            None => locked(dir, config)?,
+        };
+        Ok(Self {
+            dir: dir.to_owned(),
+            public,
+            transport,
+            open: RwLock::new(open),
+            turns: AtomicU64::new(0),
+        })
+    }
+
+    /// The keys.
+    ///
+    /// # Errors
+    /// [`RegistryError::Locked`].
+    pub(crate) fn unlocked(&self) -> Result<Arc<Keys>> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        open.clone().ok_or(RegistryError::Locked)
+    }
+
+    pub(crate) fn is_locked(&self) -> bool {
+        self.unlocked().is_err()
+    }
+
+    /// How often the keys were opened or locked.
+    pub(crate) fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Acquire)
+    }
+
+    /// Opens the keystore, which must be this node's.
+    pub(crate) fn unlock(&self, opener: &Opener) -> Result<()> {
+        self.put(Keys::open(&self.dir, opener)?)
+    }
+
+    /// Takes keys that were opened or recovered.
+    pub(crate) fn put(&self, keys: Keys) -> Result<()> {
+        if keys.public() != self.public {
+            return Err(RegistryError::Directory(
+                "密钥库属于另一节点 / the keystore is another node's; restore the one of this directory".into(),
+            ));
+        }
+        *self.open.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(keys));
+        self.turns.fetch_add(1, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Drops the keys, which wipes them as soon as the last use case under way ended.
+    pub(crate) fn lock(&self) {
+        *self.open.write().unwrap_or_else(PoisonError::into_inner) = None;
+        self.turns.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The public half of every key; known to a locked node, too.
+    pub(crate) fn public(&self) -> NodeKeys {
+        self.unlocked()
+            .map_or_else(|_| self.public.clone(), |keys| keys.public())
+    }
+
+    /// The transport key's seed; known to a locked node, too.
+    pub(crate) fn transport_seed(&self) -> Zeroizing<[u8; 32]> {
+        self.unlocked()
+            .map_or_else(|_| self.transport.clone(), |keys| keys.transport_seed())
+    }
+
+    pub(crate) fn epoch(&self, origin: &Origin, epoch: u32) -> Result<EpochSecret> {
+        self.unlocked()?.epoch(origin, epoch)
+    }
+
+    pub(crate) fn page(&self, page: u64) -> Result<PageKey> {
+        self.unlocked()?.page(page)
+    }
+
+    pub(crate) fn known_page(&self, page: u64) -> Result<PageKey> {
+        self.unlocked()?.known_page(page)
+    }
+
+    pub(crate) fn index_key(&self) -> Result<BlobKey> {
+        Ok(self.unlocked()?.index_key())
+    }
+
+    pub(crate) fn access_key(&self) -> Result<BlobKey> {
+        Ok(self.unlocked()?.access_key())
+    }
+
+    pub(crate) fn blind(&self, label: &str, bytes: &[u8]) -> Result<[u8; 32]> {
+        Ok(self.unlocked()?.blind(label, bytes))
+    }
+
+    pub(crate) fn mark_key(&self) -> Result<watermark::MarkKey> {
+        Ok(self.unlocked()?.mark_key())
+    }
+
+    pub(crate) fn seal_private(&self) -> Result<SealPrivateKey> {
+        Ok(self.unlocked()?.seal_private())
+    }
+}
+
+/// What a node knows of itself while its keystore is closed: its charter's keys, and its transport key.
+fn locked(dir: &Path, config: &NodeConfig) -> Result<(NodeKeys, Zeroizing<[u8; 32]>)> {
+    let own = config.charters()?.into_iter().next().ok_or_else(|| {
+        RegistryError::Directory("`node.json` has no charter; restore the file".into())
+    })?;
+    let path = Files::new(dir).transport();
+    let bytes = Zeroizing::new(store::atomic::read_bounded(&path, 32)?);
+    let seed: Zeroizing<[u8; 32]> = Zeroizing::new(
+        bytes
+            .as_slice()
+            .try_into()
+            .map_err(|_| damaged_transport())?,
+    );
+    if SigningKey::from_bytes(&seed).verifying_key().to_bytes() != own.keys.transport {
+        return Err(damaged_transport());
+    }
+    Ok((own.keys, seed))
+}
+
+fn damaged_transport() -> RegistryError {
+    RegistryError::Directory(
+        "文件 `transport` 不是本节点的传输密钥 / the file `transport` is not this node's transport key; delete it and start the node open once, which writes it again".into(),
+    )
 }
 
 /// A session's token: 32 random bytes in hexadecimal.

@@ -23,7 +23,7 @@ use crate::config::{CONFIG_FORMAT, Files, KeyCustody, NodeConfig, ParentAddress}
 use crate::error::{RegistryError, Result};
 use crate::guard::Guard;
 use crate::holding::Holding;
-use crate::keys::{Keys, Opener};
+use crate::keys::{Custody, Keys, Opener};
 use crate::replicate::Peers;
 
 /// Charters last two years.
@@ -38,7 +38,7 @@ pub struct Registry {
     pub(crate) files: Files,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) pages: Mutex<Pages>,
-    pub(crate) keys: Keys,
+    pub(crate) keys: Custody,
     pub(crate) guard: Guard,
     pub(crate) catalogue: &'static Catalogue,
     pub(crate) policies: &'static policy::PolicySet,
@@ -113,7 +113,7 @@ impl Applicant {
         let files = Files::new(dir);
         // A join that was cut off before its charter came goes on with the keys it made.
         let keys = if files.keystore().exists() {
-            Keys::open(dir, &new.custody, opener)?
+            Keys::open(dir, opener)?
         } else {
             Keys::create(dir, &new.custody, opener)?
         };
@@ -218,7 +218,7 @@ impl Registry {
     pub fn open(dir: &Path, opener: &Opener, now: UnixMillis) -> Result<Self> {
         let config = NodeConfig::read(dir)?;
         let files = Files::new(dir);
-        let keys = Keys::open(dir, &config.custody, opener)?;
+        let keys = Custody::of(dir, &config, opener)?;
         let store: Arc<dyn Store> = Arc::new(
             Embedded::open(dir, Options::default())
                 .map_err(|e| RegistryError::Directory(e.to_string()))?,
@@ -247,9 +247,16 @@ impl Registry {
             listener: RwLock::new(None),
         };
         registry.check_own_ledgers()?;
-        registry.found(now)?;
-        registry.open_holdings()?;
+        if !registry.keys.is_locked() {
+            registry.begin(now)?;
+        }
         Ok(registry)
+    }
+
+    /// What a node does once its keys are open.
+    pub(crate) fn begin(&self, now: UnixMillis) -> Result<()> {
+        self.found(now)?;
+        self.open_holdings()
     }
 
     /// Opens the end of every own ledger, so that one that may not be signed is known from the start.
@@ -276,8 +283,10 @@ impl Registry {
 
     /// Writes the first entries of the authority ledger, once.
     fn found(&self, now: UnixMillis) -> Result<()> {
-        let book = self.book(&self.own("authority"))?;
-        if lock(&book).size() > 0 {
+        let origin = self.own("authority");
+        let book = self.book(&origin)?;
+        // A node that was recovered gets its ledger, the first entries too, from its parent.
+        if lock(&book).size() > 0 || self.guard.is_halted(&origin) {
             return Ok(());
         }
         let charter = self.chain()?.into_iter().next().ok_or_else(|| {
@@ -378,7 +387,7 @@ impl Registry {
     pub(crate) fn service(&self, purpose: Purpose) -> Signer<'_> {
         Signer {
             capacity: Capacity::Service,
-            key: &self.keys.sign,
+            key: None,
             organization: self.config.division.clone(),
             purpose,
             source: None,
@@ -404,8 +413,9 @@ impl Registry {
         self.guard.allow(&book.origin)?;
         self.watch_clock(now);
         let old = (book.size(), book.root());
+        let keys = self.keys.unlocked()?;
         let stamp = Stamp {
-            log_key: &self.keys.sign,
+            log_key: &keys.sign,
             authority: self.authority_head()?,
             now,
         };
@@ -448,8 +458,9 @@ impl Registry {
         self.guard.allow(&book.origin)?;
         self.watch_clock(now);
         let old = (book.size(), book.root());
+        let keys = self.keys.unlocked()?;
         let stamp = Stamp {
-            log_key: &self.keys.sign,
+            log_key: &keys.sign,
             authority: old,
             now,
         };

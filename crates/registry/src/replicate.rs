@@ -271,7 +271,7 @@ impl Registry {
             not_after: UnixMillis(now.0 + CHARTER_MILLIS),
             signature: [0; 64],
         }
-        .sign(&self.keys.sign);
+        .sign(&self.keys.unlocked()?.sign);
         if charter.encode().len() > record::authority::CHARTER_MAX {
             return Err(refused());
         }
@@ -390,7 +390,11 @@ impl Registry {
     fn short_head(&self, origin: &Origin) -> Result<String> {
         let book = self.book(origin)?;
         let book = lock(&book);
-        book.checkpoint_at(self.store.as_ref(), book.size(), &self.keys.sign)
+        book.checkpoint_at(
+            self.store.as_ref(),
+            book.size(),
+            &self.keys.unlocked()?.sign,
+        )
     }
 
     /// Entries with their bodies for a peer, and the proofs that they belong to the head.
@@ -557,7 +561,7 @@ impl Registry {
             if self.guard.resume(&origin, size, &root)? {
                 tracing::info!(%origin, size, "the ledger is whole again and is signed again");
             }
-            if origin.is_shard() {
+            if origin.is_shard() && !self.keys.is_locked() {
                 self.advance_holding(&origin)?;
             }
         } else if complete {
@@ -575,7 +579,10 @@ impl Registry {
                 .grant(&id)
                 .is_some_and(|g| g.holder == self.config.division)
         });
-        if ours && let Err(error) = self.advance_holding(origin) {
+        if ours
+            && !self.keys.is_locked()
+            && let Err(error) = self.advance_holding(origin)
+        {
             tracing::error!(%origin, %error, "a grant's ledger could not be worked through");
             self.alarm(origin, "holding", &error.to_string(), vec![], now);
         }
@@ -606,7 +613,8 @@ impl Registry {
         let mut note = head.whole.clone().unwrap_or_default();
         let mut lines = Vec::new();
         let mut signed = false;
-        for (role, key) in [("witness", &self.keys.witness), ("held", &self.keys.held)] {
+        let keys = self.keys.unlocked()?;
+        for (role, key) in [("witness", &keys.witness), ("held", &keys.held)] {
             let signer = cosigner(&self.config.realm, &self.config.division, role, key)?;
             let verifier = signer.verifier(KeyKind::Cosignature);
             let line = match own_line(&note, &verifier) {
@@ -664,7 +672,7 @@ impl Registry {
             Some(note) if book.size() == size => note,
             _ => match book.head.cosigned.clone() {
                 Some(note) if checkpoint_of(&note)?.size() == size => note,
-                _ => book.checkpoint_at(store, size, &self.keys.sign)?,
+                _ => book.checkpoint_at(store, size, &self.keys.unlocked()?.sign)?,
             },
         };
         let merged = merge(&note, lines)?;

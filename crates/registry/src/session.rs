@@ -58,7 +58,7 @@ impl Session {
     pub(crate) fn signer(&self, purpose: Purpose, source: Option<Hash>) -> Signer<'_> {
         Signer {
             capacity: Capacity::Operator,
-            key: &self.key,
+            key: Some(&self.key),
             organization: self.organization.clone(),
             purpose,
             source,

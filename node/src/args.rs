@@ -60,6 +60,9 @@ pub enum Command {
     /// 授权 / grants
     #[command(subcommand)]
     Grant(Grant),
+    /// 密钥：方案、批准、执行、常令 / keys: plan, approve, run, standing orders
+    #[command(subcommand)]
+    Keys(crate::commands::keys::args::Keys),
     /// 修复损坏的存储：缺损处由上级取回 / repair damaged files; what is lost comes back from the parent
     Repair(Repair),
     /// 核验全部历史（离线，仅凭公钥）/ verify every root, signature and body, offline

@@ -5,6 +5,7 @@ mod bench;
 mod demo;
 mod grant;
 mod import;
+pub mod keys;
 mod node;
 mod operator;
 mod read;
@@ -37,6 +38,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         Command::Read(command) => read::read(command, json),
         Command::Amend(command) => read::amend(command, json),
         Command::Grant(command) => grant::run(command, json),
+        Command::Keys(command) => keys::run(command, json),
         Command::Repair(command) => verify::repair(command, json),
         Command::Verify(command) => verify::run(command, json),
         Command::Audit(command) => audit::run(command, json),

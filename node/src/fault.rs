@@ -65,9 +65,9 @@ impl Fault {
     /// The exit code of a failure that the node told by its code.
     pub fn exit_of(code: &str) -> u8 {
         match code {
-            "denied" => exit::DENIED,
+            "denied" | "not-approved" | "discounted" => exit::DENIED,
             "bad-request" | "no-kind" | "invalid" => exit::USAGE,
-            "conflict" => exit::BUSY,
+            "conflict" | "underway" => exit::BUSY,
             _ => exit::FAILED,
         }
     }

@@ -38,7 +38,9 @@ impl From<RegistryError> for ApiError {
 impl ApiError {
     fn status(&self) -> StatusCode {
         match &self.0 {
-            RegistryError::Denied { .. } | RegistryError::NotApproved(_) => StatusCode::FORBIDDEN,
+            RegistryError::Denied { .. }
+            | RegistryError::NotApproved(_)
+            | RegistryError::Discounted(_) => StatusCode::FORBIDDEN,
             RegistryError::BadLogin | RegistryError::NoSession => StatusCode::UNAUTHORIZED,
             RegistryError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             RegistryError::BadRequest(_) => StatusCode::BAD_REQUEST,
@@ -46,7 +48,9 @@ impl ApiError {
             | RegistryError::NoKind(_)
             | RegistryError::NoCharter(_) => StatusCode::NOT_FOUND,
             RegistryError::Locked => StatusCode::LOCKED,
-            RegistryError::Conflict(_) | RegistryError::Stale { .. } => StatusCode::CONFLICT,
+            RegistryError::Conflict(_)
+            | RegistryError::Stale { .. }
+            | RegistryError::Underway { .. } => StatusCode::CONFLICT,
             RegistryError::Halted { .. } => StatusCode::SERVICE_UNAVAILABLE,
             RegistryError::Directory(_)
             | RegistryError::Damaged { .. }

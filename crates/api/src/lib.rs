@@ -3,11 +3,12 @@
 //! Owns routes, sessions and the words of failures. Refuses to send a record that is not
 //! [`watermark::Marked`]: `read` has no other return type, and nothing else returns records.
 //!
-//! Read in this order: [`routes`], [`given`], [`state`], [`error`].
+//! Read in this order: [`routes`], [`plans`], [`given`], [`state`], [`error`].
 
 pub mod error;
 pub mod given;
 pub mod ledgers;
+pub mod plans;
 pub mod routes;
 pub mod state;
 

@@ -58,6 +58,7 @@ pub fn router(state: AppState) -> Router {
         .route("/api/v1/grants", get(grants).post(grant))
         .route("/api/v1/invitations", post(invite))
         .route("/api/v1/revocations", post(revoke))
+        .merge(crate::plans::routes())
         .route(
             "/witness/add-checkpoint",
             post(crate::ledgers::add_checkpoint)

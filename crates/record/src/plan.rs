@@ -17,7 +17,8 @@ use crate::id::{DivisionId, GrantId, Hash, Kind, OperatorId, Origin, RecordId, U
 pub const PLAN_MAX: usize = 16 * 1024;
 
 /// What is to be done.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Encode, Decode)]
+#[serde(tag = "work", rename_all = "kebab-case")]
 pub enum Work {
     /// A new key epoch of a shard: new writes at once, old bodies resealed in the background.
     #[n(1)]
@@ -78,6 +79,7 @@ pub enum Work {
         /// SHA-256 of the canonical bytes of the node keys to be chartered; absent when the
         /// node will show an invitation with them.
         #[cbor(n(1), with = "minicbor::bytes")]
+        #[serde(serialize_with = "hex")]
         keys: Option<Hash>,
     },
     /// The root of the node is shared among officers, m of n.
@@ -122,8 +124,13 @@ impl Work {
     }
 }
 
+fn hex<S: serde::Serializer>(hash: &Option<Hash>, to: S) -> Result<S::Ok, S::Error> {
+    let text = hash.map(|hash| data_encoding::HEXLOWER.encode(&hash));
+    text.serialize(to)
+}
+
 /// An officer who is to hold a share.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
 #[cbor(map)]
 pub struct ShareHolder {
     /// The officer's organization: the node's own or one above it.
@@ -159,7 +166,7 @@ pub enum Task {
 }
 
 /// What two officers approve once and the node then does alone (常令).
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Encode, Decode)]
 #[cbor(map)]
 pub struct StandingOrder {
     /// What, ascending.
@@ -201,6 +208,10 @@ pub struct Plan {
     /// Makes two plans for the same work two plans.
     #[cbor(n(7), with = "minicbor::bytes")]
     pub nonce: [u8; 16],
+    /// Ed25519 by the maker's key: nobody makes a plan in another's name, to approve it then. Zero
+    /// until signed.
+    #[cbor(n(8), with = "minicbor::bytes")]
+    pub signature: [u8; 64],
 }
 
 /// One figure of a plan.
@@ -216,12 +227,30 @@ pub struct Figure {
 }
 
 impl Plan {
-    /// SHA-256 of the tag `fangzhi/plan/v1`, a zero byte and the canonical bytes: what an approval names.
+    /// The tag `fangzhi/plan/v1`, a zero byte and the canonical bytes with a signature of zeros.
+    fn message(&self) -> Vec<u8> {
+        let mut unsigned = self.clone();
+        unsigned.signature = [0; 64];
+        let mut message = b"fangzhi/plan/v1\0".to_vec();
+        message.extend(cbor::to_vec(&unsigned));
+        message
+    }
+
+    /// SHA-256 of what the maker signs: what an approval names.
     pub fn id(&self) -> Hash {
-        let mut hash = Sha256::new();
-        hash.update(b"fangzhi/plan/v1\0");
-        hash.update(cbor::to_vec(self));
-        hash.finalize().into()
+        Sha256::digest(self.message()).into()
+    }
+
+    /// Signs it with the maker's key.
+    #[must_use]
+    pub fn sign(mut self, maker: &SigningKey) -> Self {
+        self.signature = maker.sign(&self.message()).to_bytes();
+        self
+    }
+
+    /// Whether the signature is this key's.
+    pub fn is_signed_by(&self, maker: &[u8; 32]) -> bool {
+        signed_by(maker, &self.message(), &self.signature)
     }
 
     /// The canonical bytes.
@@ -241,6 +270,13 @@ impl Plan {
             Err(CborError::Malformed { what: "plan" })
         }
     }
+}
+
+fn signed_by(key: &[u8; 32], message: &[u8], signature: &[u8; 64]) -> bool {
+    VerifyingKey::from_bytes(key).is_ok_and(|key| {
+        key.verify_strict(message, &Signature::from_bytes(signature))
+            .is_ok()
+    })
 }
 
 /// Another officer's word on a plan (批准).
@@ -291,10 +327,7 @@ impl Approval {
 
     /// Whether the signature is this key's.
     pub fn is_signed_by(&self, officer: &[u8; 32]) -> bool {
-        VerifyingKey::from_bytes(officer).is_ok_and(|key| {
-            key.verify_strict(&self.message(), &Signature::from_bytes(&self.signature))
-                .is_ok()
-        })
+        signed_by(officer, &self.message(), &self.signature)
     }
 
     /// The canonical bytes.
@@ -359,6 +392,7 @@ mod tests {
             not_after: UnixMillis(20),
             figures: vec![],
             nonce: [3; 16],
+            signature: [0; 64],
         }
     }
 
@@ -394,6 +428,18 @@ mod tests {
         }
         assert!(!others.contains(&plan().id()));
         assert_eq!(Plan::decode(&plan().encode()).unwrap(), plan());
+    }
+
+    #[test]
+    fn a_plan_is_its_makers_and_keeps_its_id_when_it_is_signed() {
+        let key = SigningKey::from_bytes(&[5; 32]);
+        let signed = plan().sign(&key);
+        assert_eq!(signed.id(), plan().id());
+        assert!(signed.is_signed_by(&key.verifying_key().to_bytes()));
+        let mut altered = signed.clone();
+        altered.made_by = OperatorId([9; 16]);
+        assert!(!altered.is_signed_by(&key.verifying_key().to_bytes()));
+        assert!(!signed.is_signed_by(&SigningKey::from_bytes(&[6; 32]).verifying_key().to_bytes()));
     }
 
     #[test]

@@ -28,7 +28,8 @@ pub struct Authority {
     revoked: BTreeSet<Hash>,
     /// Ids of charters that a later one of the same division replaced.
     replaced: BTreeSet<Hash>,
-    operators: BTreeMap<(DivisionId, OperatorId), OperatorCertificate>,
+    /// Every certificate of an operator, the one in force last: a new key replaces the one before.
+    operators: BTreeMap<(DivisionId, OperatorId), Vec<OperatorCertificate>>,
     disabled: BTreeSet<(DivisionId, OperatorId)>,
     grants: BTreeMap<GrantId, GrantStatement>,
     /// Plans by id, each from the ledger of its own division.
@@ -99,10 +100,13 @@ impl Authority {
                 }
             }
             Statement::Operator(certificate) => {
-                self.operators.insert(
-                    (division.clone(), certificate.operator),
-                    certificate.clone(),
-                );
+                let at = (division.clone(), certificate.operator);
+                // Enrolled again, after a lost key or an absence.
+                self.disabled.remove(&at);
+                self.operators
+                    .entry(at)
+                    .or_default()
+                    .push(certificate.clone());
             }
             Statement::OperatorDisabled(operator) => {
                 self.disabled.insert((division.clone(), *operator));
@@ -127,7 +131,8 @@ impl Authority {
             }
             Statement::PlanClosed(closed) => {
                 let own = self.plans.get(&closed.plan);
-                if own.is_some_and(|plan| plan.division == *division) {
+                let withdrawn = self.closed.get(&closed.plan) == Some(&Outcome::Withdrawn);
+                if own.is_some_and(|plan| plan.division == *division) && !withdrawn {
                     self.closed.insert(closed.plan, closed.outcome);
                 }
             }
@@ -239,31 +244,30 @@ impl Authority {
         if self.disabled.contains(&at) {
             None
         } else {
-            self.operators.get(&at)
+            self.operators.get(&at)?.last()
         }
     }
 
-    /// The operator of a division with this key, in good standing or not.
-    pub fn operator_by_key(
+    /// Every certificate that an operator ever had, the newest last, in good standing or not.
+    pub fn certificates(
         &self,
         division: &DivisionId,
-        key: &[u8; 32],
-    ) -> Option<&OperatorCertificate> {
-        self.operators
-            .iter()
-            .find(|((d, _), c)| d == division && c.key == *key)
-            .map(|(_, c)| c)
+        operator: &OperatorId,
+    ) -> &[OperatorCertificate] {
+        let at = (division.clone(), *operator);
+        self.operators.get(&at).map_or(&[], Vec::as_slice)
     }
 
     /// The operators of a division with a role, in good standing.
     pub fn operators_of(&self, division: &DivisionId, role: Role) -> Vec<OperatorId> {
         let of = self
             .operators
-            .iter()
-            .filter(|((d, _), c)| d == division && c.role == role);
-        let ids = of.map(|((_, operator), _)| *operator);
-        ids.filter(|id| !self.disabled.contains(&(division.clone(), *id)))
-            .collect()
+            .keys()
+            .filter(|(d, operator)| {
+                d == division && self.operator(d, operator).is_some_and(|c| c.role == role)
+            })
+            .map(|(_, operator)| *operator);
+        of.collect()
     }
 
     /// How many operators a division enrolled.

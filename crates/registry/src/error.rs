@@ -82,6 +82,17 @@ pub enum RegistryError {
     /// A plan may not be run.
     #[error(transparent)]
     NotApproved(#[from] crate::plan::NotApproved),
+    /// An approval would not count.
+    #[error("批准无效：{0} / this approval would not count: {0}")]
+    Discounted(#[from] crate::plan::Discounted),
+    /// Another plan for the same thing is open, or its work is under way.
+    #[error(
+        "同一事项已有方案 {plan} / plan {plan} is for the same thing and not finished; run it or withdraw it first"
+    )]
+    Underway {
+        /// Its id.
+        plan: String,
+    },
     /// Stored bytes do not hold.
     #[error("存储内容有误：{what} / stored data does not hold: {what}; run `fangzhi verify`")]
     Damaged {
@@ -113,6 +124,8 @@ impl RegistryError {
             Self::NoCharter(_) => "no-charter",
             Self::Halted { .. } => "halted",
             Self::NotApproved(_) => "not-approved",
+            Self::Discounted(_) => "discounted",
+            Self::Underway { .. } => "underway",
             Self::Damaged { .. } => "damaged",
             Self::Store(_) => "store",
             Self::File(_) => "file",

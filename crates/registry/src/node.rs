@@ -50,6 +50,8 @@ pub struct Registry {
     pub(crate) latest: AtomicU64,
     /// Held while a checkpoint is checked, persisted and cosigned.
     pub(crate) witnessing: Mutex<()>,
+    /// Held while a plan is made or run.
+    pub(crate) planning: Mutex<()>,
     pub(crate) counters: crate::status::Counters,
     listener: RwLock<Option<Listener>>,
 }
@@ -242,6 +244,7 @@ impl Registry {
             holdings: RwLock::new(BTreeMap::new()),
             peers: Mutex::new(Peers::default()),
             witnessing: Mutex::new(()),
+            planning: Mutex::new(()),
             latest: AtomicU64::new(0),
             counters: crate::status::Counters::default(),
             listener: RwLock::new(None),

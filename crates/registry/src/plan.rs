@@ -5,16 +5,20 @@
 //! order that such a plan put in force. Whatever changes keys takes a `Warrant`, so that the
 //! compiler says what was forgotten. Refuses the maker's own approval, whatever name it comes under.
 
+pub mod approve;
+pub mod list;
+pub mod request;
+
 use policy::Action;
 use record::authority::{Role, Statement};
 use record::entry::SUITE;
-use record::id::{Hash, Origin, UnixMillis};
+use record::id::{Hash, OperatorId, Origin, UnixMillis};
 use record::plan::{Approval, Figure, Outcome, Plan, PlanClosed, Task, Work};
 
 use crate::authority::Authority;
 use crate::error::{RegistryError, Result};
 use crate::keys::rng;
-use crate::node::{Registry, purpose};
+use crate::node::{Registry, lock, purpose};
 use crate::session::Session;
 
 /// How long a plan may be approved and run.
@@ -60,6 +64,11 @@ pub enum NotApproved {
     /// An officer refused it.
     #[error("方案被否决 / an officer refused the plan; make another that answers the objection")]
     Refused,
+    /// Whom it names did not sign it.
+    #[error(
+        "方案不是所署安全员所签 / the plan is not signed by the officer whom it names; run `fangzhi verify`, and make it again"
+    )]
+    Forged,
     /// Approvals are missing.
     #[error(
         "尚缺 {missing} 份批准，须由另一名安全员（本单位或上级）批准 / {missing} approvals are missing: another security officer, here or above, must approve"
@@ -79,23 +88,88 @@ pub fn approvals_needed(work: &Work) -> usize {
     }
 }
 
+/// Why an approval does not count for a plan.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Discounted {
+    /// It names another plan.
+    #[error("批准的是另一方案 / it approves another plan; ask for an approval of this one")]
+    OtherPlan,
+    /// The approving officer made the plan, under this name or another.
+    #[error(
+        "本人方案不得自批，换登录名也不行 / the maker's own plan, under whatever name; another officer must approve"
+    )]
+    OwnPlan,
+    /// The officer's organization has no say.
+    #[error(
+        "批准人须属本单位或上级 / the officer is neither of the plan's organization nor of one above it"
+    )]
+    NotAbove,
+    /// Not known here, disabled, or the certificate ran out.
+    #[error(
+        "批准人在此处无有效证书（未登记、已停用或已过期） / the officer has no certificate in force here: not enrolled, disabled, expired, or not replicated yet"
+    )]
+    NoOfficer,
+    /// Not a security officer.
+    #[error("批准人不是安全员 / the officer is no security officer")]
+    NotSecurityOfficer,
+    /// Signed by another key, or altered.
+    #[error(
+        "批准的签名不符 / the signature is not the officer's; the approval was altered, or the officer has another key since"
+    )]
+    BadSignature,
+    /// Signed when the plan was over.
+    #[error("批准晚于方案期限 / it was signed after the plan had expired")]
+    Late,
+}
+
 impl Authority {
     /// Whether an approval counts for its plan: signed by a security officer in good standing,
     /// of the plan's division or one above it, who is not the one who made the plan.
-    pub fn approval_counts(&self, plan: &Plan, approval: &Approval, now: UnixMillis) -> bool {
-        let Some(officer) = self.operator(&approval.organization, &approval.operator) else {
-            return false;
-        };
-        let maker = self.operator(&plan.division, &plan.made_by);
-        approval.plan == plan.id()
-            && approval.division == plan.division
-            && self.within(&plan.division, &approval.organization)
-            && officer.role == Role::SecurityOfficer
-            && officer.not_after > now
-            && approval.signed_at <= plan.not_after
-            && approval.operator != plan.made_by
-            && maker.is_none_or(|maker| maker.key != officer.key)
-            && approval.is_signed_by(&officer.key)
+    ///
+    /// # Errors
+    /// [`Discounted`], the first reason that holds.
+    pub fn weigh(
+        &self,
+        plan: &Plan,
+        approval: &Approval,
+        now: UnixMillis,
+    ) -> std::result::Result<(), Discounted> {
+        if approval.plan != plan.id() || approval.division != plan.division {
+            return Err(Discounted::OtherPlan);
+        }
+        if !self.within(&plan.division, &approval.organization) {
+            return Err(Discounted::NotAbove);
+        }
+        let officer = self
+            .operator(&approval.organization, &approval.operator)
+            .filter(|officer| officer.not_after > now)
+            .ok_or(Discounted::NoOfficer)?;
+        if self.made(plan, &approval.operator, &officer.key) {
+            return Err(Discounted::OwnPlan);
+        }
+        if officer.role != Role::SecurityOfficer {
+            return Err(Discounted::NotSecurityOfficer);
+        }
+        if !approval.is_signed_by(&officer.key) {
+            return Err(Discounted::BadSignature);
+        }
+        if approval.signed_at > plan.not_after {
+            return Err(Discounted::Late);
+        }
+        Ok(())
+    }
+
+    /// Whether an operator, by identifier or by any key that the maker ever had, made a plan.
+    pub(crate) fn made(&self, plan: &Plan, operator: &OperatorId, key: &[u8; 32]) -> bool {
+        let maker = self.certificates(&plan.division, &plan.made_by);
+        plan.made_by == *operator || maker.iter().any(|c| c.key == *key) || plan.is_signed_by(key)
+    }
+
+    /// Whether whom the plan names made it: a security officer of its division signed it.
+    fn is_genuine(&self, plan: &Plan) -> bool {
+        self.certificates(&plan.division, &plan.made_by)
+            .iter()
+            .any(|c| c.role == Role::SecurityOfficer && plan.is_signed_by(&c.key))
     }
 
     /// Whether a plan may be run.
@@ -110,9 +184,12 @@ impl Authority {
         if now > plan.not_after {
             return Err(NotApproved::Expired);
         }
+        if !self.is_genuine(plan) {
+            return Err(NotApproved::Forged);
+        }
         let mut officers = std::collections::BTreeSet::new();
         for approval in self.approvals(id) {
-            if self.approval_counts(plan, approval, now) {
+            if self.weigh(plan, approval, now).is_ok() {
                 if !approval.approved {
                     return Err(NotApproved::Refused);
                 }
@@ -167,7 +244,9 @@ impl Registry {
             not_after: UnixMillis(now.0 + PLAN_MILLIS),
             figures,
             nonce,
-        };
+            signature: [0; 64],
+        }
+        .sign(session.key());
         let signer = session.signer(purpose("security"), None);
         self.state(vec![Statement::Plan(plan.clone())], &signer, now)?;
         Ok(plan)
@@ -214,6 +293,8 @@ impl Registry {
     /// [`RegistryError::Denied`], [`RegistryError::NotApproved`], or what the work itself says.
     pub fn run_plan(&self, session: &Session, plan: &Hash, now: UnixMillis) -> Result<()> {
         self.may(session, Action::Rotate, &purpose("security"))?;
+        // One at a time: asked twice at once, a plan is run once.
+        let _one = lock(&self.planning);
         let warrant = self.warrant(plan, now)?;
         match warrant.work() {
             Some(Work::RotateEpoch { .. }) => self.rotate_epoch(session, &warrant, now),
@@ -234,10 +315,17 @@ impl Registry {
     /// # Errors
     /// A failure of the store.
     pub(crate) fn close_plan(&self, session: &Session, plan: Hash, now: UnixMillis) -> Result<()> {
-        let closed = PlanClosed {
-            plan,
-            outcome: Outcome::Run,
-        };
+        self.end_plan(session, plan, Outcome::Run, now)
+    }
+
+    fn end_plan(
+        &self,
+        session: &Session,
+        plan: Hash,
+        outcome: Outcome,
+        now: UnixMillis,
+    ) -> Result<()> {
+        let closed = PlanClosed { plan, outcome };
         let signer = session.signer(purpose("security"), None);
         self.state(vec![Statement::PlanClosed(closed)], &signer, now)?;
         Ok(())

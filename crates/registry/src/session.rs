@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::book::Signer;
+use crate::config::Files;
 use crate::error::{RegistryError, Result};
 use crate::keys::rng;
 use crate::node::{CHARTER_MILLIS, Registry, purpose};
@@ -54,6 +55,11 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
+    /// The operator's key.
+    pub(crate) fn key(&self) -> &SigningKey {
+        &self.key
+    }
+
     /// The signer of an act in the operator's name.
     pub(crate) fn signer(&self, purpose: Purpose, source: Option<Hash>) -> Signer<'_> {
         Signer {
@@ -100,16 +106,59 @@ pub struct OperatorLine {
     pub enabled: bool,
 }
 
-impl Registry {
-    fn operator_path(&self, login: &str) -> Result<std::path::PathBuf> {
-        let login = DivisionId::new(login).map_err(|_| {
-            RegistryError::BadRequest(
-                "登录名只用小写字母、数字和连字符 / a login name has 1 to 40 lower-case letters, digits or hyphens".into(),
-            )
-        })?;
-        Ok(self.files.operators().join(format!("{login}.json")))
-    }
+/// An operator's file, opened with the passphrase.
+pub(crate) struct Unlocked {
+    pub(crate) operator: OperatorId,
+    pub(crate) key: SigningKey,
+    grid: Option<String>,
+}
 
+/// Opens an operator's file of a node, whether the node runs or not.
+///
+/// # Errors
+/// [`RegistryError::BadLogin`], the same for an unknown name and a wrong passphrase.
+pub(crate) fn unlock(files: &Files, login: &str, passphrase: &str) -> Result<Unlocked> {
+    let path = path_of(files, login).map_err(|_| RegistryError::BadLogin)?;
+    if !path.exists() {
+        // An unknown name takes as long as a wrong passphrase, so that time does not tell them apart.
+        let params = seal::passphrase::Argon2Params::recommended(&mut rng()?);
+        let _ = params.derive(passphrase.as_bytes());
+        return Err(RegistryError::BadLogin);
+    }
+    let file = read_file(&path)?;
+    let sealed = data_encoding::BASE64
+        .decode(file.key.as_bytes())
+        .map_err(|_| RegistryError::BadLogin)?;
+    let seed = seal::operator::open_operator(&sealed, passphrase.as_bytes())
+        .map_err(|_| RegistryError::BadLogin)?;
+    Ok(Unlocked {
+        operator: file.operator,
+        key: SigningKey::from_bytes(&seed),
+        grid: file.grid,
+    })
+}
+
+fn path_of(files: &Files, login: &str) -> Result<std::path::PathBuf> {
+    let login = DivisionId::new(login).map_err(|_| {
+        RegistryError::BadRequest(
+            "登录名只用小写字母、数字和连字符 / a login name has 1 to 40 lower-case letters, digits or hyphens".into(),
+        )
+    })?;
+    Ok(files.operators().join(format!("{login}.json")))
+}
+
+fn read_file(path: &std::path::Path) -> Result<OperatorFile> {
+    let bytes =
+        store::atomic::read_bounded(path, OPERATOR_FILE_MAX).map_err(RegistryError::from)?;
+    serde_json::from_slice(&bytes).map_err(|_| {
+        RegistryError::Directory(format!(
+            "`{}` is damaged; enrol the operator again",
+            path.display()
+        ))
+    })
+}
+
+impl Registry {
     /// Enrols an operator. The first of a node is enrolled by the node itself and must be a
     /// security officer; every later one by a security officer.
     ///
@@ -122,7 +171,7 @@ impl Registry {
         new: &NewOperator,
         now: UnixMillis,
     ) -> Result<OperatorId> {
-        let path = self.operator_path(&new.login)?;
+        let path = path_of(&self.files, &new.login)?;
         if new.passphrase.len() < PASSPHRASE_MIN {
             return Err(RegistryError::BadRequest(format!(
                 "口令至少 {PASSPHRASE_MIN} 个字符 / the passphrase is shorter than {PASSPHRASE_MIN} bytes; choose a longer one"
@@ -197,7 +246,7 @@ impl Registry {
         now: UnixMillis,
     ) -> Result<OperatorId> {
         self.may(by, policy::Action::Administer, &purpose("security"))?;
-        let path = self.operator_path(login)?;
+        let path = path_of(&self.files, login)?;
         let missing = || RegistryError::NotFound {
             what: "操作员 / operator",
             name: "named".into(),
@@ -206,7 +255,7 @@ impl Registry {
         if !path.exists() {
             return Err(missing());
         }
-        let file = self.operator_file(&path)?;
+        let file = read_file(&path)?;
         if file.login != login {
             return Err(RegistryError::Directory(format!(
                 "`{}` is another operator's file; restore it",
@@ -234,51 +283,25 @@ impl Registry {
         Ok(operator)
     }
 
-    fn operator_file(&self, path: &std::path::Path) -> Result<OperatorFile> {
-        let bytes =
-            store::atomic::read_bounded(path, OPERATOR_FILE_MAX).map_err(RegistryError::from)?;
-        serde_json::from_slice(&bytes).map_err(|_| {
-            RegistryError::Directory(format!(
-                "`{}` is damaged; enrol the operator again",
-                path.display()
-            ))
-        })
-    }
-
     /// Opens an operator's key for a session.
     ///
     /// # Errors
     /// [`RegistryError::BadLogin`], the same for an unknown name and a wrong passphrase.
     pub fn login(&self, login: &str, passphrase: &str, now: UnixMillis) -> Result<Session> {
-        let path = self
-            .operator_path(login)
-            .map_err(|_| RegistryError::BadLogin)?;
-        if !path.exists() {
-            // An unknown name takes as long as a wrong passphrase, so that time does not tell them apart.
-            let params = seal::passphrase::Argon2Params::recommended(&mut rng()?);
-            let _ = params.derive(passphrase.as_bytes());
-            return Err(RegistryError::BadLogin);
-        }
-        let file = self.operator_file(&path)?;
-        let sealed = data_encoding::BASE64
-            .decode(file.key.as_bytes())
-            .map_err(|_| RegistryError::BadLogin)?;
-        let seed = seal::operator::open_operator(&sealed, passphrase.as_bytes())
-            .map_err(|_| RegistryError::BadLogin)?;
-        let key = SigningKey::from_bytes(&seed);
+        let unlocked = unlock(&self.files, login, passphrase)?;
         let authority = self.authority();
         let certificate = authority
-            .operator(&self.config.division, &file.operator)
-            .filter(|c| c.key == key.verifying_key().to_bytes() && c.not_after > now)
+            .operator(&self.config.division, &unlocked.operator)
+            .filter(|c| c.key == unlocked.key.verifying_key().to_bytes() && c.not_after > now)
             .ok_or(RegistryError::BadLogin)?;
         Ok(Session {
             operator: certificate.operator,
-            login: file.login,
+            login: login.to_owned(),
             role: certificate.role,
             organization: certificate.organization.clone(),
-            grid: file.grid,
+            grid: unlocked.grid,
             expires: UnixMillis(now.0 + SESSION_MILLIS),
-            key,
+            key: unlocked.key,
         })
     }
 
@@ -304,7 +327,7 @@ impl Registry {
             if path.extension().is_none_or(|e| e != "json") {
                 continue;
             }
-            let file = self.operator_file(&path)?;
+            let file = read_file(&path)?;
             let enabled = self
                 .authority()
                 .operator(&self.config.division, &file.operator)

@@ -811,5 +811,8 @@ fn belongs(origin: &Origin, entry: &Entry) -> bool {
             origin.grant_id().is_none() && origin.ledger().as_str() == "authority"
         }
         Entry::Access(_) => origin.grant_id().is_none() && origin.ledger().as_str() == "access",
+        Entry::Recovery(_) => {
+            origin.grant_id().is_none() && origin.ledger().as_str() == "recovery"
+        }
     }
 }

@@ -231,6 +231,9 @@ fn kind(origin: &Origin, entry: &Entry, index: u64) -> Result<(), ChunkError> {
             origin.grant_id().is_none() && origin.ledger().as_str() == "authority"
         }
         Entry::Access(_) => origin.grant_id().is_none() && origin.ledger().as_str() == "access",
+        Entry::Recovery(_) => {
+            origin.grant_id().is_none() && origin.ledger().as_str() == "recovery"
+        }
     };
     if fits {
         Ok(())
@@ -272,6 +275,7 @@ fn is_gone(head: &Checkpoint, gone: &Gone, entry: &Entry, index: u64) -> bool {
             let same = entry.record.is_some() && entry.record == later.record;
             same && later.operation == GrantOperation::Retract
         }
+        (Entry::Recovery(entry), Entry::Recovery(later)) => entry.part.is_replaced_by(&later.part),
         _ => false,
     };
     gone.index > index && included.is_ok() && says_so

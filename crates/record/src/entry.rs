@@ -206,11 +206,20 @@ pub enum RecoveryPart {
 }
 
 impl RecoveryPart {
+    /// What a part is kept together with, as the identifier of a record is: its page, or the keys.
+    pub fn group(&self) -> RecordId {
+        let mut id = [0; 16];
+        if let Self::Chunk { page, .. } | Self::Dropped { page } = self {
+            id[0] = 1;
+            id[12..].copy_from_slice(&page.to_be_bytes());
+        }
+        RecordId(id)
+    }
+
     /// Whether a later part makes this one's body void, so that everybody destroys it.
     pub fn is_replaced_by(&self, later: &Self) -> bool {
         match (self, later) {
             (Self::Keys, Self::Keys | Self::Ended) => true,
-            (Self::Chunk { .. }, Self::Ended) => true,
             (Self::Chunk { page, .. }, Self::Dropped { page: dropped }) => page == dropped,
             // What an interrupted write left at a page's end is written over.
             (
@@ -283,6 +292,48 @@ impl Entry {
             Entry::Grant(e) => e.parcel,
             Entry::Recovery(e) => e.body,
             Entry::Act(_) | Entry::Authority(_) => None,
+        }
+    }
+
+    /// The record that this entry is about, in a shard's ledger or a grant's.
+    pub fn record(&self) -> Option<RecordId> {
+        match self {
+            Entry::Record(e) => Some(e.record),
+            Entry::Grant(e) => e.record,
+            Entry::Recovery(e) => Some(e.part.group()),
+            Entry::Act(_) | Entry::Authority(_) | Entry::Access(_) => None,
+        }
+    }
+
+    /// Whether this entry may order bodies of earlier entries of its record to be destroyed.
+    pub fn orders_destruction(&self) -> bool {
+        match self {
+            Entry::Record(e) => matches!(e.operation, Operation::Erase | Operation::Reseal),
+            Entry::Grant(e) => e.operation == GrantOperation::Retract && e.record.is_some(),
+            Entry::Recovery(_) => true,
+            Entry::Act(_) | Entry::Authority(_) | Entry::Access(_) => false,
+        }
+    }
+
+    /// Whether this entry, later in the same ledger, says that the body of `earlier` was to be
+    /// destroyed: an erasure that of every version of the record, a reseal that of the content
+    /// which it seals anew, a retraction that of every parcel of the record.
+    pub fn destroys_body_of(&self, earlier: &Entry) -> bool {
+        match (earlier, self) {
+            (Entry::Record(earlier), Entry::Record(later)) => {
+                let resealed =
+                    later.operation == Operation::Reseal && earlier.content == later.content;
+                earlier.record == later.record && (later.operation == Operation::Erase || resealed)
+            }
+            (Entry::Grant(earlier), Entry::Grant(later)) => {
+                earlier.record.is_some()
+                    && earlier.record == later.record
+                    && later.operation == GrantOperation::Retract
+            }
+            (Entry::Recovery(earlier), Entry::Recovery(later)) => {
+                earlier.part.is_replaced_by(&later.part)
+            }
+            _ => false,
         }
     }
 }
@@ -385,7 +436,10 @@ mod tests {
     fn the_golden_bytes_of_a_recovery_entry_hold() {
         let entry = Entry::Recovery(RecoveryEntry {
             suite: SUITE,
-            part: RecoveryPart::Chunk { page: 3, offset: 64 },
+            part: RecoveryPart::Chunk {
+                page: 3,
+                offset: 64,
+            },
             ceremony: [4; 16],
             body: Some([5; 32]),
             recorded_at: UnixMillis(1_700_000_000_000),
@@ -421,14 +475,26 @@ mod tests {
     #[test]
     fn a_part_is_replaced_by_what_makes_it_void_and_by_nothing_else() {
         use RecoveryPart::{Chunk, Dropped, Ended, Keys};
-        let chunk = Chunk { page: 2, offset: 50 };
+        let chunk = Chunk {
+            page: 2,
+            offset: 50,
+        };
         assert!(Keys.is_replaced_by(&Keys) && Keys.is_replaced_by(&Ended));
         assert!(!Keys.is_replaced_by(&chunk) && !chunk.is_replaced_by(&Keys));
         assert!(chunk.is_replaced_by(&Dropped { page: 2 }));
         assert!(!chunk.is_replaced_by(&Dropped { page: 3 }));
-        assert!(chunk.is_replaced_by(&Chunk { page: 2, offset: 50 }));
-        assert!(!chunk.is_replaced_by(&Chunk { page: 2, offset: 90 }));
-        assert!(!chunk.is_replaced_by(&Chunk { page: 3, offset: 50 }));
+        assert!(chunk.is_replaced_by(&Chunk {
+            page: 2,
+            offset: 50
+        }));
+        assert!(!chunk.is_replaced_by(&Chunk {
+            page: 2,
+            offset: 90
+        }));
+        assert!(!chunk.is_replaced_by(&Chunk {
+            page: 3,
+            offset: 50
+        }));
         assert!(!Dropped { page: 2 }.is_replaced_by(&Ended));
     }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use record::authority::{
     Charter, DestructionReceipt, EpochStep, GrantEnded, GrantStatement, OperatorCertificate, Role,
-    Statement,
+    Sharing, Statement,
 };
 use record::entry::Entry;
 use record::id::{DivisionId, GrantId, Hash, OperatorId, Origin};
@@ -40,6 +40,8 @@ pub struct Authority {
     epochs: BTreeMap<(Origin, u32), EpochStep>,
     ended: BTreeMap<GrantId, GrantEnded>,
     receipts: BTreeMap<(DivisionId, Origin, u64), DestructionReceipt>,
+    /// The newest sharing of each node's root.
+    sharings: BTreeMap<DivisionId, Sharing>,
     /// Charters whose issuer is not known yet.
     waiting: Vec<Charter>,
 }
@@ -146,6 +148,9 @@ impl Authority {
                 if ended.origin.division() == *division {
                     self.ended.insert(ended.grant, ended.clone());
                 }
+            }
+            Statement::Sharing(sharing) => {
+                self.sharings.insert(division.clone(), sharing.clone());
             }
             Statement::Receipt(receipt) => {
                 let at = (division.clone(), receipt.origin.clone(), receipt.index);
@@ -310,6 +315,24 @@ impl Authority {
         self.epochs.get(&(origin.clone(), epoch)).copied()
     }
 
+    /// The epochs of a division's shards that began and were not retired.
+    pub fn epochs_in_use(&self, division: &DivisionId) -> Vec<(Origin, u32)> {
+        self.epochs
+            .iter()
+            .filter(|((origin, _), step)| {
+                **step == EpochStep::Begun && origin.division() == *division
+            })
+            .map(|(at, _)| at.clone())
+            .collect()
+    }
+
+    /// The sharing of a node's root that is in force.
+    pub fn sharing(&self, division: &DivisionId) -> Option<&Sharing> {
+        self.sharings
+            .get(division)
+            .filter(|sharing| sharing.header.is_some())
+    }
+
     /// How a grant ended, if its owner ended it.
     pub fn grant_ended(&self, grant: &GrantId) -> Option<&GrantEnded> {
         self.ended.get(grant)
@@ -324,5 +347,11 @@ impl Authority {
     ) -> Option<&DestructionReceipt> {
         self.receipts
             .get(&(division.clone(), origin.clone(), index))
+    }
+
+    /// Takes a charter as if its issuer had been checked.
+    #[cfg(test)]
+    pub(crate) fn trust(&mut self, charter: Charter) {
+        self.charters.insert(charter.division.clone(), charter);
     }
 }

@@ -113,6 +113,16 @@ struct Cursor {
     target: Option<String>,
 }
 
+/// Puts a grant's cursor where everything of the shard up to a size was worked through.
+pub(crate) fn put_cursor(batch: &mut Batch, ledger: &Origin, shard_size: u64) {
+    let cursor = Cursor {
+        shard_size,
+        target: None,
+    };
+    let key = table::key(ledger, table::SCOPE, b"cursor");
+    batch.put(key, cbor::to_vec(&cursor));
+}
+
 impl Registry {
     /// What an envelope is bound to: nothing of it can be opened for another grant or holder.
     pub(crate) fn envelope_info(&self, grant: &GrantStatement) -> Result<EnvelopeInfo> {
@@ -294,6 +304,10 @@ impl Registry {
             let Some((bytes, entry)) = self.record_entry(&grant.origin, at)? else {
                 continue;
             };
+            if self.is_gone(&grant.origin, at, &Entry::Record(entry.clone()))? {
+                // Erased, or sealed anew: the later entry says what becomes of the row.
+                continue;
+            }
             let was = match scope.get(&entry.record) {
                 Some(known) => known.is_some(),
                 None => self.in_scope(&ledger, &entry.record)?,

@@ -200,8 +200,8 @@ impl Registry {
         Ok(())
     }
 
-    fn apply(&self, holding: &mut Holding, at: u64, entry: &Entry) -> Result<()> {
-        match entry {
+    fn apply(&self, holding: &mut Holding, at: u64, whole: &Entry) -> Result<()> {
+        match whole {
             Entry::Record(entry) => match entry.operation {
                 Operation::Erase | Operation::TransferOut => holding.index.remove(entry.record),
                 _ if self.secret_lost(&holding.origin, &entry.record)? => {
@@ -209,19 +209,21 @@ impl Registry {
                     holding.index.remove(entry.record);
                 }
                 _ => {
-                    let version = self.open_version(holding, at)?;
-                    holding
-                        .index
-                        .upsert(version.record, entry.version, at, &version.texts());
+                    if let Some(version) = self.open_unless_gone(holding, at, whole)? {
+                        holding
+                            .index
+                            .upsert(version.record, entry.version, at, &version.texts());
+                    }
                 }
             },
             Entry::Grant(entry) => match (entry.operation, entry.record) {
                 (GrantOperation::Keys, _) => self.take_keys(holding, at)?,
                 (GrantOperation::Enter | GrantOperation::Update, Some(record)) => {
-                    let version = self.open_version(holding, at)?;
-                    holding
-                        .index
-                        .upsert(record, version.entry.version, at, &version.texts());
+                    if let Some(version) = self.open_unless_gone(holding, at, whole)? {
+                        holding
+                            .index
+                            .upsert(record, version.entry.version, at, &version.texts());
+                    }
                 }
                 (GrantOperation::Retract, Some(record)) => holding.index.remove(record),
                 _ => {}
@@ -236,6 +238,26 @@ impl Registry {
         Ok(self
             .newest(origin, record)?
             .is_some_and(|newest| newest.page == 0))
+    }
+
+    /// Opens a version, unless its body was ordered to be destroyed: what a later entry says counts.
+    fn open_unless_gone(
+        &self,
+        holding: &Holding,
+        at: u64,
+        entry: &Entry,
+    ) -> Result<Option<Version>> {
+        match self.open_version(holding, at) {
+            Err(_) if self.is_gone(&holding.origin, at, entry)? => Ok(None),
+            opened => opened.map(Some),
+        }
+    }
+
+    /// Whether the body of an entry is not here because a later entry ordered it to be destroyed.
+    pub(crate) fn is_gone(&self, origin: &Origin, at: u64, entry: &Entry) -> Result<bool> {
+        let store = self.store.as_ref();
+        Ok(store.get(&table::body(origin, at))?.is_none()
+            && crate::chain::destroyer(store, origin, at, entry, u64::MAX)?.is_some())
     }
 
     /// Opens the envelope of keys at an index of the grant's ledger.

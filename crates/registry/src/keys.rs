@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 
 use crate::config::{Files, KeyCustody, NodeConfig};
 use crate::error::{RegistryError, Result};
+use crate::node::lock;
 
 /// The largest keystore file.
 const KEYSTORE_MAX: u64 = 64 * 1024 * 1024;
@@ -42,7 +43,7 @@ pub struct Keys {
     /// Says `held`.
     pub(crate) held: SigningKey,
     pub(crate) store: Mutex<Keystore>,
-    provider: SoftwareKey,
+    provider: Mutex<SoftwareKey>,
     files: Files,
 }
 
@@ -91,6 +92,33 @@ fn provider(
     }
 }
 
+/// Parameters that take this machine about a second: each more costs a thief as much for each guess.
+/// Never less than RFC 9106 asks for, never more than [`CALIBRATED_KIB_MAX`].
+fn calibrated() -> Result<Argon2Params> {
+    let mut params = Argon2Params::recommended(&mut rng()?);
+    let begun = std::time::Instant::now();
+    params
+        .derive(b"calibration")
+        .map_err(|e| RegistryError::Directory(e.to_string()))?;
+    let took = begun.elapsed().max(std::time::Duration::from_millis(1));
+    // Memory first: it is what a thief's hardware is short of.
+    let mut times = CALIBRATED.as_millis() / took.as_millis().max(1);
+    while times >= 2 && params.m_kib < CALIBRATED_KIB_MAX {
+        params.m_kib *= 2;
+        times /= 2;
+    }
+    let passes = u128::from(params.t) * times.max(1);
+    params.t = u32::try_from(passes)
+        .unwrap_or(u32::MAX)
+        .min(seal::passphrase::PASSES_MAX);
+    Ok(params)
+}
+
+/// How long opening a keystore by its passphrase should take.
+const CALIBRATED: std::time::Duration = std::time::Duration::from_secs(1);
+/// The most memory that calibration asks for: 256 MiB, so that a small machine can open it, too.
+const CALIBRATED_KIB_MAX: u32 = 256 * 1024;
+
 /// Ends a change of the key-encryption key that was cut off after the keystore was replaced: the
 /// next key file takes its place if it is the one that opens.
 fn finish_kek(files: &Files, kind: &KeyCustody, keystore: &[u8]) {
@@ -113,15 +141,27 @@ fn finish_kek(files: &Files, kind: &KeyCustody, keystore: &[u8]) {
 impl Keys {
     /// Makes the keys of a node that does not exist yet and writes its keystore.
     pub(crate) fn create(dir: &Path, custody: &KeyCustody, opener: &Opener) -> Result<Self> {
+        Self::create_with(dir, Keystore::generate(&mut rng()?), custody, opener)
+    }
+
+    /// Writes the keystore of keys that exist.
+    pub(crate) fn create_with(
+        dir: &Path,
+        keystore: Keystore,
+        custody: &KeyCustody,
+        opener: &Opener,
+    ) -> Result<Self> {
         let files = Files::new(dir);
         let mut rng = rng()?;
         if matches!(custody, KeyCustody::File) && !files.kek().exists() {
             let kek = Kek::generate(&mut rng);
             store::atomic::replace(&files.kek(), kek.expose())?;
         }
-        let params = Argon2Params::recommended(&mut rng);
-        let provider = provider(&files, custody, opener, Some(params))?;
-        let keystore = Keystore::generate(&mut rng);
+        let params = match custody {
+            KeyCustody::Passphrase => Some(calibrated()?),
+            KeyCustody::File => None,
+        };
+        let provider = provider(&files, custody, opener, params)?;
         let keys = Self::from_keystore(keystore, provider, files);
         keys.save(&keys.lock())?;
         Ok(keys)
@@ -157,7 +197,7 @@ impl Keys {
             witness: SigningKey::from_bytes(keystore.witness.expose()),
             held: SigningKey::from_bytes(keystore.held.expose()),
             store: Mutex::new(keystore),
-            provider,
+            provider: Mutex::new(provider),
             files,
         }
     }
@@ -170,11 +210,56 @@ impl Keys {
 
     fn save(&self, keystore: &Keystore) -> Result<()> {
         let bytes = keystore
-            .seal(&self.provider, &mut rng()?)
+            .seal(&*lock(&self.provider), &mut rng()?)
             .map_err(|e| RegistryError::Store(e.to_string()))?;
         let path = self.files.keystore();
         store::atomic::replace(&path, &bytes)?;
         self.keep_transport(keystore)
+    }
+
+    /// Seals the keystore under another key-encryption key: a passphrase, a key that lies
+    /// elsewhere, or a fresh key file. Says what opens it from here on.
+    ///
+    /// The keystore is replaced in one step. A fresh key file is durable before it and takes the
+    /// old one's place after it; [`finish_kek`] does that when a crash comes between.
+    pub(crate) fn rekey(&self, opener: &Opener) -> Result<KeyCustody> {
+        // Nothing else is written to the keystore meanwhile.
+        let keystore = self.lock();
+        let (provider, custody) = match opener {
+            Opener::Passphrase(phrase) => {
+                let provider = SoftwareKey::from_passphrase(phrase.as_bytes(), &calibrated()?)
+                    .map_err(|e| RegistryError::Directory(e.to_string()))?;
+                (provider, KeyCustody::Passphrase)
+            }
+            Opener::Key(key) => (
+                SoftwareKey::from_kek(Kek::from_bytes(**key)),
+                KeyCustody::File,
+            ),
+            Opener::File | Opener::Locked => {
+                if seal::keystore::KeyProvider::passphrase(&*lock(&self.provider)).is_some() {
+                    return Err(RegistryError::BadRequest(
+                        "此节点由口令打开，请给出新口令 / this node is opened by a passphrase; give the new one with `fangzhi keys kek`".into(),
+                    ));
+                }
+                let kek = Kek::generate(&mut rng()?);
+                store::atomic::replace(&self.files.next_kek(), kek.expose())?;
+                (SoftwareKey::from_kek(kek), KeyCustody::File)
+            }
+        };
+        let old = std::mem::replace(&mut *lock(&self.provider), provider);
+        self.save(&keystore)
+            .inspect_err(|_| *lock(&self.provider) = old)?;
+        match opener {
+            Opener::File | Opener::Locked => {
+                let (next, kek) = (self.files.next_kek(), self.files.kek());
+                std::fs::rename(&next, &kek).map_err(|e| RegistryError::file(&next, e))?;
+            }
+            // The old key file opens nothing any more; what opens it now lies elsewhere.
+            Opener::Key(_) | Opener::Passphrase(_) => {
+                let _ = std::fs::remove_file(self.files.kek());
+            }
+        }
+        Ok(custody)
     }
 
     /// Keeps the transport key a second time, where a locked node finds it.
@@ -321,13 +406,19 @@ impl Custody {
         self.put(Keys::open(&self.dir, opener)?)
     }
 
-    /// Takes keys that were opened or recovered.
-    pub(crate) fn put(&self, keys: Keys) -> Result<()> {
-        if keys.public() != self.public {
+    /// Whether a keystore is this node's.
+    pub(crate) fn fits(&self, keystore: &Keystore) -> Result<()> {
+        if keystore.public_keys() != self.public {
             return Err(RegistryError::Directory(
                 "密钥库属于另一节点 / the keystore is another node's; restore the one of this directory".into(),
             ));
         }
+        Ok(())
+    }
+
+    /// Takes keys that were opened or recovered.
+    pub(crate) fn put(&self, keys: Keys) -> Result<()> {
+        self.fits(&keys.lock())?;
         *self.open.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(keys));
         self.turns.fetch_add(1, Ordering::AcqRel);
         Ok(())

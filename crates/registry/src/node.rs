@@ -40,6 +40,14 @@ pub struct Registry {
     pub(crate) pages: Mutex<Pages>,
     pub(crate) keys: Custody,
     pub(crate) guard: Guard,
+    /// What the own recovery ledger has, once it was read.
+    pub(crate) recovered: Mutex<Option<crate::recovery::Recovered>>,
+    /// Where the secrets of records lie whose pointers were lost, once that was looked for.
+    pub(crate) found_secrets: Mutex<Option<crate::recovery::FoundSecrets>>,
+    /// What is to open the keystore from the next change of its key-encryption key on.
+    pub(crate) next_opener: Mutex<Option<Opener>>,
+    /// Held while a ceremony of shares is changed.
+    pub(crate) ceremony: Mutex<()>,
     pub(crate) catalogue: &'static Catalogue,
     pub(crate) policies: &'static policy::PolicySet,
     pub(crate) authority: RwLock<Authority>,
@@ -108,10 +116,7 @@ impl Applicant {
     /// [`RegistryError::Directory`] when the directory holds a node already.
     pub fn create(dir: &Path, new: NewNode, opener: &Opener) -> Result<Self> {
         refuse_existing(dir)?;
-        std::fs::create_dir_all(dir).map_err(|e| RegistryError::file(dir, e))?;
-        // Nobody else on the machine looks in, whatever the files are made with.
-        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))
-            .map_err(|e| RegistryError::file(dir, e))?;
+        private_directory(dir)?;
         let files = Files::new(dir);
         // A join that was cut off before its charter came goes on with the keys it made.
         let keys = if files.keystore().exists() {
@@ -177,7 +182,14 @@ impl Applicant {
     }
 }
 
-fn refuse_existing(dir: &Path) -> Result<()> {
+/// Makes a directory that nobody else on the machine looks into, whatever its files are made with.
+pub(crate) fn private_directory(dir: &Path) -> Result<()> {
+    std::fs::create_dir_all(dir).map_err(|e| RegistryError::file(dir, e))?;
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))
+        .map_err(|e| RegistryError::file(dir, e))
+}
+
+pub(crate) fn refuse_existing(dir: &Path) -> Result<()> {
     if Files::new(dir).config().exists() {
         return Err(RegistryError::Directory(format!(
             "`{0}` 中已有节点 / there is a node in `{0}` already; choose an empty directory",
@@ -229,6 +241,11 @@ impl Registry {
         let catalogue = Catalogue::builtin();
         let policies =
             policy::PolicySet::builtin().map_err(|e| RegistryError::Directory(e.to_string()))?;
+        for shard in store.shards()? {
+            if let Ok(origin) = Origin::parse(&shard) {
+                crate::chain::complete(store.as_ref(), &origin)?;
+            }
+        }
         let authority = Authority::load(store.as_ref(), &config)?;
         let registry = Self {
             config,
@@ -237,6 +254,10 @@ impl Registry {
             pages: Mutex::new(pages),
             keys,
             guard: Guard::open(dir)?,
+            recovered: Mutex::default(),
+            found_secrets: Mutex::default(),
+            next_opener: Mutex::default(),
+            ceremony: Mutex::default(),
             catalogue,
             policies,
             authority: RwLock::new(authority),
@@ -259,6 +280,8 @@ impl Registry {
     /// What a node does once its keys are open.
     pub(crate) fn begin(&self, now: UnixMillis) -> Result<()> {
         self.found(now)?;
+        self.check_keystore()?;
+        self.seal_recovery();
         self.open_holdings()
     }
 
@@ -276,7 +299,11 @@ impl Registry {
                 .into_iter()
                 .map(|schema| self.shard(&schema.kind)),
         );
-        own.extend([self.own("authority"), self.own("access")]);
+        own.extend([
+            self.own("authority"),
+            self.own("access"),
+            self.own("recovery"),
+        ]);
         for origin in own {
             self.book(&origin)?;
             self.remember_time(&origin)?;
@@ -478,6 +505,8 @@ impl Registry {
         }
         drop(authority);
         drop(book);
+        // Keys and operators change with what is stated of them.
+        self.seal_recovery();
         self.changed();
         Ok(appended)
     }

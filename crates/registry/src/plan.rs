@@ -184,25 +184,34 @@ impl Authority {
         if now > plan.not_after {
             return Err(NotApproved::Expired);
         }
+        self.enough(plan, now)?;
+        Ok(plan)
+    }
+
+    /// Whether a plan is its maker's and has the approvals that it needs.
+    fn enough(&self, plan: &Plan, now: UnixMillis) -> std::result::Result<(), NotApproved> {
         if !self.is_genuine(plan) {
             return Err(NotApproved::Forged);
         }
+        // By key: one person under two names is one person.
         let mut officers = std::collections::BTreeSet::new();
-        for approval in self.approvals(id) {
+        for approval in self.approvals(&plan.id()) {
             if self.weigh(plan, approval, now).is_ok() {
                 if !approval.approved {
                     return Err(NotApproved::Refused);
                 }
-                officers.insert((&approval.organization, approval.operator));
+                let officer = self.operator(&approval.organization, &approval.operator);
+                officers.extend(officer.map(|officer| officer.key));
             }
         }
         match approvals_needed(&plan.work).saturating_sub(officers.len()) {
-            0 => Ok(plan),
+            0 => Ok(()),
             missing => Err(NotApproved::Missing { missing }),
         }
     }
 
-    /// The standing order that allows a task on a shard, by its plan's id.
+    /// The standing order that allows a task on a shard, by its plan's id. It ends, too, when an
+    /// officer whose approval it needs is disabled: then others approve another.
     pub fn standing_order(&self, task: Task, origin: &Origin, now: UnixMillis) -> Option<Hash> {
         let division = origin.division();
         self.plans().find_map(|(id, plan)| match &plan.work {
@@ -211,7 +220,8 @@ impl Authority {
                     && self.plan_closed(id) == Some(Outcome::Run)
                     && order.not_after > now
                     && order.tasks.contains(&task)
-                    && (order.origins.is_empty() || order.origins.contains(origin)) =>
+                    && (order.origins.is_empty() || order.origins.contains(origin))
+                    && self.enough(plan, now).is_ok() =>
             {
                 Some(*id)
             }
@@ -331,3 +341,6 @@ impl Registry {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,17 +14,18 @@ use minicbor::{Decode, Encode};
 use record::authority::{Charter, DivisionCode, Level, NodeKeys, Revocation, Statement};
 use record::cbor;
 use record::entry::{Entry, SUITE};
-use record::id::{DivisionId, Hash, Kind, Origin, Realm, UnixMillis};
+use record::id::{DivisionId, Hash, Kind, Origin, Realm, RecordId, UnixMillis};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use store::Batch;
 use subtle::ConstantTimeEq;
 use sync::chunk::Delivery;
-use sync::message::{Item, fill};
+use sync::message::{Gone, Item, fill};
 use sync::output::{Load, Loaded};
 use sync::trust::{Accept, Held, Refusal, Tail, Trust};
 
 use crate::book::commit;
+use crate::chain;
 use crate::config::ParentAddress;
 use crate::error::{RegistryError, Result};
 use crate::grant::checkpoint_of;
@@ -209,7 +210,7 @@ impl Registry {
         })
     }
 
-    fn keep_local(&self, table: &str, rest: &[u8], value: Vec<u8>) -> Result<()> {
+    pub(crate) fn keep_local(&self, table: &str, rest: &[u8], value: Vec<u8>) -> Result<()> {
         let mut batch = Batch::new(LOCAL, None);
         batch.put(table::local(table, rest), value);
         self.store
@@ -423,12 +424,17 @@ impl Registry {
                 .collect();
             let bodies = store.get_many(&keys)?;
             for ((_, entry), body) in entries.into_iter().zip(bodies) {
+                let gone = match body {
+                    None if chain::has_chains(origin) => {
+                        self.gone(origin, at, &entry, load.head_size)?
+                    }
+                    _ => None,
+                };
                 bytes += entry.len() + body.as_ref().map_or(0, Vec::len);
-                items.push(Item {
-                    entry,
-                    body,
-                    gone: None,
-                });
+                bytes += gone
+                    .as_ref()
+                    .map_or(0, |g| g.entry.len() + 32 * g.proof.len());
+                items.push(Item { entry, body, gone });
                 at += 1;
             }
         }
@@ -447,6 +453,28 @@ impl Registry {
             extends: load.known_size.map_or(Ok(Vec::new()), proof)?,
             items,
         })
+    }
+
+    /// Why the body of an entry is not here: the later entry under the head that says so.
+    fn gone(&self, origin: &Origin, at: u64, entry: &[u8], size: u64) -> Result<Option<Gone>> {
+        let store = self.store.as_ref();
+        let entry = chain::decode(origin, at, entry)?;
+        if entry.body_hash().is_none() {
+            return Ok(None);
+        }
+        let Some((index, later)) = chain::destroyer(store, origin, at, &entry, size)? else {
+            // Destroyed by an entry beyond the head that was offered: the next head covers it.
+            return Err(RegistryError::damaged(format!(
+                "`{origin}` lacks the body of entry {at}, and no entry below {size} says that it was destroyed"
+            )));
+        };
+        let proof = ledger::proof::inclusion(&Tiles { store, origin }, index, size)
+            .map_err(|e| RegistryError::damaged(format!("`{origin}`: {e}")))?;
+        Ok(Some(Gone {
+            index,
+            entry: later,
+            proof,
+        }))
     }
 
     /// Keeps what `sync` verified; returns how many entries are durable.
@@ -503,32 +531,41 @@ impl Registry {
         batch.put(table::head(&origin), cbor::to_vec(&head));
         let first = delivery.first();
         let own = origin.division() == self.config.division;
+        let entries: Vec<&Entry> = delivery.entries().iter().collect();
+        let destroyed = chain::destroyed(store, &origin, first, &entries)?;
+        chain::extend(&mut batch, &origin, first, entries.into_iter());
+        destroyed.write(&mut batch, &origin);
         if complete {
             batch.put(table::note(&origin, size), held.note.clone().into_bytes());
         }
         if own {
             // What is kept beside the entries of an own shard was lost with them.
+            let mut newest: BTreeMap<RecordId, Newest> = BTreeMap::new();
             for ((at, entry), leaf) in (first..)
                 .zip(delivery.entries())
                 .zip(delivery.leaf_hashes())
             {
                 if let Entry::Record(entry) = entry {
-                    let old = self.newest(&origin, &entry.record)?;
-                    let (page, offset, length) =
-                        old.map_or((0, 0, 0), |n| (n.page, n.offset, n.length));
-                    let newest = Newest {
-                        at,
-                        version: entry.version,
-                        leaf: *leaf,
-                        page,
-                        offset,
-                        length,
+                    let old = match newest.remove(&entry.record) {
+                        Some(old) => Some(old),
+                        None => self.newest(&origin, &entry.record)?,
                     };
-                    batch.put(
-                        table::key(&origin, table::RECORD, &entry.record.0),
-                        cbor::to_vec(&newest),
-                    );
+                    newest.insert(entry.record, Newest::after(old, entry, at, *leaf));
                 }
+            }
+            if origin.grant_id().is_some() {
+                Self::rebuild_scope(&mut batch, &origin, delivery.entries().iter());
+            }
+            for (record, mut newest) in newest {
+                if newest.page == 0
+                    && let Some(at) = self.find_secret(&record)?
+                {
+                    (newest.page, newest.offset, newest.length) = (at.page, at.offset, at.len);
+                }
+                batch.put(
+                    table::key(&origin, table::RECORD, &record.0),
+                    cbor::to_vec(&newest),
+                );
             }
         }
         let statements: Vec<Statement> = delivery
@@ -541,7 +578,7 @@ impl Registry {
             .collect();
         for (at, item) in (first..).zip(delivery.into_items()) {
             batch.put(table::entry(&origin, at), item.entry);
-            if let Some(body) = item.body {
+            if let Some(body) = item.body.filter(|_| !destroyed.arriving.contains(&at)) {
                 batch.put_body(table::body(&origin, at), body);
             }
         }
@@ -558,8 +595,10 @@ impl Registry {
         self.counters.replicated(size - first);
         if complete && own {
             self.forget_book(&origin);
+            self.forget_recovery();
             if self.guard.resume(&origin, size, &root)? {
                 tracing::info!(%origin, size, "the ledger is whole again and is signed again");
+                self.forget_secrets();
             }
             if origin.is_shard() && !self.keys.is_locked() {
                 self.advance_holding(&origin)?;
@@ -942,6 +981,11 @@ impl Registry {
             .parent
             .as_ref()
             .is_some_and(|p| p.division == peer.division);
+        if self.keys.is_locked() {
+            return Err(refuse(
+                "the node is locked; what it lost is taken back once it is open",
+            ));
+        }
         if !from_parent || !self.guard.is_halted(origin) {
             return Err(refuse(
                 "the ledger is this node's own; nobody else writes it",

@@ -4,6 +4,7 @@
 
 use minicbor::{Decode, Encode};
 use record::cbor;
+use record::entry::{Operation, RecordEntry};
 use record::id::{Hash, Origin};
 use store::{Key, Store};
 
@@ -19,6 +20,11 @@ pub const TILE: &str = "tile";
 pub const HEAD: &str = "head";
 /// Newest version of each record.
 pub const RECORD: &str = "record";
+/// Every entry of a record in a shard's or a grant's ledger, own or replica: record, then index.
+/// The row without a record says that none is missing.
+pub const CHAIN: &str = "chain";
+/// Destructions that an entry ordered, by its index, until they are done and told.
+pub const DESTROY: &str = "destroy";
 /// Import chunks that were taken.
 pub const IMPORT: &str = "import";
 /// Records in scope of a grant, and how far the shard was worked through.
@@ -29,6 +35,11 @@ pub const ALARM: &str = "alarm";
 pub const GRANT: &str = "grant";
 /// Invitations given out.
 pub const INVITATION: &str = "invitation";
+
+/// What was sealed last for a recovery: a keyed hash of it.
+pub const RECOVERY: &str = "recovery";
+/// In a ledger that a recovered node waits for: that it had one.
+pub const AWAITED: &str = "awaited";
 
 /// Checkpoints cosigned of ledgers that are not held here.
 pub const WITNESS: &str = "witness";
@@ -141,6 +152,31 @@ pub struct Newest {
     /// Length of the chunk.
     #[n(5)]
     pub length: u32,
+}
+
+impl Newest {
+    /// What it is after one more entry of the record, at `at`, with this leaf hash.
+    pub(crate) fn after(old: Option<Self>, entry: &RecordEntry, at: u64, leaf: Hash) -> Self {
+        let (page, offset, length) = match &old {
+            // Nothing opens an erased record any more.
+            _ if entry.operation == Operation::Erase => (0, 0, 0),
+            Some(old) => (old.page, old.offset, old.length),
+            None => (0, 0, 0),
+        };
+        // A reseal of an earlier version leaves the newest one where it is.
+        let (at, version) = match &old {
+            Some(old) if entry.version < old.version => (old.at, old.version),
+            _ => (at, entry.version),
+        };
+        Self {
+            at,
+            version,
+            leaf,
+            page,
+            offset,
+            length,
+        }
+    }
 }
 
 /// Reads a value that this program wrote.

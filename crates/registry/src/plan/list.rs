@@ -32,7 +32,7 @@ pub enum PlanState {
     Withdrawn,
     /// A standing order that is in force.
     InForce,
-    /// A standing order whose time is over.
+    /// A standing order whose time is over, or whose approval no longer counts.
     Lapsed,
 }
 
@@ -83,8 +83,13 @@ impl Authority {
         let id = plan.id();
         match (self.plan_closed(&id), &plan.work) {
             (Some(Outcome::Withdrawn), _) => PlanState::Withdrawn,
-            (Some(Outcome::Run), Work::Order(order)) if order.not_after > now => PlanState::InForce,
-            (Some(Outcome::Run), Work::Order(_)) => PlanState::Lapsed,
+            (Some(Outcome::Run), Work::Order(order)) => {
+                if order.not_after > now && self.enough(plan, now).is_ok() {
+                    PlanState::InForce
+                } else {
+                    PlanState::Lapsed
+                }
+            }
             (Some(Outcome::Run), _) => PlanState::Run,
             (None, _) => match self.approved(&id, now) {
                 Ok(_) => PlanState::Approved,

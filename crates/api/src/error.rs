@@ -47,6 +47,7 @@ impl ApiError {
             RegistryError::NotFound { .. }
             | RegistryError::NoKind(_)
             | RegistryError::NoCharter(_) => StatusCode::NOT_FOUND,
+            RegistryError::Locked => StatusCode::LOCKED,
             RegistryError::Conflict(_)
             | RegistryError::Stale { .. }
             | RegistryError::Underway { .. } => StatusCode::CONFLICT,

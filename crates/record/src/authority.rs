@@ -71,6 +71,28 @@ pub enum Statement {
     /// This node destroyed what it held of a record, or of a grant.
     #[n(12)]
     Receipt(#[n(0)] DestructionReceipt),
+    /// The root of this node was shared among officers, or a sharing ended.
+    #[n(13)]
+    Sharing(#[n(0)] Sharing),
+}
+
+/// The root was shared among officers (分份), and every holder confirmed a share.
+///
+/// From the newest on, the recovery ledger is sealed to its key; shares of older ceremonies
+/// open nothing that is sealed later.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Sharing {
+    /// The plan that it was done under.
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub plan: Hash,
+    /// The ceremony's public header, which its shares are checked against; absent when a sharing
+    /// ended without another.
+    #[n(1)]
+    pub header: Option<minicbor::bytes::ByteVec>,
+    /// X-Wing public key, 1,216 bytes: what the recovery is sealed to; empty without a header.
+    #[n(2)]
+    pub public: minicbor::bytes::ByteVec,
 }
 
 /// What happened to a key epoch.

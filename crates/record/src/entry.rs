@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! entry = [format: 1, type: uint, value: map]
-//! type  = 1 record, 2 act, 3 authority, 4 access, 5 grant
+//! type  = 1 record, 2 act, 3 authority, 4 access, 5 grant, 6 recovery
 //! ```
 
 use minicbor::{Decode, Decoder, Encode, Encoder};
@@ -36,6 +36,8 @@ pub enum Entry {
     Access(AccessEntry),
     /// One change of what a grant's holder has.
     Grant(GrantEntry),
+    /// One part of what a lost station is rebuilt from.
+    Recovery(RecoveryEntry),
 }
 
 /// What happened to a record.
@@ -194,6 +196,84 @@ pub struct GrantEntry {
     pub recorded_at: UnixMillis,
 }
 
+/// What a part of the recovery (恢复) is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub enum RecoveryPart {
+    /// Keys, operators' files and the like, sealed to the recovery key.
+    #[n(1)]
+    Keys,
+    /// A chunk of record secrets, as it lies in its page.
+    #[n(2)]
+    Chunk {
+        /// The page.
+        #[n(0)]
+        page: u32,
+        /// Where in the page's file it begins.
+        #[n(1)]
+        offset: u64,
+    },
+    /// A page was destroyed. No body.
+    #[n(3)]
+    Dropped {
+        /// The page.
+        #[n(0)]
+        page: u32,
+    },
+    /// The sharing ended: no shares open anything from here on. No body.
+    #[n(4)]
+    Ended,
+}
+
+impl RecoveryPart {
+    /// What a part is kept together with, as the identifier of a record is: its page, or the keys.
+    pub fn group(&self) -> RecordId {
+        let mut id = [0; 16];
+        if let Self::Chunk { page, .. } | Self::Dropped { page } = self {
+            id[0] = 1;
+            id[12..].copy_from_slice(&page.to_be_bytes());
+        }
+        RecordId(id)
+    }
+
+    /// Whether a later part makes this one's body void, so that everybody destroys it.
+    pub fn is_replaced_by(&self, later: &Self) -> bool {
+        match (self, later) {
+            (Self::Keys, Self::Keys | Self::Ended) => true,
+            (Self::Chunk { page, .. }, Self::Dropped { page: dropped }) => page == dropped,
+            // What an interrupted write left at a page's end is written over.
+            (
+                Self::Chunk { page, offset },
+                Self::Chunk {
+                    page: later,
+                    offset: from,
+                },
+            ) => page == later && offset >= from,
+            _ => false,
+        }
+    }
+}
+
+/// One leaf of a recovery ledger.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct RecoveryEntry {
+    /// The crypto suite of the body.
+    #[n(0)]
+    pub suite: u8,
+    /// What it is.
+    #[n(1)]
+    pub part: RecoveryPart,
+    /// The nonce of the ceremony whose shares open it.
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub ceremony: [u8; 16],
+    /// SHA-256 of the sealed body; absent where there is none.
+    #[cbor(n(3), with = "minicbor::bytes")]
+    pub body: Option<Hash>,
+    /// When the owner recorded it.
+    #[n(4)]
+    pub recorded_at: UnixMillis,
+}
+
 impl Entry {
     /// The canonical bytes, the data of a ledger's leaf.
     pub fn encode(&self) -> Vec<u8> {
@@ -219,6 +299,7 @@ impl Entry {
             Entry::Authority(e) => e.suite,
             Entry::Access(e) => e.suite,
             Entry::Grant(e) => e.suite,
+            Entry::Recovery(e) => e.suite,
         }
     }
 
@@ -228,6 +309,7 @@ impl Entry {
             Entry::Record(e) => Some(e.body),
             Entry::Access(e) => Some(e.body),
             Entry::Grant(e) => e.parcel,
+            Entry::Recovery(e) => e.body,
             Entry::Act(_) | Entry::Authority(_) => None,
         }
     }
@@ -237,6 +319,7 @@ impl Entry {
         match self {
             Entry::Record(e) => Some(e.record),
             Entry::Grant(e) => e.record,
+            Entry::Recovery(e) => Some(e.part.group()),
             Entry::Act(_) | Entry::Authority(_) | Entry::Access(_) => None,
         }
     }
@@ -246,6 +329,7 @@ impl Entry {
         match self {
             Entry::Record(e) => matches!(e.operation, Operation::Erase | Operation::Reseal),
             Entry::Grant(e) => e.operation.replaces_parcels() && e.record.is_some(),
+            Entry::Recovery(_) => true,
             Entry::Act(_) | Entry::Authority(_) | Entry::Access(_) => false,
         }
     }
@@ -266,6 +350,9 @@ impl Entry {
                     && earlier.record == later.record
                     && later.operation.replaces_parcels()
             }
+            (Entry::Recovery(earlier), Entry::Recovery(later)) => {
+                earlier.part.is_replaced_by(&later.part)
+            }
             _ => false,
         }
     }
@@ -284,6 +371,7 @@ impl<C> Encode<C> for Entry {
             Entry::Authority(entry) => e.u8(3)?.encode_with(entry, ctx)?,
             Entry::Access(entry) => e.u8(4)?.encode_with(entry, ctx)?,
             Entry::Grant(entry) => e.u8(5)?.encode_with(entry, ctx)?,
+            Entry::Recovery(entry) => e.u8(6)?.encode_with(entry, ctx)?,
         };
         Ok(())
     }
@@ -300,6 +388,7 @@ impl<'b, C> Decode<'b, C> for Entry {
             3 => Ok(Entry::Authority(d.decode_with(ctx)?)),
             4 => Ok(Entry::Access(d.decode_with(ctx)?)),
             5 => Ok(Entry::Grant(d.decode_with(ctx)?)),
+            6 => Ok(Entry::Recovery(d.decode_with(ctx)?)),
             _ => Err(minicbor::decode::Error::message("unknown entry type")),
         }
     }
@@ -361,6 +450,72 @@ mod tests {
         ]
         .concat();
         assert_eq!(data_encoding::HEXLOWER.encode(&sample().encode()), golden);
+    }
+
+    #[test]
+    fn the_golden_bytes_of_a_recovery_entry_hold() {
+        let entry = Entry::Recovery(RecoveryEntry {
+            suite: SUITE,
+            part: RecoveryPart::Chunk {
+                page: 3,
+                offset: 64,
+            },
+            ceremony: [4; 16],
+            body: Some([5; 32]),
+            recorded_at: UnixMillis(1_700_000_000_000),
+        });
+        let golden = [
+            "83",
+            "01",
+            "06", // format 1, type 6 (recovery)
+            "a5", // five fields
+            "00",
+            "01", // suite 1
+            "01",
+            "82",
+            "02",
+            "82",
+            "03",
+            "1840", // a chunk: page 3, offset 64
+            "02",
+            "50",
+            "04040404040404040404040404040404", // ceremony
+            "03",
+            "5820",
+            "0505050505050505050505050505050505050505050505050505050505050505",
+            "04",
+            "1b",
+            "0000018bcfe56800", // recorded at
+        ]
+        .concat();
+        assert_eq!(data_encoding::HEXLOWER.encode(&entry.encode()), golden);
+        assert_eq!(Entry::decode(&entry.encode()).unwrap(), entry);
+    }
+
+    #[test]
+    fn a_part_is_replaced_by_what_makes_it_void_and_by_nothing_else() {
+        use RecoveryPart::{Chunk, Dropped, Ended, Keys};
+        let chunk = Chunk {
+            page: 2,
+            offset: 50,
+        };
+        assert!(Keys.is_replaced_by(&Keys) && Keys.is_replaced_by(&Ended));
+        assert!(!Keys.is_replaced_by(&chunk) && !chunk.is_replaced_by(&Keys));
+        assert!(chunk.is_replaced_by(&Dropped { page: 2 }));
+        assert!(!chunk.is_replaced_by(&Dropped { page: 3 }));
+        assert!(chunk.is_replaced_by(&Chunk {
+            page: 2,
+            offset: 50
+        }));
+        assert!(!chunk.is_replaced_by(&Chunk {
+            page: 2,
+            offset: 90
+        }));
+        assert!(!chunk.is_replaced_by(&Chunk {
+            page: 3,
+            offset: 50
+        }));
+        assert!(!Dropped { page: 2 }.is_replaced_by(&Ended));
     }
 
     #[test]

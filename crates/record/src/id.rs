@@ -244,7 +244,7 @@ impl Origin {
 
     /// Whether this is the ledger of a shard: records of one kind.
     pub fn is_shard(&self) -> bool {
-        self.grant_id().is_none() && !matches!(self.part(2), "authority" | "access")
+        self.grant_id().is_none() && !matches!(self.part(2), "authority" | "access" | "recovery")
     }
 
     /// The origin as text.

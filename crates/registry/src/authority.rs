@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use record::authority::{
     Charter, DestructionReceipt, EpochStep, GrantEnded, GrantStatement, OperatorCertificate, Role,
-    Statement,
+    Sharing, Statement,
 };
 use record::entry::Entry;
 use record::id::{DivisionId, GrantId, Hash, OperatorId, Origin};
@@ -68,6 +68,8 @@ pub struct Authority {
     epochs: BTreeMap<(Origin, u32), Begun>,
     ended: BTreeMap<GrantId, GrantEnded>,
     receipts: BTreeMap<(DivisionId, Origin, u64), DestructionReceipt>,
+    /// The newest sharing of each node's root.
+    sharings: BTreeMap<DivisionId, Sharing>,
     /// Charters whose issuer is not known yet, and whether the issuer's own ledger states them.
     waiting: Vec<(Charter, bool)>,
     /// Of each operator's key, from which size of the authority ledger on and up to which it signs.
@@ -215,6 +217,9 @@ impl Authority {
                 if ended.origin.division() == *division {
                     self.ended.insert(ended.grant, ended.clone());
                 }
+            }
+            Statement::Sharing(sharing) => {
+                self.sharings.insert(division.clone(), sharing.clone());
             }
             Statement::Receipt(receipt) => {
                 let at = (division.clone(), receipt.origin.clone(), receipt.index);
@@ -464,6 +469,22 @@ impl Authority {
     pub fn epoch_plan(&self, origin: &Origin, epoch: u32) -> Option<Hash> {
         let begun = self.epochs.get(&(origin.clone(), epoch))?;
         (epoch > FIRST_EPOCH).then_some(begun.plan)
+    }
+
+    /// The epochs of a division's shards that began and were not retired.
+    pub fn epochs_in_use(&self, division: &DivisionId) -> Vec<(Origin, u32)> {
+        self.epochs
+            .iter()
+            .filter(|((origin, _), begun)| !begun.retired && origin.division() == *division)
+            .map(|(at, _)| at.clone())
+            .collect()
+    }
+
+    /// The sharing of a node's root that is in force.
+    pub fn sharing(&self, division: &DivisionId) -> Option<&Sharing> {
+        self.sharings
+            .get(division)
+            .filter(|sharing| sharing.header.is_some())
     }
 
     /// How a grant ended, if its owner ended it.

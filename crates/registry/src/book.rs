@@ -40,8 +40,8 @@ pub struct Leaf {
 pub struct Signer<'a> {
     /// In what capacity.
     pub capacity: Capacity,
-    /// With what key.
-    pub key: &'a SigningKey,
+    /// With what key; with the node's own when there is none.
+    pub key: Option<&'a SigningKey>,
     /// Of which organization.
     pub organization: DivisionId,
     /// What for.
@@ -150,7 +150,7 @@ impl Book {
             signed_at: stamp.now,
             signature: [0; 64],
         }
-        .sign(&self.origin, signer.key);
+        .sign(&self.origin, signer.key.unwrap_or(stamp.log_key));
         let bytes = Entry::Act(act).encode();
         let act_hash = leaf_hash(&bytes);
         let act_at = first + u64::from(count);

@@ -193,9 +193,24 @@ impl Files {
         self.dir.join("kek")
     }
 
+    /// The key file that is to replace [`Files::kek`] once the keystore is sealed under it.
+    pub fn next_kek(&self) -> PathBuf {
+        self.dir.join("kek.next")
+    }
+
+    /// The ceremony of shares under way, sealed.
+    pub fn ceremony(&self) -> PathBuf {
+        self.dir.join("ceremony")
+    }
+
     /// The sealed keystore.
     pub fn keystore(&self) -> PathBuf {
         self.dir.join("keystore")
+    }
+
+    /// The transport key, which a locked node needs.
+    pub fn transport(&self) -> PathBuf {
+        self.dir.join("transport")
     }
 
     /// Operators' sealed keys.

@@ -36,7 +36,7 @@ impl Registry {
     /// Derives the keys of every epoch of an own shard that this node has the secret of.
     pub(crate) fn shard_keys(&self, origin: &Origin, schema: &Schema) -> Result<ShardKeys> {
         let current = self.authority().current_epoch(origin);
-        let mut secrets = self.keys.epochs(origin);
+        let mut secrets = self.keys.epochs(origin)?;
         if !secrets.contains_key(&current) {
             let fresh =
                 current == FIRST_EPOCH && Head::read(self.store.as_ref(), origin)?.size == 0;

@@ -23,6 +23,11 @@ pub enum RegistryError {
         "登录名或口令不符 / the login or the passphrase does not fit; check both, or ask the security officer to enrol you again"
     )]
     BadLogin,
+    /// The node's keys are closed.
+    #[error(
+        "节点已锁定，只供密文与证明；请安全员先执行 `fangzhi open` / the node is locked: it serves ciphertext and proofs, and signs and opens nothing; let a security officer run `fangzhi open`"
+    )]
+    Locked,
     /// The session ended or never was.
     #[error("请先登录 / no valid session; log in again")]
     NoSession,
@@ -109,6 +114,7 @@ impl RegistryError {
             Self::Denied { .. } => "denied",
             Self::BadLogin => "bad-login",
             Self::NoSession => "no-session",
+            Self::Locked => "locked",
             Self::Invalid(_) => "invalid",
             Self::BadRequest(_) => "bad-request",
             Self::NotFound { .. } => "not-found",

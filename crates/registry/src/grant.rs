@@ -130,6 +130,16 @@ struct Cursor {
     target: Option<String>,
 }
 
+/// Puts a grant's cursor where everything of the shard up to a size was worked through.
+pub(crate) fn put_cursor(batch: &mut Batch, ledger: &Origin, shard_size: u64) {
+    let cursor = Cursor {
+        shard_size,
+        target: None,
+    };
+    let key = table::key(ledger, table::SCOPE, b"cursor");
+    batch.put(key, cbor::to_vec(&cursor));
+}
+
 impl Registry {
     /// Grants a subset of an own shard to another node of the realm.
     ///
@@ -181,7 +191,7 @@ impl Registry {
             holder_charter: holder.id(),
             fields: positions.iter().copied().collect(),
             schema: schema.version,
-            rows: self.keys.blind("grant-rows", &row_bytes(&id, &rows)),
+            rows: self.keys.blind("grant-rows", &row_bytes(&id, &rows))?,
             purpose: request.purpose.clone(),
             basis: request.basis.clone(),
             assessment: request.assessment.clone(),
@@ -269,6 +279,9 @@ impl Registry {
     /// # Errors
     /// A failure of the store; then it is tried again with the next checkpoint.
     pub fn advance_grants(&self, now: UnixMillis) -> Result<()> {
+        if self.keys.is_locked() {
+            return Ok(());
+        }
         let own = self.grants_in_force(now);
         for grant in own {
             while self.advance_grant(&grant, now)? {}
@@ -536,7 +549,7 @@ impl Registry {
 
     fn seal_kept(&self, ledger: &Origin, kept: &Kept) -> Result<Vec<u8>> {
         let plain = zeroize::Zeroizing::new(cbor::to_vec(kept));
-        let key = self.keys.index_key();
+        let key = self.keys.kept_key()?;
         Ok(seal::blob::seal_blob(
             &key,
             &kept_aad(ledger),
@@ -550,7 +563,7 @@ impl Registry {
             .store
             .get(&table::key(ledger, table::GRANT, b""))?
             .ok_or_else(|| RegistryError::damaged(format!("`{ledger}` has no kept secret")))?;
-        let plain = seal::blob::open_blob(&self.keys.kept_key(), &kept_aad(ledger), &sealed)
+        let plain = seal::blob::open_blob(&self.keys.kept_key()?, &kept_aad(ledger), &sealed)
             .map_err(|e| RegistryError::damaged(format!("`{ledger}`: {e}")))?;
         table::decode("kept grant", &plain)
     }

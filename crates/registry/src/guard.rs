@@ -216,6 +216,21 @@ impl Guard {
         Ok(())
     }
 
+    /// Takes over what was signed of a ledger by a node that was lost: nothing below it is signed.
+    pub(crate) fn remember(&self, origin: &Origin, size: u64, root: Hash) -> Result<()> {
+        let known = self.read(origin)?;
+        if known.as_ref().is_some_and(|known| known.size >= size) {
+            return Ok(());
+        }
+        let sequence = known.map_or(0, |signed| signed.sequence + 1);
+        let signed = Signed {
+            sequence,
+            size,
+            root,
+        };
+        self.write(origin, &signed)
+    }
+
     /// Moves the last head signed from `old` to `new`.
     ///
     /// # Errors

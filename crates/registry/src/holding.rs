@@ -327,7 +327,7 @@ impl Registry {
         let envelope = self.body(&origin, at)?;
         let opened = seal::grant::open_envelope(
             &envelope_info(&named),
-            &self.keys.seal_private(),
+            &self.keys.seal_private()?,
             &envelope,
         );
         match opened {
@@ -488,7 +488,7 @@ impl Registry {
     /// The index as it was sealed; `None` when any page is missing or does not open:
     /// the ledger is the truth, and the index is made anew from it.
     fn load_index(&self, origin: &Origin, schema: &Schema) -> Option<Index> {
-        let key = self.keys.index_key();
+        let key = self.keys.index_key().ok()?;
         let mut pages = Vec::new();
         loop {
             let path = self.index_path(origin, pages.len());
@@ -513,9 +513,12 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::File`].
     pub fn persist_indexes(&self) -> Result<()> {
+        if self.keys.is_locked() {
+            return Ok(());
+        }
         let dir = self.files.index();
         std::fs::create_dir_all(&dir).map_err(|e| RegistryError::file(&dir, e))?;
-        let key = self.keys.index_key();
+        let key = self.keys.index_key()?;
         let mut rng = rng()?;
         let holdings = self.holdings.read().unwrap_or_else(PoisonError::into_inner);
         for holding in holdings.values() {

@@ -1,8 +1,9 @@
 //! A node's private keys in use: opened once, handed out by purpose.
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::Mutex;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use ed25519_dalek::SigningKey;
 use hmac::{Hmac, KeyInit, Mac};
@@ -16,8 +17,9 @@ use seal::secret::{BlobKey, EpochSecret, Kek, PageKey};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use crate::config::{Files, KeyCustody};
+use crate::config::{Files, KeyCustody, NodeConfig};
 use crate::error::{RegistryError, Result};
+use crate::node::lock;
 
 /// The largest keystore file.
 const KEYSTORE_MAX: u64 = 64 * 1024 * 1024;
@@ -42,7 +44,7 @@ pub struct Keys {
     /// Says `held`.
     pub(crate) held: SigningKey,
     pub(crate) store: Mutex<Keystore>,
-    provider: SoftwareKey,
+    provider: Mutex<SoftwareKey>,
     files: Files,
 }
 
@@ -50,8 +52,12 @@ pub struct Keys {
 pub enum Opener {
     /// The key file of the directory.
     File,
+    /// A key file that lies elsewhere, on a stick say: its 32 bytes.
+    Key(Zeroizing<[u8; 32]>),
     /// A passphrase.
     Passphrase(Zeroizing<String>),
+    /// Nothing yet: the node starts locked.
+    Locked,
 }
 
 /// The key-encryption key; `params` are those of the keystore, or fresh ones for a keystore to be made.
@@ -62,6 +68,8 @@ fn provider(
     params: Option<Argon2Params>,
 ) -> Result<SoftwareKey> {
     match (custody, opener) {
+        (_, Opener::Locked) => Err(RegistryError::Locked),
+        (KeyCustody::File, Opener::Key(key)) => Ok(SoftwareKey::from_kek(Kek::from_bytes(**key))),
         (KeyCustody::File, _) => {
             let bytes = Zeroizing::new(store::atomic::read_bounded(&files.kek(), 32)?);
             let key: [u8; 32] = bytes.as_slice().try_into().map_err(|_| {
@@ -78,41 +86,110 @@ fn provider(
             SoftwareKey::from_passphrase(phrase.as_bytes(), &params)
                 .map_err(|e| RegistryError::Directory(e.to_string()))
         }
-        (KeyCustody::Passphrase, Opener::File) => Err(RegistryError::Directory(
+        (KeyCustody::Passphrase, _) => Err(RegistryError::Directory(
             "此节点由口令打开 / this node is opened by a passphrase; give `--passphrase-file`"
                 .into(),
         )),
     }
 }
 
+/// Parameters that take this machine about a second: each more costs a thief as much for each guess.
+/// Never less than RFC 9106 asks for, never more than [`CALIBRATED_KIB_MAX`].
+fn calibrated() -> Result<Argon2Params> {
+    let mut params = Argon2Params::recommended(&mut rng()?);
+    let begun = std::time::Instant::now();
+    params
+        .derive(b"calibration")
+        .map_err(|e| RegistryError::Directory(e.to_string()))?;
+    let took = begun.elapsed().max(std::time::Duration::from_millis(1));
+    // Memory first: it is what a thief's hardware is short of.
+    let mut times = CALIBRATED.as_millis() / took.as_millis().max(1);
+    while times >= 2 && params.m_kib < CALIBRATED_KIB_MAX {
+        params.m_kib *= 2;
+        times /= 2;
+    }
+    let passes = u128::from(params.t) * times.max(1);
+    params.t = u32::try_from(passes)
+        .unwrap_or(u32::MAX)
+        .min(seal::passphrase::PASSES_MAX);
+    Ok(params)
+}
+
+/// How long opening a keystore by its passphrase should take.
+const CALIBRATED: std::time::Duration = std::time::Duration::from_secs(1);
+/// The most memory that calibration asks for: 256 MiB, so that a small machine can open it, too.
+const CALIBRATED_KIB_MAX: u32 = 256 * 1024;
+
+/// Ends a change of the key-encryption key that was cut off after the keystore was replaced: the
+/// next key file takes its place if it is the one that opens.
+fn finish_kek(files: &Files, kind: &KeyCustody, keystore: &[u8]) {
+    let next = files.next_kek();
+    if *kind == KeyCustody::Passphrase {
+        let _ = std::fs::remove_file(next);
+        return;
+    }
+    let Ok(bytes) = store::atomic::read_bounded(&next, 32).map(Zeroizing::new) else {
+        return;
+    };
+    let Ok(key) = <[u8; 32]>::try_from(bytes.as_slice()) else {
+        return;
+    };
+    if Keystore::open(keystore, &SoftwareKey::from_kek(Kek::from_bytes(key))).is_ok() {
+        let _ = std::fs::rename(next, files.kek());
+    }
+}
+
 impl Keys {
     /// Makes the keys of a node that does not exist yet and writes its keystore.
     pub(crate) fn create(dir: &Path, custody: &KeyCustody, opener: &Opener) -> Result<Self> {
+        Self::create_with(dir, Keystore::generate(&mut rng()?), custody, opener)
+    }
+
+    /// Writes the keystore of keys that exist.
+    pub(crate) fn create_with(
+        dir: &Path,
+        keystore: Keystore,
+        custody: &KeyCustody,
+        opener: &Opener,
+    ) -> Result<Self> {
         let files = Files::new(dir);
         let mut rng = rng()?;
         if matches!(custody, KeyCustody::File) && !files.kek().exists() {
             let kek = Kek::generate(&mut rng);
             store::atomic::replace(&files.kek(), kek.expose())?;
         }
-        let params = Argon2Params::recommended(&mut rng);
-        let provider = provider(&files, custody, opener, Some(params))?;
-        let keystore = Keystore::generate(&mut rng);
+        let params = match custody {
+            KeyCustody::Passphrase => Some(calibrated()?),
+            KeyCustody::File => None,
+        };
+        let provider = provider(&files, custody, opener, params)?;
         let keys = Self::from_keystore(keystore, provider, files);
         keys.save(&keys.lock())?;
         Ok(keys)
     }
 
     /// Opens the keystore of a node.
-    pub(crate) fn open(dir: &Path, custody: &KeyCustody, opener: &Opener) -> Result<Self> {
+    ///
+    /// The keystore itself says what opens it: it is replaced in one step, `node.json` after it.
+    pub(crate) fn open(dir: &Path, opener: &Opener) -> Result<Self> {
         let files = Files::new(dir);
         let bytes = store::atomic::read_bounded(&files.keystore(), KEYSTORE_MAX)?;
-        let params = seal::keystore::passphrase_of(&bytes)
-            .map_err(|e| RegistryError::Directory(e.to_string()))?;
-        let provider = provider(&files, custody, opener, params)?;
-        let keystore = Keystore::open(&bytes, &provider).map_err(|e| {
-            RegistryError::Directory(format!("密钥库打不开 / the keystore does not open: {e}"))
-        })?;
-        Ok(Self::from_keystore(keystore, provider, files))
+        let not_open = |e: &dyn std::fmt::Display| {
+            RegistryError::Directory(format!(
+                "密钥库打不开 / the keystore does not open: {e}; what its key was lost with, or the file itself, comes back by `fangzhi recover`"
+            ))
+        };
+        let params = seal::keystore::passphrase_of(&bytes).map_err(|e| not_open(&e))?;
+        let kind = match params {
+            Some(_) => KeyCustody::Passphrase,
+            None => KeyCustody::File,
+        };
+        finish_kek(&files, &kind, &bytes);
+        let provider = provider(&files, &kind, opener, params)?;
+        let keystore = Keystore::open(&bytes, &provider).map_err(|e| not_open(&e))?;
+        let keys = Self::from_keystore(keystore, provider, files);
+        keys.keep_transport(&keys.lock())?;
+        Ok(keys)
     }
 
     fn from_keystore(keystore: Keystore, provider: SoftwareKey, files: Files) -> Self {
@@ -121,7 +198,7 @@ impl Keys {
             witness: SigningKey::from_bytes(keystore.witness.expose()),
             held: SigningKey::from_bytes(keystore.held.expose()),
             store: Mutex::new(keystore),
-            provider,
+            provider: Mutex::new(provider),
             files,
         }
     }
@@ -134,10 +211,66 @@ impl Keys {
 
     fn save(&self, keystore: &Keystore) -> Result<()> {
         let bytes = keystore
-            .seal(&self.provider, &mut rng()?)
+            .seal(&*lock(&self.provider), &mut rng()?)
             .map_err(|e| RegistryError::Store(e.to_string()))?;
         let path = self.files.keystore();
-        store::atomic::replace(&path, &bytes).map_err(RegistryError::from)
+        store::atomic::replace(&path, &bytes)?;
+        self.keep_transport(keystore)
+    }
+
+    /// Seals the keystore under another key-encryption key: a passphrase, a key that lies
+    /// elsewhere, or a fresh key file. Says what opens it from here on.
+    ///
+    /// The keystore is replaced in one step. A fresh key file is durable before it and takes the
+    /// old one's place after it; [`finish_kek`] does that when a crash comes between.
+    pub(crate) fn rekey(&self, opener: &Opener) -> Result<KeyCustody> {
+        // Nothing else is written to the keystore meanwhile.
+        let keystore = self.lock();
+        let (provider, custody) = match opener {
+            Opener::Passphrase(phrase) => {
+                let provider = SoftwareKey::from_passphrase(phrase.as_bytes(), &calibrated()?)
+                    .map_err(|e| RegistryError::Directory(e.to_string()))?;
+                (provider, KeyCustody::Passphrase)
+            }
+            Opener::Key(key) => (
+                SoftwareKey::from_kek(Kek::from_bytes(**key)),
+                KeyCustody::File,
+            ),
+            Opener::File | Opener::Locked => {
+                if seal::keystore::KeyProvider::passphrase(&*lock(&self.provider)).is_some() {
+                    return Err(RegistryError::BadRequest(
+                        "此节点由口令打开，请给出新口令 / this node is opened by a passphrase; give the new one with `fangzhi keys kek`".into(),
+                    ));
+                }
+                let kek = Kek::generate(&mut rng()?);
+                store::atomic::replace(&self.files.next_kek(), kek.expose())?;
+                (SoftwareKey::from_kek(kek), KeyCustody::File)
+            }
+        };
+        let old = std::mem::replace(&mut *lock(&self.provider), provider);
+        self.save(&keystore)
+            .inspect_err(|_| *lock(&self.provider) = old)?;
+        match opener {
+            Opener::File | Opener::Locked => {
+                let (next, kek) = (self.files.next_kek(), self.files.kek());
+                std::fs::rename(&next, &kek).map_err(|e| RegistryError::file(&next, e))?;
+            }
+            // The old key file opens nothing any more; what opens it now lies elsewhere.
+            Opener::Key(_) | Opener::Passphrase(_) => {
+                let _ = std::fs::remove_file(self.files.kek());
+            }
+        }
+        Ok(custody)
+    }
+
+    /// Keeps the transport key a second time, where a locked node finds it.
+    fn keep_transport(&self, keystore: &Keystore) -> Result<()> {
+        let path = self.files.transport();
+        let known = store::atomic::read_bounded(&path, 32).map(Zeroizing::new);
+        if known.is_ok_and(|known| known.as_slice() == keystore.transport.expose()) {
+            return Ok(());
+        }
+        store::atomic::replace(&path, keystore.transport.expose()).map_err(RegistryError::from)
     }
 
     /// The public half of every key.
@@ -268,6 +401,176 @@ impl Keys {
     pub(crate) fn seal_private(&self) -> SealPrivateKey {
         self.lock().seal.duplicate()
     }
+}
+
+/// A node's keys, open or locked (锁定). Whatever needs one asks here, and is told `Locked`.
+///
+/// What a locked node still has is its transport key, in a file of its own: with it others can
+/// be given ciphertext and proofs, and nothing can be signed or opened (decision 0008).
+pub struct Custody {
+    dir: PathBuf,
+    public: NodeKeys,
+    transport: Zeroizing<[u8; 32]>,
+    open: RwLock<Option<Arc<Keys>>>,
+    /// How often the keys were opened or locked: whoever waits for them looks whether it moved.
+    turns: AtomicU64,
+}
+
+impl Custody {
+    /// The keys of a node's directory, open if the opener opens them.
+    pub(crate) fn of(dir: &Path, config: &NodeConfig, opener: &Opener) -> Result<Self> {
+        let open = match opener {
+            Opener::Locked => None,
+            opener => Some(Arc::new(Keys::open(dir, opener)?)),
+        };
+        let (public, transport) = match &open {
+            Some(keys) => (keys.public(), keys.transport_seed()),
+            None => locked(dir, config)?,
+        };
+        Ok(Self {
+            dir: dir.to_owned(),
+            public,
+            transport,
+            open: RwLock::new(open),
+            turns: AtomicU64::new(0),
+        })
+    }
+
+    /// The keys.
+    ///
+    /// # Errors
+    /// [`RegistryError::Locked`].
+    pub(crate) fn unlocked(&self) -> Result<Arc<Keys>> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        open.clone().ok_or(RegistryError::Locked)
+    }
+
+    pub(crate) fn is_locked(&self) -> bool {
+        self.unlocked().is_err()
+    }
+
+    /// How often the keys were opened or locked.
+    pub(crate) fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Acquire)
+    }
+
+    /// Opens the keystore, which must be this node's.
+    pub(crate) fn unlock(&self, opener: &Opener) -> Result<()> {
+        self.put(Keys::open(&self.dir, opener)?)
+    }
+
+    /// Whether a keystore is this node's.
+    pub(crate) fn fits(&self, keystore: &Keystore) -> Result<()> {
+        if keystore.public_keys() != self.public {
+            return Err(RegistryError::Directory(
+                "密钥库属于另一节点 / the keystore is another node's; restore the one of this directory".into(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Takes keys that were opened or recovered.
+    pub(crate) fn put(&self, keys: Keys) -> Result<()> {
+        self.fits(&keys.lock())?;
+        *self.open.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(keys));
+        self.turns.fetch_add(1, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Drops the keys, which wipes them as soon as the last use case under way ended.
+    pub(crate) fn lock(&self) {
+        *self.open.write().unwrap_or_else(PoisonError::into_inner) = None;
+        self.turns.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The public half of every key; known to a locked node, too.
+    pub(crate) fn public(&self) -> NodeKeys {
+        self.unlocked()
+            .map_or_else(|_| self.public.clone(), |keys| keys.public())
+    }
+
+    /// The transport key's seed; known to a locked node, too.
+    pub(crate) fn transport_seed(&self) -> Zeroizing<[u8; 32]> {
+        self.unlocked()
+            .map_or_else(|_| self.transport.clone(), |keys| keys.transport_seed())
+    }
+
+    pub(crate) fn epochs(&self, origin: &Origin) -> Result<BTreeMap<u32, EpochSecret>> {
+        Ok(self.unlocked()?.epochs(origin))
+    }
+
+    pub(crate) fn make_epoch(&self, origin: &Origin, epoch: u32) -> Result<EpochSecret> {
+        self.unlocked()?.make_epoch(origin, epoch)
+    }
+
+    pub(crate) fn remove_epoch(&self, origin: &Origin, epoch: u32) -> Result<()> {
+        self.unlocked()?.remove_epoch(origin, epoch)
+    }
+
+    pub(crate) fn forget_pages(&self, pages: &[u64]) -> Result<()> {
+        self.unlocked()?.forget_pages(pages)
+    }
+
+    pub(crate) fn renew_index(&self) -> Result<()> {
+        self.unlocked()?.renew_index()
+    }
+
+    pub(crate) fn kept_key(&self) -> Result<BlobKey> {
+        Ok(self.unlocked()?.kept_key())
+    }
+
+    pub(crate) fn page(&self, page: u64) -> Result<PageKey> {
+        self.unlocked()?.page(page)
+    }
+
+    pub(crate) fn known_page(&self, page: u64) -> Result<PageKey> {
+        self.unlocked()?.known_page(page)
+    }
+
+    pub(crate) fn index_key(&self) -> Result<BlobKey> {
+        Ok(self.unlocked()?.index_key())
+    }
+
+    pub(crate) fn access_key(&self) -> Result<BlobKey> {
+        Ok(self.unlocked()?.access_key())
+    }
+
+    pub(crate) fn blind(&self, label: &str, bytes: &[u8]) -> Result<[u8; 32]> {
+        Ok(self.unlocked()?.blind(label, bytes))
+    }
+
+    pub(crate) fn mark_key(&self) -> Result<watermark::MarkKey> {
+        Ok(self.unlocked()?.mark_key())
+    }
+
+    pub(crate) fn seal_private(&self) -> Result<SealPrivateKey> {
+        Ok(self.unlocked()?.seal_private())
+    }
+}
+
+/// What a node knows of itself while its keystore is closed: its charter's keys, and its transport key.
+fn locked(dir: &Path, config: &NodeConfig) -> Result<(NodeKeys, Zeroizing<[u8; 32]>)> {
+    let own = config.charters()?.into_iter().next().ok_or_else(|| {
+        RegistryError::Directory("`node.json` has no charter; restore the file".into())
+    })?;
+    let path = Files::new(dir).transport();
+    let bytes = Zeroizing::new(store::atomic::read_bounded(&path, 32)?);
+    let seed: Zeroizing<[u8; 32]> = Zeroizing::new(
+        bytes
+            .as_slice()
+            .try_into()
+            .map_err(|_| damaged_transport())?,
+    );
+    if SigningKey::from_bytes(&seed).verifying_key().to_bytes() != own.keys.transport {
+        return Err(damaged_transport());
+    }
+    Ok((own.keys, seed))
+}
+
+fn damaged_transport() -> RegistryError {
+    RegistryError::Directory(
+        "文件 `transport` 不是本节点的传输密钥 / the file `transport` is not this node's transport key; delete it and start the node open once, which writes it again".into(),
+    )
 }
 
 /// A session's token: 32 random bytes in hexadecimal.

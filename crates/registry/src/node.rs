@@ -23,7 +23,7 @@ use crate::config::{CONFIG_FORMAT, Files, KeyCustody, NodeConfig, ParentAddress}
 use crate::error::{RegistryError, Result};
 use crate::guard::Guard;
 use crate::holding::Holding;
-use crate::keys::{Keys, Opener};
+use crate::keys::{Custody, Keys, Opener};
 use crate::replicate::Peers;
 
 /// Charters last two years.
@@ -38,8 +38,16 @@ pub struct Registry {
     pub(crate) files: Files,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) pages: Mutex<Pages>,
-    pub(crate) keys: Keys,
+    pub(crate) keys: Custody,
     pub(crate) guard: Guard,
+    /// What the own recovery ledger has, once it was read.
+    pub(crate) recovered: Mutex<Option<crate::recovery::Recovered>>,
+    /// Where the secrets of records lie whose pointers were lost, once that was looked for.
+    pub(crate) found_secrets: Mutex<Option<crate::recovery::FoundSecrets>>,
+    /// What is to open the keystore from the next change of its key-encryption key on.
+    pub(crate) next_opener: Mutex<Option<Opener>>,
+    /// Held while a ceremony of shares is changed.
+    pub(crate) ceremony: Mutex<()>,
     pub(crate) catalogue: &'static Catalogue,
     pub(crate) policies: &'static policy::PolicySet,
     pub(crate) authority: RwLock<Authority>,
@@ -114,14 +122,11 @@ impl Applicant {
     /// [`RegistryError::Directory`] when the directory holds a node already.
     pub fn create(dir: &Path, new: NewNode, opener: &Opener) -> Result<Self> {
         refuse_existing(dir)?;
-        std::fs::create_dir_all(dir).map_err(|e| RegistryError::file(dir, e))?;
-        // Nobody else on the machine looks in, whatever the files are made with.
-        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))
-            .map_err(|e| RegistryError::file(dir, e))?;
+        private_directory(dir)?;
         let files = Files::new(dir);
         // A join that was cut off before its charter came goes on with the keys it made.
         let keys = if files.keystore().exists() {
-            Keys::open(dir, &new.custody, opener)?
+            Keys::open(dir, opener)?
         } else {
             Keys::create(dir, &new.custody, opener)?
         };
@@ -184,7 +189,14 @@ impl Applicant {
     }
 }
 
-fn refuse_existing(dir: &Path) -> Result<()> {
+/// Makes a directory that nobody else on the machine looks into, whatever its files are made with.
+pub(crate) fn private_directory(dir: &Path) -> Result<()> {
+    std::fs::create_dir_all(dir).map_err(|e| RegistryError::file(dir, e))?;
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))
+        .map_err(|e| RegistryError::file(dir, e))
+}
+
+pub(crate) fn refuse_existing(dir: &Path) -> Result<()> {
     if Files::new(dir).config().exists() {
         return Err(RegistryError::Directory(format!(
             "`{0}` 中已有节点 / there is a node in `{0}` already; choose an empty directory",
@@ -227,7 +239,7 @@ impl Registry {
     pub fn open(dir: &Path, opener: &Opener, now: UnixMillis) -> Result<Self> {
         let config = NodeConfig::read(dir)?;
         let files = Files::new(dir);
-        let keys = Keys::open(dir, &config.custody, opener)?;
+        let keys = Custody::of(dir, &config, opener)?;
         let store: Arc<dyn Store> = Arc::new(
             Embedded::open(dir, Options::default())
                 .map_err(|e| RegistryError::Directory(e.to_string()))?,
@@ -251,6 +263,10 @@ impl Registry {
             pages: Mutex::new(pages),
             keys,
             guard: Guard::open(dir)?,
+            recovered: Mutex::default(),
+            found_secrets: Mutex::default(),
+            next_opener: Mutex::default(),
+            ceremony: Mutex::default(),
             catalogue,
             policies,
             authority: RwLock::new(authority),
@@ -267,11 +283,21 @@ impl Registry {
             listener: RwLock::new(None),
         };
         registry.check_own_ledgers()?;
-        registry.found(now)?;
-        registry.open_holdings()?;
-        // What a crash cut off; a ledger that is not signed at present waits, the node does not.
-        registry.go_on_destroying(now);
+        if !registry.keys.is_locked() {
+            registry.begin(now)?;
+        }
         Ok(registry)
+    }
+
+    /// What a node does once its keys are open.
+    pub(crate) fn begin(&self, now: UnixMillis) -> Result<()> {
+        self.found(now)?;
+        self.check_keystore()?;
+        self.seal_recovery();
+        self.open_holdings()?;
+        // What a crash cut off; a ledger that is not signed at present waits, the node does not.
+        self.go_on_destroying(now);
+        Ok(())
     }
 
     /// Opens the end of every own ledger, so that one that may not be signed is known from the start.
@@ -288,7 +314,11 @@ impl Registry {
                 .into_iter()
                 .map(|schema| self.shard(&schema.kind)),
         );
-        own.extend([self.own("authority"), self.own("access")]);
+        own.extend([
+            self.own("authority"),
+            self.own("access"),
+            self.own("recovery"),
+        ]);
         for origin in own {
             self.book(&origin)?;
             self.remember_time(&origin)?;
@@ -298,8 +328,10 @@ impl Registry {
 
     /// Writes the first entries of the authority ledger, once.
     fn found(&self, now: UnixMillis) -> Result<()> {
-        let book = self.book(&self.own("authority"))?;
-        if lock(&book).size() > 0 {
+        let origin = self.own("authority");
+        let book = self.book(&origin)?;
+        // A node that was recovered gets its ledger, the first entries too, from its parent.
+        if lock(&book).size() > 0 || self.guard.is_halted(&origin) {
             return Ok(());
         }
         let charter = self.chain()?.into_iter().next().ok_or_else(|| {
@@ -400,7 +432,7 @@ impl Registry {
     pub(crate) fn service(&self, purpose: Purpose) -> Signer<'_> {
         Signer {
             capacity: Capacity::Service,
-            key: &self.keys.sign,
+            key: None,
             organization: self.config.division.clone(),
             purpose,
             source: None,
@@ -426,8 +458,9 @@ impl Registry {
         self.guard.allow(&book.origin)?;
         self.watch_clock(now);
         let old = (book.size(), book.root());
+        let keys = self.keys.unlocked()?;
         let stamp = Stamp {
-            log_key: &self.keys.sign,
+            log_key: &keys.sign,
             authority: self.authority_head()?,
             now,
         };
@@ -474,8 +507,9 @@ impl Registry {
         self.guard.allow(&book.origin)?;
         self.watch_clock(now);
         let old = (book.size(), book.root());
+        let keys = self.keys.unlocked()?;
         let stamp = Stamp {
-            log_key: &self.keys.sign,
+            log_key: &keys.sign,
             authority: old,
             now,
         };
@@ -490,6 +524,8 @@ impl Registry {
         }
         drop(authority);
         drop(book);
+        // Keys and operators change with what is stated of them.
+        self.seal_recovery();
         self.changed();
         Ok(appended)
     }

@@ -362,7 +362,7 @@ impl Registry {
         };
         self.counters.answered(answer.rows.len() as u64);
         Ok(watermark::mark(
-            &self.keys.mark_key(),
+            &self.keys.mark_key()?,
             &receipt,
             Opened::new(answer),
         ))
@@ -427,7 +427,7 @@ impl Registry {
         now: UnixMillis,
     ) -> Result<Receipt> {
         let origin = self.own("access");
-        let key = self.keys.access_key();
+        let key = self.keys.access_key()?;
         let book = self.book(&origin)?;
         let mut book = lock(&book);
         let mut rng = rng()?;

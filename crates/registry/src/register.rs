@@ -187,7 +187,7 @@ impl Registry {
             )
         })?;
         // In the ledger and the tables the file's hash is keyed: a guessed file cannot be confirmed.
-        let source = self.keys.blind("import", &source);
+        let source = self.keys.blind("import", &source)?;
         let shard = self.shard(&chunk.kind);
         let holding = self.holding(&shard)?;
         let book = self.book(&shard)?;

@@ -275,7 +275,7 @@ impl Registry {
             not_after: UnixMillis(now.0 + CHARTER_MILLIS),
             signature: [0; 64],
         }
-        .sign(&self.keys.sign);
+        .sign(&self.keys.unlocked()?.sign);
         if charter.encode().len() > record::authority::CHARTER_MAX {
             return Err(refused());
         }
@@ -394,7 +394,11 @@ impl Registry {
     fn short_head(&self, origin: &Origin) -> Result<String> {
         let book = self.book(origin)?;
         let book = lock(&book);
-        book.checkpoint_at(self.store.as_ref(), book.size(), &self.keys.sign)
+        book.checkpoint_at(
+            self.store.as_ref(),
+            book.size(),
+            &self.keys.unlocked()?.sign,
+        )
     }
 
     /// Entries with their bodies for a peer, and the proofs that they belong to the head.
@@ -553,7 +557,15 @@ impl Registry {
                     newest.insert(entry.record, Newest::after(old, entry, at, *leaf));
                 }
             }
-            for (record, newest) in newest {
+            if origin.grant_id().is_some() {
+                Self::rebuild_scope(&mut batch, &origin, delivery.entries().iter());
+            }
+            for (record, mut newest) in newest {
+                if newest.page == 0
+                    && let Some(at) = self.find_secret(&record)?
+                {
+                    (newest.page, newest.offset, newest.length) = (at.page, at.offset, at.len);
+                }
                 batch.put(
                     table::key(&origin, table::RECORD, &record.0),
                     cbor::to_vec(&newest),
@@ -586,17 +598,19 @@ impl Registry {
         self.counters.replicated(size - first);
         let receipts = statements
             .iter()
-            .any(|statement| matches!(statement, Statement::Receipt(_)));
+            .any(|(_, statement)| matches!(statement, Statement::Receipt(_)));
         let orders = !destroyed.orders.is_empty();
         if orders {
             self.has_orders(&origin);
         }
         if complete && own {
             self.forget_book(&origin);
+            self.forget_recovery();
             if self.guard.resume(&origin, size, &root)? {
                 tracing::info!(%origin, size, "the ledger is whole again and is signed again");
+                self.forget_secrets();
             }
-            if origin.is_shard() {
+            if origin.is_shard() && !self.keys.is_locked() {
                 self.advance_holding(&origin)?;
             }
         } else if complete {
@@ -627,6 +641,9 @@ impl Registry {
             ours.extend(held.keys().filter(of_owner).cloned());
         } else {
             ours.extend(self.holds_grant(origin).then(|| origin.clone()));
+        }
+        if self.keys.is_locked() {
+            return;
         }
         for ledger in ours {
             if let Err(error) = self.advance_holding(&ledger) {
@@ -661,7 +678,8 @@ impl Registry {
         let mut note = head.whole.clone().unwrap_or_default();
         let mut lines = Vec::new();
         let mut signed = false;
-        for (role, key) in [("witness", &self.keys.witness), ("held", &self.keys.held)] {
+        let keys = self.keys.unlocked()?;
+        for (role, key) in [("witness", &keys.witness), ("held", &keys.held)] {
             let signer = cosigner(&self.config.realm, &self.config.division, role, key)?;
             let verifier = signer.verifier(KeyKind::Cosignature);
             let line = match own_line(&note, &verifier) {
@@ -719,7 +737,7 @@ impl Registry {
             Some(note) if book.size() == size => note,
             _ => match book.head.cosigned.clone() {
                 Some(note) if checkpoint_of(&note)?.size() == size => note,
-                _ => book.checkpoint_at(store, size, &self.keys.sign)?,
+                _ => book.checkpoint_at(store, size, &self.keys.unlocked()?.sign)?,
             },
         };
         let merged = merge(&note, lines)?;
@@ -1016,6 +1034,11 @@ impl Registry {
             .parent
             .as_ref()
             .is_some_and(|p| p.division == peer.division);
+        if self.keys.is_locked() {
+            return Err(refuse(
+                "the node is locked; what it lost is taken back once it is open",
+            ));
+        }
         if !from_parent || !self.guard.is_halted(origin) {
             return Err(refuse(
                 "the ledger is this node's own; nobody else writes it",

@@ -27,7 +27,10 @@ impl Registry {
         let key = self.keys.page(page.into())?;
         let chunk = seal::page::seal_chunk(&key, page.into(), secrets, &mut rng()?)
             .map_err(|e| RegistryError::Store(e.to_string()))?;
-        pages.append(page, &chunk).map_err(failed)
+        let at = pages.append(page, &chunk).map_err(failed)?;
+        drop(pages);
+        self.seal_recovery();
+        Ok(at)
     }
 
     /// The secret of a record.

@@ -65,7 +65,7 @@ impl Session {
     pub(crate) fn signer(&self, purpose: Purpose, source: Option<Hash>) -> Signer<'_> {
         Signer {
             capacity: Capacity::Operator,
-            key: &self.key,
+            key: Some(&self.key),
             organization: self.organization.clone(),
             purpose,
             source,
@@ -353,7 +353,8 @@ impl Registry {
         let grid = new
             .grid
             .as_deref()
-            .map(|grid| self.grid_hash(operator, grid));
+            .map(|grid| self.grid_hash(operator, grid))
+            .transpose()?;
         let certificate = self.certificate(operator, key, new.role, grid, now);
         let signer = match by {
             Some(session) => session.signer(purpose("administration"), None),
@@ -406,7 +407,7 @@ impl Registry {
     }
 
     /// What a certificate has of a grid.
-    fn grid_hash(&self, operator: OperatorId, grid: &str) -> Hash {
+    fn grid_hash(&self, operator: OperatorId, grid: &str) -> Result<Hash> {
         let mut bytes = operator.0.to_vec();
         bytes.extend(grid.as_bytes());
         self.keys.blind("operator-grid", &bytes)
@@ -414,8 +415,10 @@ impl Registry {
 
     /// Whether the grid in an operator's file is the one that was enrolled.
     fn is_grid(&self, certificate: &OperatorCertificate, grid: Option<&str>) -> bool {
-        let hash = grid.map(|grid| self.grid_hash(certificate.operator, grid));
-        hash == certificate.grid
+        match grid.map(|grid| self.grid_hash(certificate.operator, grid)) {
+            None => certificate.grid.is_none(),
+            Some(hash) => hash.is_ok_and(|hash| Some(hash) == certificate.grid),
+        }
     }
 
     /// Disables an operator: from this entry of the authority ledger on the key signs nothing.

@@ -43,6 +43,11 @@ pub const REPLACEMENT: &str = "replacement";
 /// Pages of record secrets that were written again: old number to new.
 pub const PAGE: &str = "page";
 
+/// What was sealed last for a recovery: a keyed hash of it.
+pub const RECOVERY: &str = "recovery";
+/// In a ledger that a recovered node waits for: that it had one.
+pub const AWAITED: &str = "awaited";
+
 /// Checkpoints cosigned of ledgers that are not held here.
 pub const WITNESS: &str = "witness";
 

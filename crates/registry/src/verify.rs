@@ -11,7 +11,7 @@ use ledger::note::{KeyKind, Note, Verifier};
 use ledger::tile::{TreeEdge, plan_append};
 use record::act::{Act, Capacity};
 use record::entry::{Entry, GrantEntry, GrantOperation, Operation, RecordEntry};
-use record::id::{Hash, Origin, RecordId};
+use record::id::{DivisionId, Hash, Origin, RecordId};
 use seal::parcel::Parcel;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -241,7 +241,11 @@ fn signed_of_all(dir: &Path, config: &NodeConfig) -> BTreeMap<Origin, u64> {
         .into_iter()
         .map(|s| s.kind.clone());
     kinds
-        .chain([crate::node::word("authority"), crate::node::word("access")])
+        .chain([
+            crate::node::word("authority"),
+            crate::node::word("access"),
+            crate::node::word("recovery"),
+        ])
         .map(|name| Origin::new(&config.realm, &config.division, &name))
         .filter_map(|origin| {
             let (size, _) = crate::guard::signed_last(dir, &origin)?;
@@ -914,5 +918,6 @@ fn belongs(origin: &Origin, entry: &Entry) -> bool {
             origin.grant_id().is_none() && origin.ledger().as_str() == "authority"
         }
         Entry::Access(_) => origin.grant_id().is_none() && origin.ledger().as_str() == "access",
+        Entry::Recovery(_) => origin.grant_id().is_none() && origin.ledger().as_str() == "recovery",
     }
 }

@@ -79,7 +79,7 @@ impl Registry {
             &self.config.realm,
             &self.config.division,
             "witness",
-            &self.keys.witness,
+            &self.keys.unlocked()?.witness,
         )?;
         let line = cosign(request.note.as_bytes(), &signer, now.secs())
             .map_err(|e| RegistryError::damaged(e.to_string()))?;
@@ -210,7 +210,7 @@ impl Registry {
         let note = {
             let book = self.book(origin)?;
             let book = lock(&book);
-            book.checkpoint_at(self.store.as_ref(), size, &self.keys.sign)?
+            book.checkpoint_at(self.store.as_ref(), size, &self.keys.unlocked()?.sign)?
         };
         let line = format!("{}\n", line.trim_end_matches('\n'));
         let merged = ledger::checkpoint::add_signature_line(note.as_bytes(), line.as_bytes())

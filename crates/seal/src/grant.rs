@@ -125,6 +125,11 @@ impl SealPrivateKey {
         XWing::sk_to_pk(&self.key()).to_bytes().to_vec()
     }
 
+    /// The key as the HPKE library takes it.
+    pub(crate) fn hpke(&self) -> <XWing as Kem>::PrivateKey {
+        self.key()
+    }
+
     fn key(&self) -> <XWing as Kem>::PrivateKey {
         Deserializable::from_bytes(&self.0.0).expect("every 32 bytes are an X-Wing private key")
     }

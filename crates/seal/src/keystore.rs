@@ -206,7 +206,22 @@ impl Keystore {
         let aad = cbor::to_vec(&wire.header);
         let plain =
             blob::open(&file_key, USAGE, &aad, &wire.sealed).map_err(KeystoreError::Altered)?;
-        let payload: Payload = decode_wiped(&plain).ok_or(KeystoreError::Malformed)?;
+        Self::from_exposed(&plain)
+    }
+
+    /// The keys in the clear, as [`Keystore::seal`] seals them. Whoever calls this answers for
+    /// where they go: they are sealed to the recovery key.
+    pub fn expose(&self) -> zeroize::Zeroizing<Vec<u8>> {
+        let capacity = 512 + 300 * self.epochs.len() + 43 * self.pages.len();
+        encode_wiped(&self.payload(), capacity)
+    }
+
+    /// Reads what [`Keystore::expose`] gave.
+    ///
+    /// # Errors
+    /// [`KeystoreError::Malformed`].
+    pub fn from_exposed(plain: &[u8]) -> Result<Self, KeystoreError> {
+        let payload: Payload = decode_wiped(plain).ok_or(KeystoreError::Malformed)?;
         let in_order = payload
             .epochs
             .windows(2)

@@ -33,7 +33,10 @@ pub(super) fn schema(
         version: schema.version,
         problem,
     };
-    if matches!(schema.kind.as_str(), "authority" | "access" | "grant") {
+    if matches!(
+        schema.kind.as_str(),
+        "authority" | "access" | "grant" | "recovery"
+    ) {
         return Err(whole(
             "the name belongs to another ledger; choose another kind",
         ));

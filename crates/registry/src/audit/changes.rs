@@ -129,7 +129,7 @@ impl Registry {
         };
         self.counters.answered(1);
         Ok(watermark::mark(
-            &self.keys.mark_key(),
+            &self.keys.mark_key()?,
             &receipt,
             Opened::new(changes),
         ))

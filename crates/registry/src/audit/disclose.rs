@@ -122,7 +122,7 @@ impl Registry {
             self.disclosure(&origin, of_version, &wanted, &opened, (at, bytes), note)?;
         self.counters.answered(1);
         Ok(watermark::mark(
-            &self.keys.mark_key(),
+            &self.keys.mark_key()?,
             &receipt,
             Opened::new(disclosure),
         ))

@@ -4,7 +4,7 @@
 //! kept of the grant. The holder drops index, parcels and envelope when the owner says so, or when
 //! the time is over and the owner says nothing, and signs a receipt. Refuses to wait for anybody.
 
-use record::authority::{DestructionReceipt, GrantEnded, GrantStatement, Statement};
+use record::authority::{DestructionReceipt, Finality, GrantEnded, GrantStatement, Statement};
 use record::entry::{Entry, GrantEntry, GrantOperation, SUITE};
 use record::id::{GrantId, Kind, Origin, RecordId, UnixMillis};
 use record::plan::{Task, Work};
@@ -260,6 +260,7 @@ impl Registry {
             index: size - 1,
             record: None,
             bodies,
+            finality: Finality::KeysDestroyed,
         };
         let signer = self.service(purpose("security"));
         self.state(vec![Statement::Receipt(receipt)], &signer, now)?;

@@ -62,6 +62,8 @@ pub mod pages;
 
 pub mod atomic;
 
+pub mod files;
+
 pub mod suite;
 
 #[cfg(test)]

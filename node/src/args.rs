@@ -67,6 +67,9 @@ pub enum Command {
     /// 审计：导出、证明、比对、经过、披露、总核验 / audit: export, prove, compare, history, disclose, all
     #[command(subcommand)]
     Audit(crate::commands::audit::args::Audit),
+    /// 备份与恢复 / backups: made, checked, rehearsed, restored
+    #[command(subcommand)]
+    Backup(crate::commands::backup::args::Backup),
     /// 演示：五个节点的辖域 / demonstration: a realm of five nodes
     Demo(Demo),
     /// 测速：每项旁列同次测得的极限 / measure, each figure beside its limit in the same run

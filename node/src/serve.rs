@@ -9,6 +9,7 @@ use api::AppState;
 use axum::routing::get;
 use p2p::{Endpoint, Limits, TransportKey};
 use registry::Registry;
+use registry::backups::{BackupConfig, BackupState};
 use registry::config::{Files, ParentAddress, key_from_hex};
 use sync::session::{Config, Session};
 use tokio::net::TcpListener;
@@ -25,6 +26,8 @@ const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 /// Working indexes are sealed to disk this often; losing them costs time only.
 const PERSIST_EVERY: Duration = Duration::from_secs(300);
+/// How often the node looks whether a backup is due.
+const BACKUP_LOOK: Duration = Duration::from_secs(30);
 
 /// How long requests under way may take once the node is told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -80,6 +83,7 @@ pub async fn run(registry: Arc<Registry>, dir: &Path, while_stdin: bool) -> Resu
     });
     let witnessing = tokio::spawn(witness::ask(registry.clone()));
     let persisting = tokio::spawn(persist(registry.clone()));
+    let backing_up = tokio::spawn(back_up(dir.to_owned()));
 
     let page_registry = registry.clone();
     let router = api::router(AppState::new(registry.clone())).route(
@@ -110,6 +114,7 @@ pub async fn run(registry: Arc<Registry>, dir: &Path, while_stdin: bool) -> Resu
     let _ = std::fs::remove_file(&run_path);
     accepting.abort();
     persisting.abort();
+    backing_up.abort();
     witnessing.abort();
     if let Some(dialing) = dialing {
         dialing.abort();
@@ -120,6 +125,32 @@ pub async fn run(registry: Arc<Registry>, dir: &Path, while_stdin: bool) -> Resu
     }
     tracing::info!(division = %config.division, "node stopped");
     served.map_err(|e| Fault::failed(e.to_string()))
+}
+
+/// Makes a backup whenever one is due. What was begun when the node stops leaves no set.
+async fn back_up(dir: std::path::PathBuf) {
+    loop {
+        tokio::time::sleep(BACKUP_LOOK).await;
+        let dir = dir.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            let Some(config) = BackupConfig::read(&dir)? else {
+                return Ok(None);
+            };
+            if !config.is_due(&BackupState::read(&dir)?, api::now()) {
+                return Ok(None);
+            }
+            crate::commands::backup::make(&dir).map(Some)
+        })
+        .await;
+        match done {
+            Ok(Ok(Some(made))) => {
+                tracing::info!(set = made.number, sealed = made.sealed, "backup made")
+            }
+            Ok(Ok(None)) => {}
+            Ok(Err(fault)) => tracing::error!(error = %fault.message, "no backup was made"),
+            Err(_) => tracing::error!("making a backup stopped before its end"),
+        }
+    }
 }
 
 async fn page(registry: Arc<Registry>) -> axum::response::Response {

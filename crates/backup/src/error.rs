@@ -52,6 +52,12 @@ pub enum BackupError {
         /// The directory.
         path: PathBuf,
     },
+    /// Another backup is being made there.
+    #[error("`{}` 正在备份 / another backup is being made in `{}`; wait for its end", path.display(), path.display())]
+    Busy {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The node's files changed each time they were read.
     #[error(
         "节点密钥正在更换，请稍后再备份 / the node's keys changed while they were copied; try again"

@@ -52,6 +52,19 @@ impl Folder {
         Ok(())
     }
 
+    /// Holds the folder for one writer, until the file is dropped.
+    pub(crate) fn hold(&self) -> Result<File> {
+        let path = self.path.join("sets");
+        let folder = File::open(&path).map_err(BackupError::io(&path))?;
+        match folder.try_lock() {
+            Ok(()) => Ok(folder),
+            Err(fs::TryLockError::WouldBlock) => Err(BackupError::Busy {
+                path: self.path.clone(),
+            }),
+            Err(fs::TryLockError::Error(source)) => Err(BackupError::Io { path, source }),
+        }
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

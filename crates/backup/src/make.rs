@@ -59,6 +59,7 @@ pub struct Made {
 pub fn make(folder: &Folder, wanted: &Wanted<'_>) -> Result<Made> {
     let recipients = Recipients::parse(wanted.recipients)?;
     folder.prepare()?;
+    let _one = folder.hold()?;
     let (known, _) = sets(folder)?;
     if let Some(other) = known.iter().find(|set| set.node != wanted.node) {
         return Err(BackupError::OtherNode {

@@ -21,6 +21,7 @@ pub struct Pruned {
 /// [`BackupError::Broken`] when a list cannot be read: then nothing is taken away, because what it
 /// names is not known.
 pub fn prune(folder: &Folder, keep: usize, now: u64) -> Result<Pruned> {
+    let _one = folder.hold()?;
     let (all, bad) = sets(folder)?;
     if !bad.is_empty() {
         return Err(BackupError::Broken(bad));

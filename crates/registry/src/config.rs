@@ -201,6 +201,16 @@ impl Files {
         self.dir.join("working-index")
     }
 
+    /// Where backups go.
+    pub fn backup_config(&self) -> PathBuf {
+        self.dir.join("backup.json")
+    }
+
+    /// When backups were made and rehearsed.
+    pub fn backup_state(&self) -> PathBuf {
+        self.dir.join("backup-state.json")
+    }
+
     /// Where a running node says how to reach it.
     pub fn run(&self) -> PathBuf {
         self.dir.join("run.json")

@@ -10,6 +10,7 @@
 
 pub mod audit;
 pub mod authority;
+pub mod backups;
 pub mod book;
 mod clock;
 pub mod config;

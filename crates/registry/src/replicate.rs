@@ -649,6 +649,12 @@ impl Registry {
         }
         let book = self.book(origin)?;
         let mut book = lock(&book);
+        if size == book.size()
+            && self.guard.is_halted(origin)
+            && self.guard.resume(origin, size, &book.root())?
+        {
+            tracing::info!(%origin, size, "the parent holds no more than is here; the ledger is signed again");
+        }
         let store = self.store.as_ref();
         let known = book
             .head

@@ -7,6 +7,7 @@ use record::authority::Level;
 use record::id::{DivisionId, Origin, UnixMillis};
 use serde::Serialize;
 
+use crate::backups::{self, BackupConfig, BackupState};
 use crate::error::Result;
 use crate::grant::checkpoint_of;
 use crate::guard::Halt;
@@ -436,6 +437,18 @@ impl Registry {
                 "密钥库由口令打开 / the keystore is opened by a passphrase".into()
             },
             "keep the directory on an encrypted disk, or make the node with `--passphrase-file`",
+        );
+        let dir = self.files.dir();
+        let (well, found) = match (BackupConfig::read(dir), BackupState::read(dir)) {
+            (Ok(config), Ok(state)) => backups::health(config.as_ref(), &state, now),
+            (Err(error), _) | (_, Err(error)) => (false, error.to_string()),
+        };
+        let health = if well { Health::Ok } else { Health::Warning };
+        check(
+            "backup",
+            health,
+            found,
+            "`fangzhi backup configure`, `fangzhi backup make`, then `fangzhi backup rehearse` with the identity",
         );
         let operators = self.operators()?.len();
         let health = if operators == 0 {

@@ -112,6 +112,7 @@ test-tools:
 		command -v go >/dev/null || missing+=(golang-go); \
 		[[ -d /usr/share/gocode/src/golang.org/x/mod/sumdb/tlog ]] || missing+=(golang-golang-x-mod-dev); \
 	fi; \
+	[[ "$${FANGZHI_WITHOUT_AGE:-}" == 1 ]] || command -v age >/dev/null || missing+=(age); \
 	if [[ "$${FANGZHI_WITHOUT_AICS:-}" != 1 ]] \
 		&& python3 -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null; then \
 		python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv); \

@@ -27,7 +27,7 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 /// Working indexes are sealed to disk this often; losing them costs time only.
 const PERSIST_EVERY: Duration = Duration::from_secs(300);
 /// How often the node looks whether a backup is due.
-const BACKUP_LOOK: Duration = Duration::from_secs(30);
+const BACKUP_LOOK: Duration = Duration::from_secs(5);
 
 /// How long requests under way may take once the node is told to stop.
 const DRAIN: Duration = Duration::from_secs(5);

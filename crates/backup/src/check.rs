@@ -43,7 +43,7 @@ pub fn check(
     let mut broken = Vec::new();
     for (part, items) in [(Part::History, &set.history), (Part::Secrets, &set.secrets)] {
         for item in items {
-            let object = folder.object(part, &item.sha256);
+            let object = folder.object(part, item);
             if part == Part::Secrets && now > set.secrets_expire && !object.exists() {
                 checked.secrets_gone = true;
                 continue;

@@ -73,8 +73,16 @@ impl Folder {
         self.path.join(part.name())
     }
 
-    pub(crate) fn object(&self, part: Part, sha256: &str) -> PathBuf {
-        self.part(part).join(format!("{sha256}.age"))
+    /// Where the object of an item lies.
+    pub(crate) fn object(&self, part: Part, item: &Item) -> PathBuf {
+        self.part(part).join(format!("{}.age", item.sealed_sha256))
+    }
+
+    /// Whether the object of an item is there as it was written.
+    fn holds(&self, part: Part, item: &Item) -> bool {
+        File::open(self.object(part, item))
+            .and_then(|mut file| sealed::measure(&mut file))
+            .is_ok_and(|found| found == (item.sealed_bytes, item.sealed_sha256.clone()))
     }
 
     pub(crate) fn list(&self, number: u64) -> PathBuf {
@@ -141,21 +149,15 @@ impl Folder {
     ) -> Result<(Item, bool)> {
         let mut file = File::open(source).map_err(BackupError::io(source))?;
         let (bytes, sha256) = sealed::measure(&mut file).map_err(BackupError::io(source))?;
-        let same = known
+        let mut same = known
             .iter()
-            .find(|item| item.sha256 == sha256 && item.bytes == bytes);
-        if let Some(item) = same {
-            let object = self.object(part, &sha256);
-            if object
-                .metadata()
-                .is_ok_and(|m| m.len() == item.sealed_bytes)
-            {
-                let item = Item {
-                    path: path.to_owned(),
-                    ..item.clone()
-                };
-                return Ok((item, false));
-            }
+            .filter(|item| item.sha256 == sha256 && item.bytes == bytes);
+        if let Some(item) = same.find(|item| self.holds(part, item)) {
+            let item = Item {
+                path: path.to_owned(),
+                ..item.clone()
+            };
+            return Ok((item, false));
         }
         // Read again: the last segment may have grown meanwhile, and what is sealed is what counts.
         let mut file = File::open(source).map_err(BackupError::io(source))?;
@@ -180,7 +182,7 @@ impl Folder {
                     source,
                 }
             })?;
-        let object = self.object(part, &item.sha256);
+        let object = self.object(part, &item);
         fs::rename(&temporary, &object).map_err(BackupError::io(&object))?;
         Ok((item, true))
     }

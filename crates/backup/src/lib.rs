@@ -1,7 +1,7 @@
 //! Backups (备份): a node's files, copied while it runs, sealed with `age` to recipients.
 //!
 //! Owns the layout of a backup folder (`docs/formats/backup.md`): objects, each one file of the
-//! node sealed by itself and named by its hash, so that what did not change is not copied again;
+//! node sealed by itself and used again by later sets while it does not change;
 //! and sets, each a list of the objects that make a node. What opens records lies apart from the
 //! history and is destroyed when its time is over.
 //! Refuses to write into a folder of another node, to restore over anything, and to believe a

@@ -56,7 +56,7 @@ fn drop_unnamed(folder: &Folder, part: Part, now: u64) -> Result<u64> {
             Part::History => &set.history,
             Part::Secrets => &set.secrets,
         })
-        .map(|item| format!("{}.age", item.sha256))
+        .map(|item| format!("{}.age", item.sealed_sha256))
         .collect();
     let path = folder.part(part);
     let mut dropped = 0;

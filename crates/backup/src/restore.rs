@@ -93,7 +93,7 @@ fn write(
             if part == Part::Secrets && history_only && item.path != "node.json" {
                 continue;
             }
-            let object = folder.object(part, &item.sha256);
+            let object = folder.object(part, item);
             if part == Part::Secrets && !object.exists() {
                 return Err(BackupError::SecretsGone);
             }

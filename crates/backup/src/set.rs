@@ -48,11 +48,11 @@ pub struct Item {
     pub path: String,
     /// Its length.
     pub bytes: u64,
-    /// Its SHA-256, hexadecimal; the object is named by it.
+    /// Its SHA-256, hexadecimal.
     pub sha256: String,
     /// Length of the object.
     pub sealed_bytes: u64,
-    /// SHA-256 of the object, hexadecimal.
+    /// SHA-256 of the object, hexadecimal; it is named by it.
     pub sealed_sha256: String,
 }
 
@@ -103,7 +103,7 @@ impl Set {
         }
         match items
             .clone()
-            .find(|item| !is_ours(&item.path) || !is_hash(&item.sha256))
+            .find(|item| !is_ours(&item.path) || !is_hash(&item.sealed_sha256))
         {
             None => Ok(set),
             Some(_) => Err("it names a file that no node has".into()),

@@ -291,7 +291,10 @@ fn the_age_program_opens_an_object() {
         } else {
             "secrets"
         };
-        let object = site.to.join(part).join(format!("{}.age", item.sha256));
+        let object = site
+            .to
+            .join(part)
+            .join(format!("{}.age", item.sealed_sha256));
         let out = std::process::Command::new("age")
             .arg("-d")
             .arg("-i")

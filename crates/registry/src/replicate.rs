@@ -603,7 +603,9 @@ impl Registry {
         }
         lock(&self.peers).behind.remove(&origin);
         self.clear_alarm(&origin, "shorter")?;
-        let mut note = head.whole.clone().unwrap_or_default();
+        // Of an empty ledger nothing is kept: a restored node asks whether it is to be empty.
+        let is_empty = head.size == 0;
+        let mut note = head.whole.clone().unwrap_or(text);
         let mut lines = Vec::new();
         let mut signed = false;
         for (role, key) in [("witness", &self.keys.witness), ("held", &self.keys.held)] {
@@ -623,7 +625,7 @@ impl Registry {
             };
             lines.push(line);
         }
-        if signed {
+        if signed && !is_empty {
             self.renew(&origin, &mut head, note);
             let mut batch = Batch::new(origin.as_str(), Some(version));
             batch.put(table::head(&origin), cbor::to_vec(&head));
@@ -654,6 +656,9 @@ impl Registry {
             && self.guard.resume(origin, size, &book.root())?
         {
             tracing::info!(%origin, size, "the parent holds no more than is here; the ledger is signed again");
+        }
+        if size == 0 {
+            return Ok(());
         }
         let store = self.store.as_ref();
         let known = book

@@ -150,6 +150,8 @@ pub struct Stats {
     pub dead_bytes: u64,
     /// Keys whose places are not in the index yet; they are in memory, and in the segments.
     pub index_lag: u64,
+    /// Bytes of segment files behind `marker`: what the next opening reads if it came now.
+    pub lag_bytes: u64,
     /// The segment and the offset in it up to where the index has everything durably; the next
     /// opening reads from there.
     pub marker: (u32, u32),

@@ -13,6 +13,7 @@ pub mod authority;
 pub mod book;
 mod clock;
 pub mod config;
+pub mod disk;
 pub mod error;
 pub mod forks;
 pub mod grant;

@@ -61,6 +61,13 @@ pub struct ChunkAt {
     pub len: u32,
 }
 
+impl ChunkAt {
+    /// Where in the page the chunk ends.
+    pub fn end(&self) -> u64 {
+        self.offset + HEAD as u64 + u64::from(self.len)
+    }
+}
+
 /// The pages in one folder.
 pub struct Pages {
     fs: Arc<dyn Fs>,
@@ -296,4 +303,3 @@ impl Pages {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-

@@ -281,11 +281,24 @@ fn one_damaged_chunk_leaves_the_others_readable_and_is_named() {
     let fault = found.fault.unwrap();
     assert_eq!((fault.offset, fault.unfinished), (places[1].offset, false));
     assert_eq!(numbers(dir.path()).unwrap(), [3]);
-    let gone = inspect(dir.path(), 4, &[ChunkAt { page: 4, ..places[0] }]).unwrap();
+    let gone = inspect(
+        dir.path(),
+        4,
+        &[ChunkAt {
+            page: 4,
+            ..places[0]
+        }],
+    )
+    .unwrap();
     assert_eq!((gone.bytes, gone.lost.len()), (0, 1));
     let pages = Pages::open(dir.path()).unwrap();
     assert_eq!(pages.read(places[2]).unwrap(), b"three");
-    let Err(PagesError::Damaged { file: named, offset, .. }) = pages.read(places[1]) else {
+    let Err(PagesError::Damaged {
+        file: named,
+        offset,
+        ..
+    }) = pages.read(places[1])
+    else {
         panic!("a damaged chunk was read");
     };
     assert_eq!((named, offset), (file(dir.path(), 3), places[1].offset));
@@ -325,7 +338,10 @@ fn a_million_secrets_cost_nothing_at_start_up() {
     let begun = std::time::Instant::now();
     let pages = Pages::open(dir.path()).unwrap();
     let last = *pages.numbers().unwrap().last().unwrap();
-    assert_eq!(pages.reclaim(last, None, |_, _| true).unwrap(), Reclaimed::default());
+    assert_eq!(
+        pages.reclaim(last, None, |_, _| true).unwrap(),
+        Reclaimed::default()
+    );
     // Generous for a busy machine: reading all 200 pages takes longer on an idle one.
     assert!(begun.elapsed() < std::time::Duration::from_millis(200));
 }

@@ -47,8 +47,7 @@ pub(super) struct Walk {
 impl Walk {
     /// Where the whole chunks end.
     pub fn end(&self) -> u64 {
-        let end = |(at, _): &(ChunkAt, _)| at.offset + HEAD as u64 + u64::from(at.len);
-        self.chunks.last().map_or(0, end)
+        self.chunks.last().map_or(0, |(at, _)| at.end())
     }
 }
 

@@ -461,6 +461,8 @@ pub enum BenchPart {
     Verify,
     /// 账本 / ledgers: verifying, appending, proving, many replicas
     Ledger,
+    /// 存储 / the store alone: loading, reading, eight writers, compaction, start-up
+    Store,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -470,6 +472,9 @@ pub struct Bench {
     /// 记录数 / number of records
     #[arg(long, default_value_t = 10_000)]
     pub records: usize,
+    /// 存储一项的记录数（目标一百万）/ records of the part `store`; its targets are for a million
+    #[arg(long, default_value_t = 100_000)]
+    pub store_records: u64,
     /// 工作目录（省略则临时）/ directory to work in; a temporary one when left out
     #[arg(long)]
     pub dir: Option<PathBuf>,

@@ -193,9 +193,11 @@ async fn persist(registry: Arc<Registry>) {
     loop {
         tokio::time::sleep(PERSIST_EVERY).await;
         let registry = registry.clone();
-        if let Ok(Err(error)) =
-            tokio::task::spawn_blocking(move || registry.persist_indexes()).await
-        {
+        let kept = tokio::task::spawn_blocking(move || {
+            registry.note_room(api::now());
+            registry.persist_indexes()
+        });
+        if let Ok(Err(error)) = kept.await {
             tracing::warn!(%error, "the working index was not kept");
         }
     }

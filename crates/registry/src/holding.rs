@@ -36,6 +36,9 @@ pub struct Holding {
     /// Finds records.
     pub(crate) index: Index,
     pub(crate) access: Access,
+    /// Records are missing in the index because their secrets could not be read. It is not kept, so
+    /// that they are found again once the page is restored.
+    pub(crate) incomplete: bool,
 }
 
 /// With what the records open.
@@ -163,6 +166,7 @@ impl Registry {
             kind,
             index,
             access,
+            incomplete: false,
         };
         if holding.index.applied() > 0 {
             self.find_keys(&mut holding)?;
@@ -208,12 +212,19 @@ impl Registry {
                     // Restored from the parent without its secret: history, but no content.
                     holding.index.remove(entry.record);
                 }
-                _ => {
-                    let version = self.open_version(holding, at)?;
-                    holding
-                        .index
-                        .upsert(version.record, entry.version, at, &version.texts());
-                }
+                _ => match self.open_version(holding, at) {
+                    Ok(version) => {
+                        holding
+                            .index
+                            .upsert(version.record, entry.version, at, &version.texts());
+                    }
+                    // The node opens without what cannot be opened; the doctor names the page.
+                    Err(RegistryError::Unreadable { .. }) => {
+                        holding.incomplete = true;
+                        holding.index.remove(entry.record);
+                    }
+                    Err(error) => return Err(error),
+                },
             },
             Entry::Grant(entry) => match (entry.operation, entry.record) {
                 (GrantOperation::Keys, _) => self.take_keys(holding, at)?,
@@ -384,6 +395,9 @@ impl Registry {
         let holdings = self.holdings.read().unwrap_or_else(PoisonError::into_inner);
         for holding in holdings.values() {
             let holding = holding.read().unwrap_or_else(PoisonError::into_inner);
+            if holding.incomplete {
+                continue;
+            }
             let pages = holding.index.to_pages();
             for (at, page) in pages.iter().enumerate() {
                 let aad = index_aad(&holding.origin, at);

@@ -14,6 +14,7 @@ pub mod backups;
 pub mod book;
 mod clock;
 pub mod config;
+pub mod disk;
 pub mod error;
 pub mod forks;
 pub mod grant;

@@ -38,6 +38,8 @@ pub struct Registry {
     pub(crate) files: Files,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) pages: Mutex<Pages>,
+    pub(crate) damaged_pages: crate::secrets::DamagedPages,
+    pub(crate) growth: crate::disk::History,
     pub(crate) keys: Keys,
     pub(crate) guard: Guard,
     pub(crate) catalogue: &'static Catalogue,
@@ -242,6 +244,8 @@ impl Registry {
             files,
             store,
             pages: Mutex::new(pages),
+            damaged_pages: crate::secrets::DamagedPages::default(),
+            growth: crate::disk::History::open(dir),
             keys,
             guard: Guard::open(dir)?,
             catalogue,
@@ -258,6 +262,8 @@ impl Registry {
         };
         registry.check_own_ledgers()?;
         registry.found(now)?;
+        registry.settle_secrets()?;
+        registry.note_room(now);
         registry.open_holdings()?;
         Ok(registry)
     }

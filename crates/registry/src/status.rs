@@ -7,6 +7,10 @@ use record::authority::Level;
 use record::id::{DivisionId, Origin, UnixMillis};
 use serde::Serialize;
 
+mod store;
+
+pub use store::StoreLine;
+
 use crate::backups::{self, BackupConfig, BackupState};
 use crate::error::Result;
 use crate::guard::Halt;
@@ -91,6 +95,8 @@ pub struct NodeStatus {
     pub alarms: Vec<Alarm>,
     /// Own ledgers that are not signed at present, and why.
     pub halted: BTreeMap<Origin, Halt>,
+    /// The store and the disk under it.
+    pub store: StoreLine,
 }
 
 /// One ledger whose records this node can open.
@@ -179,6 +185,7 @@ impl Registry {
             peers: lock(&self.peers).lines.values().cloned().collect(),
             alarms: self.alarms()?,
             halted: self.guard.halted(),
+            store: self.store_line(),
         })
     }
 
@@ -284,14 +291,19 @@ impl Registry {
                 .map(|p| (format!("{{peer=\"{}\"}}", p.peer), u64::from(p.connected)))
                 .collect(),
         );
+        for (name, help, value) in store::metrics(&status.store) {
+            let lines = value.map(|value| (String::new(), value));
+            metric(name, "gauge", help, lines.into_iter().collect());
+        }
         Ok(text)
     }
 
-    /// Checks what an operator can mend: charters, cosignatures, alarms, key custody.
+    /// Checks what an operator can mend: charters, cosignatures, alarms, key custody, the store.
     ///
     /// # Errors
     /// A failure of the store.
     pub fn doctor(&self, now: UnixMillis) -> Result<Vec<Check>> {
+        self.note_room(now);
         let mut checks = Vec::new();
         let mut check = |check, health, found: String, next: &str| {
             let next = if health == Health::Ok {
@@ -444,6 +456,7 @@ impl Registry {
             format!("{operators} 名操作员 / {operators} operators"),
             "enrol a security officer and a clerk with `fangzhi operator add`",
         );
+        checks.extend(store::checks(&status.store));
         Ok(checks)
     }
 }

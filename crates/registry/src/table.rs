@@ -19,6 +19,8 @@ pub const TILE: &str = "tile";
 pub const HEAD: &str = "head";
 /// Newest version of each record.
 pub const RECORD: &str = "record";
+/// Where the chunks end, in each page of record secrets, that records of this ledger point to.
+pub const PAGE: &str = "page";
 /// Import chunks that were taken.
 pub const IMPORT: &str = "import";
 /// Records in scope of a grant, and how far the shard was worked through.

@@ -197,6 +197,9 @@ pub fn verify(dir: &Path) -> Result<VerifyReport> {
         report.findings.extend(walk.findings);
     }
     check_signed_last(&mut report, &signed_last);
+    let (findings, remarks) = crate::secrets::verify::verify_secrets(dir, &snapshot, &config)?;
+    report.findings.extend(findings);
+    report.remarks.extend(remarks);
     report.ledgers.sort_by(|a, b| a.origin.cmp(&b.origin));
     if report.findings.len() > FINDINGS_MAX {
         report.more_findings += (report.findings.len() - FINDINGS_MAX) as u64;

@@ -42,3 +42,5 @@ pub mod share;
 mod aead;
 #[cfg(test)]
 mod vectors;
+#[cfg(test)]
+mod wycheproofs;

@@ -118,6 +118,7 @@ tools:
 
 # What the tests need besides: the verifiers of tests/outside, which are not of this project.
 # aics-tlog needs Python 3.12, which Debian 12 does not have: where there is none, the test says so.
+# cryptography, with which keys and cells are opened a second time, does with Python 3.9.
 test-tools:
 	@missing=(); \
 	if [[ "$${FANGZHI_WITHOUT_GO:-}" != 1 ]]; then \
@@ -125,7 +126,10 @@ test-tools:
 		[[ -d /usr/share/gocode/src/golang.org/x/mod/sumdb/tlog ]] || missing+=(golang-golang-x-mod-dev); \
 	fi; \
 	[[ "$${FANGZHI_WITHOUT_AGE:-}" == 1 ]] || command -v age >/dev/null || missing+=(age); \
-	if [[ "$${FANGZHI_WITHOUT_AICS:-}" != 1 ]] \
+	if [[ "$${FANGZHI_WITHOUT_CRYPTOGRAPHY:-}" != 1 ]]; then \
+		command -v python3 >/dev/null || missing+=(python3); \
+		python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv); \
+	elif [[ "$${FANGZHI_WITHOUT_AICS:-}" != 1 ]] \
 		&& python3 -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null; then \
 		python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv); \
 	fi; \

@@ -19,6 +19,7 @@ use seal::grant::{EnvelopeInfo, SealPrivateKey, open_envelope};
 use seal::keystore::{Keystore, SoftwareKey, passphrase_of};
 use seal::parcel::Parcel;
 use seal::secret::Kek;
+use seal::share::{Header, Share, combine};
 use sha2::{Digest, Sha256};
 use sync::Message;
 use watermark::Mark;
@@ -34,7 +35,7 @@ pub struct Check {
 }
 
 /// Every check.
-pub const CHECKS: [Check; 17] = [
+pub const CHECKS: [Check; 20] = [
     open("entry", entry),
     open("charter", charter),
     open("message", message),
@@ -42,6 +43,9 @@ pub const CHECKS: [Check; 17] = [
     open("parcel", parcel),
     sealed("envelope", envelope),
     sealed("keystore", keystore),
+    open("share", share),
+    open("share_header", share_header),
+    open("share_text", share_text),
     open("note", note),
     open("checkpoint", checkpoint),
     open("proof", proof),
@@ -153,6 +157,36 @@ pub fn keystore(bytes: &[u8]) -> bool {
     let opened = Keystore::open(bytes, &key_file());
     assert!(header.is_ok() || opened.is_err());
     opened.is_ok()
+}
+
+/// A recovery share in its bytes.
+pub fn share(bytes: &[u8]) -> bool {
+    let Ok(share) = Share::decode(bytes) else {
+        return false;
+    };
+    assert_eq!(*share.encode(), bytes);
+    assert!(Share::from_text(&share.to_text()).is_ok());
+    true
+}
+
+/// What everybody may know of a ceremony; a share of another never fits it.
+pub fn share_header(bytes: &[u8]) -> bool {
+    let Ok(header) = Header::decode(bytes) else {
+        return false;
+    };
+    assert_eq!(header.encode(), bytes);
+    assert!(combine(&header, &[]).is_err());
+    true
+}
+
+/// A share as somebody typed it; people may spell one share in many ways, it is printed in one.
+pub fn share_text(bytes: &[u8]) -> bool {
+    let Some(Ok(share)) = str::from_utf8(bytes).ok().map(Share::from_text) else {
+        return false;
+    };
+    let printed = Share::from_text(&share.to_text()).expect("what is printed can be typed");
+    assert_eq!(*printed.encode(), *share.encode());
+    true
 }
 
 /// A signed note, and each of its lines alone.

@@ -35,6 +35,7 @@ use seal::grant::seal_envelope;
 use seal::keystore::Keystore;
 use seal::parcel::{GrantScope, Parcel, ShardLeaf};
 use seal::secret::{EpochSecret, FieldKey, GrantSecret, PageKey, RecordSecret};
+use seal::share::{Header, Share, ShareContext, split};
 use sync::message::{
     Cosigned, Enrol, Enrolled, Entries, Hello, Offer, Refused, Rejected, Want, Welcome,
 };
@@ -56,6 +57,16 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
         "parcel" => vec![parcel().encode()],
         "envelope" => vec![envelope()],
         "keystore" => vec![keystore()],
+        "share" => ceremony()
+            .1
+            .iter()
+            .map(|share| share.encode().to_vec())
+            .collect(),
+        "share_header" => vec![ceremony().0.encode()],
+        "share_text" => {
+            let text = |share: &Share| share.to_text().as_bytes().to_vec();
+            ceremony().1.iter().map(text).collect()
+        }
         "note" => vec![note(3).into_bytes(), cosigned(3).into_bytes()],
         "checkpoint" => vec![head(3).to_text().into_bytes()],
         "proof" => [vec![], vec![1, 2]].into_iter().map(proof).collect(),
@@ -77,6 +88,14 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
 
 fn rng(seed: u64) -> ChaCha20Rng {
     ChaCha20Rng::seed_from_u64(seed)
+}
+
+fn ceremony() -> (Header, Vec<Share>) {
+    let context = ShareContext {
+        realm: shard().realm(),
+        division: shard().division(),
+    };
+    split(&[7; 32], 5, 3, &context, &mut rng(6)).expect("3 of 5 can be made")
 }
 
 fn division(id: &str) -> DivisionId {

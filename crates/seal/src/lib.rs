@@ -6,7 +6,8 @@
 //! Read in this order: [`secret`] and [`mod@derive`] (which key opens what), [`content`]
 //! (what the ledger commits to), [`body`] (sealing and opening records), [`grant`] and
 //! [`parcel`] (what a holder gets), then what a node keeps for itself: [`blob`],
-//! [`page`], [`passphrase`], [`keystore`], [`operator`].
+//! [`page`], [`passphrase`], [`keystore`], [`operator`]; last [`share`], by which officers
+//! keep what a lost node needs.
 //!
 //! ```
 //! use record::id::{Kind, Origin, RecordId};
@@ -36,7 +37,10 @@ pub mod parcel;
 pub mod passphrase;
 mod provider;
 pub mod secret;
+pub mod share;
 
 mod aead;
 #[cfg(test)]
 mod vectors;
+#[cfg(test)]
+mod wycheproofs;

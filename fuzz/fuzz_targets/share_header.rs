@@ -1,0 +1,7 @@
+//! Headers of share ceremonies; the property is in `src/checks.rs`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    fuzz::checks::share_header(bytes);
+});

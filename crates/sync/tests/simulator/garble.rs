@@ -2,7 +2,7 @@
 
 use ledger::hash::Hash;
 use sync::limits::MESSAGE_BYTES_MAX;
-use sync::{Message, RejectCode};
+use sync::{Gone, Message, RejectCode};
 
 use crate::dice::Dice;
 
@@ -39,7 +39,7 @@ fn lie(message: Message, dice: &mut Dice) -> Message {
                 dice.index(entries.items.len()),
                 dice.index(entries.items.len()),
             );
-            match dice.below(9) {
+            match dice.below(10) {
                 0 => entries.items.swap(one, other),
                 1 => drop(entries.items.remove(one)),
                 2 => entries.items.insert(one, entries.items[other].clone()),
@@ -48,6 +48,17 @@ fn lie(message: Message, dice: &mut Dice) -> Message {
                 5 => entries.items[one].gone = entries.items[other].gone.clone(),
                 6 => alter(&mut entries.proof, dice),
                 7 => entries.first += dice.below(3),
+                8 => {
+                    // As if another entry had ordered this body destroyed.
+                    let entry = entries.items[other].entry.clone();
+                    let (index, proof) = (entries.first + 40, vec![[3; 32]]);
+                    entries.items[one].body = None;
+                    entries.items[one].gone = Some(Gone {
+                        index,
+                        entry,
+                        proof,
+                    });
+                }
                 _ => entries.head_size = entries.head_size.saturating_sub(1).max(1),
             }
             Message::Entries(entries)
@@ -67,8 +78,17 @@ fn lie(message: Message, dice: &mut Dice) -> Message {
             Message::Want(want)
         }
         Message::Cosigned(mut cosigned) => {
-            match dice.below(3) {
+            match dice.below(4) {
                 0 => cosigned.size += 1,
+                3 => cosigned.lines.iter_mut().for_each(|line| {
+                    let at = line.len() - 20;
+                    let other = if line.as_bytes()[at] == b'A' {
+                        "B"
+                    } else {
+                        "A"
+                    };
+                    line.replace_range(at..=at, other);
+                }),
                 1 => drop(cosigned.lines.pop()),
                 _ => cosigned.lines.reverse(),
             }

@@ -44,6 +44,8 @@ pub enum Trouble {
     Impostors,
     /// A child's charter is revoked on the way.
     Revoked(usize),
+    /// A child goes on from an old copy of what it wrote.
+    Restored(usize),
 }
 
 struct End {
@@ -118,12 +120,13 @@ impl World {
             });
         }
         let child = 1 + dice.index(nodes.len() - 1);
-        let trouble = match dice.below(10) {
+        let trouble = match dice.below(11) {
             0..4 => Trouble::None,
             4..6 => Trouble::Lines,
-            6 => Trouble::Forger(child),
+            6 => Trouble::Forger(dice.index(nodes.len())),
             7 => Trouble::Equivocator(child),
             8 => Trouble::Impostors,
+            9 => Trouble::Restored(child),
             _ => Trouble::Revoked(child),
         };
         let mut world = Self {
@@ -232,6 +235,19 @@ impl World {
                     if line.nodes[0] == child {
                         line.ends[1] = None;
                     }
+                }
+            }
+            Trouble::Restored(child) => {
+                self.crash(child);
+                let at = self.dice.index(self.topology.ledgers.len());
+                let ledger = &self.topology.ledgers[at];
+                let name = self.nodes[child].name;
+                let held = &mut self.nodes[child].held[at];
+                if ledger.owner == name && held.size > 0 {
+                    let earlier = self.dice.index(held.size);
+                    let size = ledger.branches[0].next_head(earlier).unwrap_or(held.size);
+                    (held.size, held.target, held.whole) = (size, size, size);
+                    (held.cosigned, held.missing) = (held.cosigned.min(size), 0);
                 }
             }
             _ => self.grow(),
@@ -784,7 +800,8 @@ impl World {
             .map(|l| l.owner);
         let bent = self.lines[at].bent;
         assert!(
-            bent || owner.is_some_and(|owner| self.equivocates(owner)),
+            bent || owner.is_some_and(|owner| self.equivocates(owner))
+                || code == RejectCode::Shorter && owner.is_some_and(|owner| self.restored(owner)),
             "honest nodes on a good line: {origin} {code:?}: {reason}"
         );
     }
@@ -810,6 +827,10 @@ impl World {
         matches!(self.trouble, Trouble::Equivocator(node) if self.nodes[node].name == owner)
     }
 
+    fn restored(&self, owner: &str) -> bool {
+        matches!(self.trouble, Trouble::Restored(node) if self.nodes[node].name == owner)
+    }
+
     fn ledger(&self, origin: &str) -> usize {
         let mut ledgers = self.topology.ledgers.iter();
         ledgers
@@ -823,6 +844,7 @@ impl World {
     pub fn check(&self) {
         for node in &self.nodes {
             for (held, promised) in node.held.iter().zip(&node.promised) {
+                // An owner that was restored may have lost its own; nobody else has.
                 assert!(held.size >= *promised, "acknowledged and lost");
                 assert!(held.whole <= held.size && held.size <= held.target);
             }
@@ -882,7 +904,7 @@ impl World {
         for (at, ledger) in self.topology.ledgers.iter().enumerate() {
             let owner = index_of(&self.nodes, ledger.owner);
             let apart = |node: usize| cut.iter().any(|cut| within(&self.nodes, node, *cut));
-            if self.equivocates(ledger.owner) {
+            if self.equivocates(ledger.owner) || self.restored(ledger.owner) {
                 continue;
             }
             let own = &self.nodes[owner].held[at];
@@ -908,7 +930,8 @@ impl World {
                 ledger.origin
             );
         }
-        if matches!(self.trouble, Trouble::Equivocator(_)) || !cut.is_empty() {
+        if matches!(self.trouble, Trouble::Equivocator(_) | Trouble::Restored(_)) || !cut.is_empty()
+        {
             return;
         }
         for end in self

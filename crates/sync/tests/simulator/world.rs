@@ -636,7 +636,7 @@ impl World {
                 // The clock may have been set right while the greeting was under way.
                 assert!(millis != 0 && (bent || self.steps > 0 || self.nodes.iter().any(skewed)));
             }
-            Output::Opened { .. } => {}
+            Output::Opened { .. } | Output::Declined { .. } => {}
             Output::Close { .. } => closed = true,
             Output::EnrolRequested(_) | Output::Enrolled { .. } => {
                 assert!(bent, "nobody enrols here");
@@ -669,7 +669,7 @@ impl World {
         } else if self.dice.below(8) == 0 {
             self.archive[place] = bytes.clone();
         }
-        let forged = forger && !self.healing && self.dice.below(6) == 0;
+        let forged = forger && !self.healing && self.dice.below(3) == 0;
         let bytes = if forged {
             garble(&bytes, &self.archive, &mut self.dice)
         } else {

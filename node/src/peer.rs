@@ -1,6 +1,6 @@
 //! One replication session: `sync` decides, `registry` keeps, `p2p` carries.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -23,6 +23,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 const GATHER: Duration = Duration::from_millis(50);
 /// Ledgers that the peer did not take are offered again, and revocations looked for.
 const TICK: Duration = Duration::from_secs(1);
+/// The most ledgers of a session that are logged because they were not taken.
+const DECLINED_MAX: usize = 64;
+/// A peer that has not said who it is by then makes room for others.
+const OPENING: Duration = Duration::from_secs(30);
 /// A peer that asks for more than it takes is dropped at this many bytes waiting for it.
 const WAITING_BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -51,6 +55,8 @@ struct Driver {
     waiting: Arc<AtomicUsize>,
     /// The peer's charters, its own first, once the session is open.
     chain: Vec<Charter>,
+    /// Ledgers that were not taken from this peer, each logged once.
+    declined: BTreeSet<Origin>,
     /// Heads that could not be signed when they came; tried again each second.
     unsigned: BTreeMap<Origin, Box<Verified>>,
     /// The note last offered of each ledger.
@@ -93,6 +99,7 @@ pub async fn drive(
         outgoing,
         waiting,
         chain: Vec::new(),
+        declined: BTreeSet::new(),
         unsigned: BTreeMap::new(),
         offered: BTreeMap::new(),
         told: BTreeMap::new(),
@@ -109,6 +116,7 @@ pub async fn drive(
     driver.perform(outputs);
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let began = Instant::now();
     let mut offer_at: Option<Instant> = None;
     let mut replaced = false;
     while !driver.closing {
@@ -147,6 +155,9 @@ pub async fn drive(
             _ = tick.tick() => {
                 driver.check_standing();
                 driver.sign_again();
+                if !driver.session.is_open() && began.elapsed() > OPENING {
+                    driver.silent();
+                }
                 offer_at.get_or_insert(Instant::now());
             }
         }
@@ -203,7 +214,19 @@ impl Driver {
         self.registry.count_refusal(code.as_str(), 1);
         self.ended.refused = true;
         self.ended.cut = true;
-        self.end(format!("refused by this node: {} ({})", code.as_str(), code.text()));
+        self.end(format!(
+            "refused by this node: {} ({})",
+            code.as_str(),
+            code.text()
+        ));
+    }
+
+    /// Ends a session that never opened.
+    fn silent(&mut self) {
+        tracing::warn!(code = "silent", "a peer did not say who it is");
+        self.registry.count_refusal("silent", 1);
+        self.ended.cut = true;
+        self.end("对方没有及时表明身份 / the peer did not say in time who it is");
     }
 
     /// Ends the session because the transport did, and counts what the peer is to blame for.
@@ -429,8 +452,11 @@ impl Driver {
                 code,
                 reason,
             } => {
-                // It comes each second while a charter is on its way, so no warning.
-                tracing::info!(%origin, code = code.as_str(), %reason, "a ledger was not taken");
+                // It comes each second while a charter is on its way, and from a flooding peer all
+                // the time: counted always, logged once.
+                if self.declined.len() < DECLINED_MAX && self.declined.insert(origin.clone()) {
+                    tracing::warn!(%origin, code = code.as_str(), %reason, "a ledger was not taken");
+                }
                 self.registry.count_refusal(code.as_str(), 1);
                 Vec::new()
             }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use api::AppState;
@@ -180,6 +180,26 @@ fn config_of(registry: &Registry, peer_key: [u8; 32]) -> Result<Config> {
     })
 }
 
+/// Brings what the transport turned away into the node's metrics.
+async fn count_turned_away(registry: Arc<Registry>, endpoint: Weak<Endpoint>) {
+    let mut known = 0;
+    while let Some(endpoint) = endpoint.upgrade() {
+        let count = endpoint.turned_away();
+        drop(endpoint);
+        if count > known {
+            let more = count - known;
+            tracing::warn!(
+                code = "limit",
+                more,
+                "connections over a limit were turned away"
+            );
+            registry.count_refusal("limit", more);
+            known = count;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
 /// A session that a peer opened here. Dropping `stop` ends it.
 struct Live {
     stop: oneshot::Sender<()>,
@@ -189,6 +209,10 @@ struct Live {
 async fn accept(registry: Arc<Registry>, endpoint: Arc<Endpoint>, heads: watch::Receiver<u64>) {
     let places = Arc::new(Semaphore::new(SESSIONS_MAX));
     let mut live: HashMap<PeerKey, Live> = HashMap::new();
+    tokio::spawn(count_turned_away(
+        registry.clone(),
+        Arc::downgrade(&endpoint),
+    ));
     while let Some(conversation) = endpoint.accept().await {
         let Ok(place) = places.clone().try_acquire_owned() else {
             tracing::warn!(remote = %conversation.remote(), "too many sessions; one was turned away");

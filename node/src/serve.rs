@@ -1,19 +1,21 @@
 //! A running node: HTTP, replication with the parent and with those below, and an orderly end.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use api::AppState;
 use axum::routing::get;
-use p2p::{Endpoint, Limits, TransportKey};
+use p2p::{Endpoint, Limits, PeerKey, TransportKey};
 use registry::Registry;
 use registry::backups::{BackupConfig, BackupState};
 use registry::config::{Files, ParentAddress, key_from_hex};
 use sync::session::{Config, Session};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::task::JoinHandle;
 
 use crate::client::RunFile;
 use crate::fault::{Fault, Result};
@@ -211,16 +213,58 @@ fn config_of(registry: &Registry, peer_key: [u8; 32]) -> Result<Config> {
     })
 }
 
+/// Brings what the transport turned away into the node's metrics.
+async fn count_turned_away(registry: Arc<Registry>, endpoint: Weak<Endpoint>) {
+    let mut known = 0;
+    while let Some(endpoint) = endpoint.upgrade() {
+        let count = endpoint.turned_away();
+        drop(endpoint);
+        if count > known {
+            let more = count - known;
+            tracing::warn!(
+                code = "limit",
+                more,
+                "connections over a limit were turned away"
+            );
+            registry.count_refusal("limit", more);
+            known = count;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// A session that a peer opened here. Dropping `stop` ends it.
+struct Live {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
 async fn accept(registry: Arc<Registry>, endpoint: Arc<Endpoint>, heads: watch::Receiver<u64>) {
     let places = Arc::new(Semaphore::new(SESSIONS_MAX));
+    let mut live: HashMap<PeerKey, Live> = HashMap::new();
+    tokio::spawn(count_turned_away(
+        registry.clone(),
+        Arc::downgrade(&endpoint),
+    ));
     while let Some(conversation) = endpoint.accept().await {
         let Ok(place) = places.clone().try_acquire_owned() else {
             tracing::warn!(remote = %conversation.remote(), "too many sessions; one was turned away");
+            registry.count_refusal("limit", 1);
             continue;
         };
-        let (registry, heads) = (registry.clone(), heads.clone());
-        tokio::spawn(async move {
-            let key = conversation.peer();
+        live.retain(|_, session| !session.task.is_finished());
+        let (registry, heads, endpoint) = (registry.clone(), heads.clone(), endpoint.clone());
+        let key = conversation.peer();
+        // A node keeps one session. When it comes again, the line of the one before is dead, even
+        // if nobody here has noticed: that one ends first, so that neither a late message of it
+        // looks like an older history, nor its late end like that of the new one.
+        let before = live.remove(&key);
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(async move {
+            if let Some(before) = before {
+                drop(before.stop);
+                let _ = before.task.await;
+            }
             match config_of(&registry, key) {
                 Ok(config) => {
                     let ended = peer::drive(
@@ -228,14 +272,19 @@ async fn accept(registry: Arc<Registry>, endpoint: Arc<Endpoint>, heads: watch::
                         Session::listen(config),
                         conversation,
                         heads,
+                        stopped,
                     )
                     .await;
                     seen(&registry, &key, &ended);
+                    if ended.cut {
+                        endpoint.disconnect(key).await;
+                    }
                 }
                 Err(fault) => tracing::error!(error = %fault.message, "a session could not begin"),
             }
             drop(place);
         });
+        live.insert(key, Live { stop, task });
     }
 }
 
@@ -254,6 +303,8 @@ async fn dial(
     };
     let mut wait = RETRY_MIN;
     loop {
+        // Nothing takes the place of the session with the parent.
+        let (_kept, stop) = oneshot::channel();
         match endpoint.dial(addr, key).await {
             Ok(conversation) => match config_of(&registry, key) {
                 Ok(config) => {
@@ -262,6 +313,7 @@ async fn dial(
                         Session::dial(config),
                         conversation,
                         heads.clone(),
+                        stop,
                     )
                     .await;
                     wait = match (ended.refused, &ended.peer) {

@@ -1,6 +1,7 @@
 //! What a node says of itself: status, metrics and the doctor's checks. No personal data in any.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use record::authority::Level;
@@ -27,6 +28,7 @@ pub struct Counters {
     replicated: AtomicU64,
     refused: AtomicU64,
     alarms: AtomicU64,
+    refusals: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 fn add(counter: &AtomicU64, count: u64) {
@@ -49,6 +51,9 @@ impl Counters {
     }
     pub(crate) fn refused(&self) {
         add(&self.refused, 1);
+    }
+    fn refusal(&self, reason: &'static str, count: u64) {
+        *lock(&self.refusals).entry(reason).or_default() += count;
     }
     pub(crate) fn alarm(&self) {
         add(&self.alarms, 1);
@@ -189,6 +194,11 @@ impl Registry {
         })
     }
 
+    /// Counts what a peer did and was refused, by one of the fixed words of `docs/formats/sync.md`.
+    pub fn count_refusal(&self, reason: &'static str, count: u64) {
+        self.counters.refusal(reason, count);
+    }
+
     /// Metrics in Prometheus' text format.
     ///
     /// # Errors
@@ -239,6 +249,15 @@ impl Registry {
             "counter",
             "Replication sessions refused since the start.",
             count(&counters.refused),
+        );
+        metric(
+            "fangzhi_refusals_total",
+            "counter",
+            "What this node refused of other nodes since the start, by reason.",
+            lock(&counters.refusals)
+                .iter()
+                .map(|(reason, count)| (format!("{{reason=\"{reason}\"}}"), *count))
+                .collect(),
         );
         metric(
             "fangzhi_alarms_total",

@@ -45,7 +45,12 @@ impl Inbound {
         let Offer { origin, note } = offer;
         if !self.ledgers.contains_key(&origin) && self.ledgers.len() >= LEDGERS_MAX {
             let reject = Reject::new(RejectCode::TooMany, "offer it in another session");
-            send_rejected(&origin, 0, &reject, out);
+            let (code, reason) = (reject.code, send_rejected(&origin, 0, &reject, out));
+            out.push(Output::Declined {
+                origin,
+                code,
+                reason,
+            });
             return;
         }
         let ledger = self.ledgers.entry(origin.clone()).or_default();
@@ -317,6 +322,12 @@ impl Ledger {
                 origin: origin.clone(),
                 code: reject.code,
                 held: self.held,
+                reason,
+            });
+        } else {
+            out.push(Output::Declined {
+                origin: origin.clone(),
+                code: reject.code,
                 reason,
             });
         }

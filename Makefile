@@ -17,13 +17,19 @@ ARGS ?=
 # How many demonstrations `soak` runs, each from another seed, and mutations per decoder.
 SOAK_ROUNDS ?= 10
 SOAK_MUTATIONS ?= 1000000
+# How often the store's soak cuts the power, how many images it makes of each step of a crash, and
+# how many rounds each test that kills makes: thousands of kills, tens of cuts.
+SOAK_CUTS ?= 60
+SOAK_IMAGES ?= 60
+SOAK_KILLS ?= 2000
+SOAK_NODE_KILLS ?= 300
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
 
-.PHONY: help demo test soak bench fmt lint doc fuzz tools test-tools build
+.PHONY: help demo test soak soak-store bench fmt lint doc fuzz tools test-tools build
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-6s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: build ## build, then run a realm of five nodes until Ctrl-C
 	@exec "$(TARGET_DIR)/release/fangzhi" demo $(ARGS)
@@ -31,13 +37,19 @@ demo: build ## build, then run a realm of five nodes until Ctrl-C
 test: tools test-tools ## run all tests
 	cargo test --workspace --locked
 
-soak: build ## run the long tests: many more mutations and properties, many demonstrations
+soak: build soak-store ## run the long tests: kills, power cuts, mutations, many demonstrations
 	FANGZHI_MUTATIONS=$(SOAK_MUTATIONS) PROPTEST_CASES=4096 \
 		cargo test --release --workspace --locked -- --include-ignored
 	@for seed in $$(seq 1 $(SOAK_ROUNDS)); do \
 		echo "demonstration $$seed of $(SOAK_ROUNDS)"; \
 		"$(TARGET_DIR)/release/fangzhi" demo --once --json --seed "$$seed" $(ARGS); \
 	done
+
+soak-store: tools ## kill processes thousands of times and cut the power (as root, on loop devices)
+	FANGZHI_SOAK_ROUNDS=$(SOAK_KILLS) cargo test --release --locked -p store --test kill -- --nocapture
+	FANGZHI_SOAK_CUTS=$(SOAK_CUTS) cargo test --release --locked -p store --test power -- --nocapture
+	FANGZHI_CRASH_IMAGES=$(SOAK_IMAGES) cargo test --release --locked -p store --lib -- --nocapture crashes
+	FANGZHI_SOAK_ROUNDS=$(SOAK_NODE_KILLS) cargo test --release --locked -p tests --test crash -- --nocapture
 
 bench: build ## measure, each figure beside its limit in the same run
 	@exec "$(TARGET_DIR)/release/fangzhi" bench $(ARGS)
@@ -106,13 +118,18 @@ tools:
 
 # What the tests need besides: the verifiers of tests/outside, which are not of this project.
 # aics-tlog needs Python 3.12, which Debian 12 does not have: where there is none, the test says so.
+# cryptography, with which keys and cells are opened a second time, does with Python 3.9.
 test-tools:
 	@missing=(); \
 	if [[ "$${FANGZHI_WITHOUT_GO:-}" != 1 ]]; then \
 		command -v go >/dev/null || missing+=(golang-go); \
 		[[ -d /usr/share/gocode/src/golang.org/x/mod/sumdb/tlog ]] || missing+=(golang-golang-x-mod-dev); \
 	fi; \
-	if [[ "$${FANGZHI_WITHOUT_AICS:-}" != 1 ]] \
+	[[ "$${FANGZHI_WITHOUT_AGE:-}" == 1 ]] || command -v age >/dev/null || missing+=(age); \
+	if [[ "$${FANGZHI_WITHOUT_CRYPTOGRAPHY:-}" != 1 ]]; then \
+		command -v python3 >/dev/null || missing+=(python3); \
+		python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv); \
+	elif [[ "$${FANGZHI_WITHOUT_AICS:-}" != 1 ]] \
 		&& python3 -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null; then \
 		python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv); \
 	fi; \

@@ -70,6 +70,9 @@ pub enum Command {
     /// 审计：导出、证明、比对、经过、披露、总核验 / audit: export, prove, compare, history, disclose, all
     #[command(subcommand)]
     Audit(crate::commands::audit::args::Audit),
+    /// 备份与恢复 / backups: made, checked, rehearsed, restored
+    #[command(subcommand)]
+    Backup(crate::commands::backup::args::Backup),
     /// 演示：五个节点的辖域 / demonstration: a realm of five nodes
     Demo(Demo),
     /// 测速：每项旁列同次测得的极限 / measure, each figure beside its limit in the same run
@@ -476,6 +479,8 @@ pub enum BenchPart {
     Verify,
     /// 账本 / ledgers: verifying, appending, proving, many replicas
     Ledger,
+    /// 存储 / the store alone: loading, reading, eight writers, compaction, start-up
+    Store,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -485,6 +490,9 @@ pub struct Bench {
     /// 记录数 / number of records
     #[arg(long, default_value_t = 10_000)]
     pub records: usize,
+    /// 存储一项的记录数（目标一百万）/ records of the part `store`; its targets are for a million
+    #[arg(long, default_value_t = 100_000)]
+    pub store_records: u64,
     /// 工作目录（省略则临时）/ directory to work in; a temporary one when left out
     #[arg(long)]
     pub dir: Option<PathBuf>,

@@ -1,6 +1,7 @@
 //! The commands, one function each.
 
 pub mod audit;
+pub mod backup;
 mod bench;
 mod demo;
 mod grant;
@@ -42,6 +43,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         Command::Repair(command) => verify::repair(command, json),
         Command::Verify(command) => verify::run(command, json),
         Command::Audit(command) => audit::run(command, json),
+        Command::Backup(command) => backup::run(command, json),
         Command::Demo(command) => demo::run(command, json),
         Command::Bench(command) => bench::run(command, json),
     }

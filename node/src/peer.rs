@@ -1,19 +1,21 @@
 //! One replication session: `sync` decides, `registry` keeps, `p2p` carries.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ledger::evidence::{Evidence, Form};
-use p2p::Conversation;
+use ledger::verify::Verified;
+use p2p::{Conversation, ReceiveError};
 use record::authority::Charter;
 use record::id::Origin;
-use registry::Registry;
-use sync::code::RejectCode;
+use registry::{Registry, error::RegistryError};
+use sync::code::{RefusalCode, RejectCode};
 use sync::output::{Output, Side};
 use sync::session::Session;
 use sync::trust::Trust;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::block_in_place;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
@@ -21,8 +23,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 const GATHER: Duration = Duration::from_millis(50);
 /// Ledgers that the peer did not take are offered again, and revocations looked for.
 const TICK: Duration = Duration::from_secs(1);
-/// A peer that asks for more than it takes is dropped at this many messages waiting for it.
-const WAITING_MAX: usize = 64;
+/// The most ledgers of a session that are logged because they were not taken.
+const DECLINED_MAX: usize = 64;
+/// A peer that has not said who it is by then makes room for others.
+const OPENING: Duration = Duration::from_secs(30);
+/// A peer that asks for more than it takes is dropped at this many bytes waiting for it.
+const WAITING_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// How a session ended.
 #[derive(Debug)]
@@ -33,6 +39,8 @@ pub struct Ended {
     pub reason: String,
     /// Whether one side refused the other.
     pub refused: bool,
+    /// Whether the peer's standing ended while the session was open: its connection is to be cut.
+    pub cut: bool,
     /// The charter chain, when the session was an enrolment that succeeded.
     pub enrolled: Option<Vec<Charter>>,
 }
@@ -41,7 +49,16 @@ struct Driver {
     registry: Arc<Registry>,
     session: Session,
     peer_key: [u8; 32],
-    outgoing: mpsc::Sender<Vec<u8>>,
+    /// Unbounded in form; `waiting` bounds it.
+    outgoing: mpsc::UnboundedSender<Vec<u8>>,
+    /// Bytes handed over and not yet with the transport.
+    waiting: Arc<AtomicUsize>,
+    /// The peer's charters, its own first, once the session is open.
+    chain: Vec<Charter>,
+    /// Ledgers that were not taken from this peer, each logged once.
+    declined: BTreeSet<Origin>,
+    /// Heads that could not be signed when they came; tried again each second.
+    unsigned: BTreeMap<Origin, Box<Verified>>,
     /// The note last offered of each ledger.
     offered: BTreeMap<Origin, String>,
     /// What the peer was last told was seen of each ledger.
@@ -50,22 +67,27 @@ struct Driver {
     closing: bool,
 }
 
-/// Runs a session to its end.
+/// Runs a session to its end, or until `stop` says that a newer connection takes its place.
 pub async fn drive(
     registry: Arc<Registry>,
     session: Session,
     conversation: Conversation,
     mut heads: watch::Receiver<u64>,
+    mut stop: oneshot::Receiver<()>,
 ) -> Ended {
     let peer_key = conversation.peer();
     let (sender, mut receiver) = conversation.split();
     // A task of its own sends, so that waiting for the peer's credit never stops the reading.
-    let (outgoing, mut queue) = mpsc::channel::<Vec<u8>>(WAITING_MAX);
+    let (outgoing, mut queue) = mpsc::unbounded_channel::<Vec<u8>>();
+    let waiting = Arc::new(AtomicUsize::new(0));
+    let sent = waiting.clone();
     let sending = tokio::spawn(async move {
         while let Some(message) = queue.recv().await {
+            let length = message.len();
             if sender.send(message).await.is_err() {
                 return;
             }
+            sent.fetch_sub(length, Ordering::AcqRel);
         }
         // What was sent last, a refusal say, reaches the peer before the line is cut.
         let _ = tokio::time::timeout(Duration::from_secs(5), sender.close()).await;
@@ -75,12 +97,17 @@ pub async fn drive(
         session,
         peer_key,
         outgoing,
+        waiting,
+        chain: Vec::new(),
+        declined: BTreeSet::new(),
+        unsigned: BTreeMap::new(),
         offered: BTreeMap::new(),
         told: BTreeMap::new(),
         ended: Ended {
             peer: None,
             reason: String::new(),
             refused: false,
+            cut: false,
             enrolled: None,
         },
         closing: false,
@@ -89,9 +116,15 @@ pub async fn drive(
     driver.perform(outputs);
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let began = Instant::now();
     let mut offer_at: Option<Instant> = None;
+    let mut replaced = false;
     while !driver.closing {
         tokio::select! {
+            _ = &mut stop => {
+                replaced = true;
+                driver.end("同一节点的新连接取代了本连接 / a newer connection of the same node takes the place of this one");
+            }
             message = receiver.next() => match message {
                 Some(Ok(message)) => {
                     let was_open = driver.session.is_open();
@@ -100,22 +133,31 @@ pub async fn drive(
                         offer_at = Some(Instant::now());
                     }
                 }
-                Some(Err(error)) => driver.end(error.to_string()),
+                Some(Err(error)) => driver.broken(&error),
                 None => driver.end("对方已断开 / the peer closed the connection"),
             },
             changed = heads.changed() => {
                 if changed.is_err() {
                     driver.end("节点正在停止 / the node is stopping");
                 }
+                // What moved may be a revocation: it cuts live sessions at once.
+                driver.check_standing();
                 offer_at.get_or_insert(Instant::now() + GATHER);
             }
             () = sleep_until(offer_at.unwrap_or_else(Instant::now)), if offer_at.is_some() => {
                 offer_at = None;
-                driver.offer();
-                driver.tell();
+                if driver.offer() {
+                    driver.tell();
+                } else {
+                    offer_at = Some(Instant::now() + GATHER);
+                }
             }
             _ = tick.tick() => {
                 driver.check_standing();
+                driver.sign_again();
+                if !driver.session.is_open() && began.elapsed() > OPENING {
+                    driver.silent();
+                }
                 offer_at.get_or_insert(Instant::now());
             }
         }
@@ -124,6 +166,10 @@ pub async fn drive(
         outgoing, ended, ..
     } = driver;
     drop(outgoing);
+    if replaced {
+        // The line behind it is most likely dead; nothing waits for it.
+        sending.abort();
+    }
     let _ = sending.await;
     ended
 }
@@ -148,30 +194,83 @@ impl Driver {
 
     /// Ends the session of a peer whose charter was revoked meanwhile.
     fn check_standing(&mut self) {
-        let revoked = self.session.peer().is_some_and(|peer| {
-            self.registry.is_revoked(&peer.id()) || peer.not_after < api::now()
-        });
-        if revoked {
-            self.ended.refused = true;
-            self.end("对方证书已吊销或过期 / the peer's charter was revoked or has expired");
+        let now = api::now();
+        let revoked = |charter: &Charter| self.registry.is_revoked(&charter.id());
+        let code = if self.chain.iter().any(revoked) {
+            RefusalCode::Revoked
+        } else if self.chain.iter().any(|charter| charter.not_after < now) {
+            RefusalCode::Expired
+        } else {
+            return;
+        };
+        if self.closing {
+            return;
         }
+        tracing::warn!(
+            code = code.as_str(),
+            reason = code.text(),
+            "a live replication session was cut"
+        );
+        self.registry.count_refusal(code.as_str(), 1);
+        self.ended.refused = true;
+        self.ended.cut = true;
+        self.end(format!(
+            "refused by this node: {} ({})",
+            code.as_str(),
+            code.text()
+        ));
     }
 
-    /// Offers every ledger whose head moved since it was last offered.
-    fn offer(&mut self) {
+    /// Ends a session that never opened.
+    fn silent(&mut self) {
+        tracing::warn!(code = "silent", "a peer did not say who it is");
+        self.registry.count_refusal("silent", 1);
+        self.ended.cut = true;
+        self.end("对方没有及时表明身份 / the peer did not say in time who it is");
+    }
+
+    /// Ends the session because the transport did, and counts what the peer is to blame for.
+    fn broken(&mut self, error: &ReceiveError) {
+        let reason = match error {
+            ReceiveError::Broken(_) => Some("frame"),
+            ReceiveError::Stalled { .. } => Some("stalled"),
+            ReceiveError::Lost | ReceiveError::Refused | ReceiveError::TooSlow => None,
+        };
+        if let Some(reason) = reason {
+            tracing::warn!(code = reason, %error, "the peer's frames were refused");
+            self.registry.count_refusal(reason, 1);
+        }
+        self.end(error.to_string());
+    }
+
+    /// Signs the heads that could not be signed before.
+    fn sign_again(&mut self) {
+        let unsigned = std::mem::take(&mut self.unsigned);
+        let again = unsigned
+            .into_iter()
+            .map(|(origin, verified)| Output::Cosign { origin, verified });
+        self.perform(again.collect());
+    }
+
+    /// Offers every ledger whose head moved since it was last offered. False when the peer has to
+    /// take some of it first.
+    fn offer(&mut self) -> bool {
         let Some(peer) = self.session.peer().cloned() else {
-            return;
+            return true;
         };
         let offers = match block_in_place(|| self.registry.offers(&peer)) {
             Ok(offers) => offers,
             Err(error) => {
                 tracing::error!(%error, "the ledgers to offer could not be read");
-                return;
+                return true;
             }
         };
         for (origin, note) in offers {
             if self.offered.get(&origin) == Some(&note) {
                 continue;
+            }
+            if self.waiting.load(Ordering::Acquire) > WAITING_BYTES_MAX / 4 {
+                return false;
             }
             match self.session.offer(origin.clone(), note.clone()) {
                 Ok(outputs) => {
@@ -181,6 +280,7 @@ impl Driver {
                 Err(error) => tracing::warn!(%origin, %error, "a ledger could not be offered"),
             }
         }
+        true
     }
 
     /// Tells the peer of heads that were seen, and of evidence, each once.
@@ -196,6 +296,9 @@ impl Driver {
             }
         };
         for (origin, notes) in seen {
+            if self.waiting.load(Ordering::Acquire) > WAITING_BYTES_MAX / 4 {
+                return;
+            }
             if self.told.get(&origin) != Some(&notes) {
                 let outputs = self.session.tell(origin.clone(), notes.clone());
                 self.told.insert(origin, notes);
@@ -216,17 +319,27 @@ impl Driver {
         }
     }
 
+    fn send(&mut self, message: Vec<u8>) {
+        let before = self.waiting.fetch_add(message.len(), Ordering::AcqRel);
+        if before > WAITING_BYTES_MAX {
+            tracing::warn!(code = "too-slow", "the peer asks for more than it takes");
+            self.registry.count_refusal("too-slow", 1);
+            self.end("对方不收数据 / the peer asks for more than it takes");
+        } else if self.outgoing.send(message).is_err() {
+            self.end("对方已断开 / the peer closed the connection");
+        }
+    }
+
     fn one(&mut self, output: Output) -> Vec<Output> {
         let now = api::now();
         match output {
             Output::Send(bytes) => {
-                if self.outgoing.try_send(bytes.0).is_err() {
-                    self.end("对方不收数据 / the peer asks for more than it takes");
-                }
+                self.send(bytes.0);
                 Vec::new()
             }
             Output::Opened { chain } => {
                 self.ended.peer = chain.first().cloned();
+                self.chain.clone_from(&chain);
                 if let Some(peer) = chain.first() {
                     tracing::info!(peer = %peer.division, "replication session open");
                     self.registry
@@ -236,9 +349,7 @@ impl Driver {
             }
             Output::EnrolRequested(enrolment) => {
                 if enrolment.keys.transport != self.peer_key {
-                    return self
-                        .session
-                        .enrol_refused(sync::code::RefusalCode::WrongKey, "");
+                    return self.session.enrol_refused(RefusalCode::WrongKey, "");
                 }
                 match self.registry.enrol(
                     &enrolment.division,
@@ -253,7 +364,7 @@ impl Driver {
                     Err(error) => {
                         tracing::warn!(division = %enrolment.division, "enrolment refused");
                         self.session
-                            .enrol_refused(sync::code::RefusalCode::Enrolment, &error.to_string())
+                            .enrol_refused(RefusalCode::Enrolment, &error.to_string())
                     }
                 }
             }
@@ -265,6 +376,8 @@ impl Driver {
                 Ok(loaded) => self.session.loaded(loaded),
                 Err(error) => {
                     tracing::error!(origin = %load.origin, %error, "entries could not be loaded");
+                    // The peer lets the ledger go; the next tick offers it again.
+                    self.offered.remove(&load.origin);
                     self.session
                         .cannot_load(&load.origin, "the entries cannot be read at the sender")
                 }
@@ -285,8 +398,11 @@ impl Driver {
             }
             Output::Cosign { origin, verified } => match self.registry.cosign(&verified, now) {
                 Ok((size, lines)) => self.session.cosigned(&origin, size, lines),
+                // More was stored meanwhile, and its own head follows.
+                Err(RegistryError::Conflict(_)) => Vec::new(),
                 Err(error) => {
-                    tracing::warn!(%origin, %error, "a head was not cosigned; the next offer does it");
+                    tracing::warn!(%origin, %error, "a head was not cosigned; it is tried again");
+                    self.unsigned.insert(origin, verified);
                     Vec::new()
                 }
             },
@@ -301,7 +417,8 @@ impl Driver {
                 Vec::new()
             }
             Output::Fork { origin, evidence } => {
-                tracing::error!(%origin, "two signed histories: evidence kept");
+                tracing::error!(%origin, code = "fork", "two signed histories: evidence kept");
+                self.registry.count_refusal("fork", 1);
                 self.registry.fork(&origin, signed_notes(&evidence), now);
                 Vec::new()
             }
@@ -322,11 +439,25 @@ impl Driver {
                 reason,
             } => {
                 tracing::error!(%origin, code = code.as_str(), held, %reason, "alarm");
+                self.registry.count_refusal(code.as_str(), 1);
                 if code == RejectCode::Shorter {
                     self.registry.owner_is_behind(&origin);
                 }
                 self.registry
                     .alarm(&origin, code.as_str(), &reason, Vec::new(), now);
+                Vec::new()
+            }
+            Output::Declined {
+                origin,
+                code,
+                reason,
+            } => {
+                // It comes each second while a charter is on its way, and from a flooding peer all
+                // the time: counted always, logged once.
+                if self.declined.len() < DECLINED_MAX && self.declined.insert(origin.clone()) {
+                    tracing::warn!(%origin, code = code.as_str(), %reason, "a ledger was not taken");
+                }
+                self.registry.count_refusal(code.as_str(), 1);
                 Vec::new()
             }
             Output::Rejected {
@@ -351,6 +482,9 @@ impl Driver {
                     "refused by the peer"
                 };
                 tracing::warn!(code = code.as_str(), %reason, who, "replication session refused");
+                if by == Side::Own {
+                    self.registry.count_refusal(code.as_str(), 1);
+                }
                 self.ended.refused = true;
                 self.ended.reason = format!("{who}: {} ({reason})", code.as_str());
                 Vec::new()

@@ -1,18 +1,21 @@
 //! A running node: HTTP, replication with the parent and with those below, and an orderly end.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use api::AppState;
 use axum::routing::get;
-use p2p::{Endpoint, Limits, TransportKey};
+use p2p::{Endpoint, Limits, PeerKey, TransportKey};
 use registry::Registry;
+use registry::backups::{BackupConfig, BackupState};
 use registry::config::{Files, ParentAddress, key_from_hex};
 use sync::session::{Config, Session};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::task::JoinHandle;
 
 use crate::client::RunFile;
 use crate::fault::{Fault, Result};
@@ -25,6 +28,8 @@ const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 /// Working indexes are sealed to disk this often; losing them costs time only.
 const PERSIST_EVERY: Duration = Duration::from_secs(300);
+/// How often the node looks whether a backup is due.
+const BACKUP_LOOK: Duration = Duration::from_secs(5);
 
 /// How long requests under way may take once the node is told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -80,6 +85,7 @@ pub async fn run(registry: Arc<Registry>, dir: &Path, while_stdin: bool) -> Resu
     });
     let witnessing = tokio::spawn(witness::ask(registry.clone()));
     let persisting = tokio::spawn(persist(registry.clone()));
+    let backing_up = tokio::spawn(back_up(dir.to_owned()));
 
     let page_registry = registry.clone();
     let router = api::router(AppState::new(registry.clone())).route(
@@ -110,6 +116,7 @@ pub async fn run(registry: Arc<Registry>, dir: &Path, while_stdin: bool) -> Resu
     let _ = std::fs::remove_file(&run_path);
     accepting.abort();
     persisting.abort();
+    backing_up.abort();
     witnessing.abort();
     if let Some(dialing) = dialing {
         dialing.abort();
@@ -120,6 +127,32 @@ pub async fn run(registry: Arc<Registry>, dir: &Path, while_stdin: bool) -> Resu
     }
     tracing::info!(division = %config.division, "node stopped");
     served.map_err(|e| Fault::failed(e.to_string()))
+}
+
+/// Makes a backup whenever one is due. What was begun when the node stops leaves no set.
+async fn back_up(dir: std::path::PathBuf) {
+    loop {
+        tokio::time::sleep(BACKUP_LOOK).await;
+        let dir = dir.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            let Some(config) = BackupConfig::read(&dir)? else {
+                return Ok(None);
+            };
+            if !config.is_due(&BackupState::read(&dir)?, api::now()) {
+                return Ok(None);
+            }
+            crate::commands::backup::make(&dir).map(Some)
+        })
+        .await;
+        match done {
+            Ok(Ok(Some(made))) => {
+                tracing::info!(set = made.number, sealed = made.sealed, "backup made")
+            }
+            Ok(Ok(None)) => {}
+            Ok(Err(fault)) => tracing::error!(error = %fault.message, "no backup was made"),
+            Err(_) => tracing::error!("making a backup stopped before its end"),
+        }
+    }
 }
 
 async fn page(registry: Arc<Registry>) -> axum::response::Response {
@@ -162,9 +195,11 @@ async fn persist(registry: Arc<Registry>) {
     loop {
         tokio::time::sleep(PERSIST_EVERY).await;
         let registry = registry.clone();
-        if let Ok(Err(error)) =
-            tokio::task::spawn_blocking(move || registry.persist_indexes()).await
-        {
+        let kept = tokio::task::spawn_blocking(move || {
+            registry.note_room(api::now());
+            registry.persist_indexes()
+        });
+        if let Ok(Err(error)) = kept.await {
             tracing::warn!(%error, "the working index was not kept");
         }
     }
@@ -178,16 +213,58 @@ fn config_of(registry: &Registry, peer_key: [u8; 32]) -> Result<Config> {
     })
 }
 
+/// Brings what the transport turned away into the node's metrics.
+async fn count_turned_away(registry: Arc<Registry>, endpoint: Weak<Endpoint>) {
+    let mut known = 0;
+    while let Some(endpoint) = endpoint.upgrade() {
+        let count = endpoint.turned_away();
+        drop(endpoint);
+        if count > known {
+            let more = count - known;
+            tracing::warn!(
+                code = "limit",
+                more,
+                "connections over a limit were turned away"
+            );
+            registry.count_refusal("limit", more);
+            known = count;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// A session that a peer opened here. Dropping `stop` ends it.
+struct Live {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
 async fn accept(registry: Arc<Registry>, endpoint: Arc<Endpoint>, heads: watch::Receiver<u64>) {
     let places = Arc::new(Semaphore::new(SESSIONS_MAX));
+    let mut live: HashMap<PeerKey, Live> = HashMap::new();
+    tokio::spawn(count_turned_away(
+        registry.clone(),
+        Arc::downgrade(&endpoint),
+    ));
     while let Some(conversation) = endpoint.accept().await {
         let Ok(place) = places.clone().try_acquire_owned() else {
             tracing::warn!(remote = %conversation.remote(), "too many sessions; one was turned away");
+            registry.count_refusal("limit", 1);
             continue;
         };
-        let (registry, heads) = (registry.clone(), heads.clone());
-        tokio::spawn(async move {
-            let key = conversation.peer();
+        live.retain(|_, session| !session.task.is_finished());
+        let (registry, heads, endpoint) = (registry.clone(), heads.clone(), endpoint.clone());
+        let key = conversation.peer();
+        // A node keeps one session. When it comes again, the line of the one before is dead, even
+        // if nobody here has noticed: that one ends first, so that neither a late message of it
+        // looks like an older history, nor its late end like that of the new one.
+        let before = live.remove(&key);
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(async move {
+            if let Some(before) = before {
+                drop(before.stop);
+                let _ = before.task.await;
+            }
             match config_of(&registry, key) {
                 Ok(config) => {
                     let ended = peer::drive(
@@ -195,14 +272,19 @@ async fn accept(registry: Arc<Registry>, endpoint: Arc<Endpoint>, heads: watch::
                         Session::listen(config),
                         conversation,
                         heads,
+                        stopped,
                     )
                     .await;
                     seen(&registry, &key, &ended);
+                    if ended.cut {
+                        endpoint.disconnect(key).await;
+                    }
                 }
                 Err(fault) => tracing::error!(error = %fault.message, "a session could not begin"),
             }
             drop(place);
         });
+        live.insert(key, Live { stop, task });
     }
 }
 
@@ -221,6 +303,8 @@ async fn dial(
     };
     let mut wait = RETRY_MIN;
     loop {
+        // Nothing takes the place of the session with the parent.
+        let (_kept, stop) = oneshot::channel();
         match endpoint.dial(addr, key).await {
             Ok(conversation) => match config_of(&registry, key) {
                 Ok(config) => {
@@ -229,6 +313,7 @@ async fn dial(
                         Session::dial(config),
                         conversation,
                         heads.clone(),
+                        stop,
                     )
                     .await;
                     wait = match (ended.refused, &ended.peer) {

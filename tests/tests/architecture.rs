@@ -11,12 +11,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Crate, layer, and the crates that it may use outside its tests. `node` may use any.
-const CRATES: [(&str, u8, &[&str]); 15] = [
+const CRATES: [(&str, u8, &[&str]); 16] = [
     ("record", 0, &[]),
     ("ledger", 0, &[]),
     ("store", 0, &[]),
     ("seal", 1, &["record", "ledger"]),
     ("policy", 1, &["record"]),
+    ("backup", 1, &["store"]),
     ("sync", 1, &["record", "ledger"]),
     ("sample", 1, &["record"]),
     ("watermark", 2, &["record"]),
@@ -49,6 +50,7 @@ const CRATES: [(&str, u8, &[&str]); 15] = [
             "policy",
             "sync",
             "sample",
+            "backup",
             "watermark",
             "index",
             "p2p",

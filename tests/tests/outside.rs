@@ -7,6 +7,8 @@
 
 #[path = "outside/ledgers.rs"]
 mod ledgers;
+#[path = "outside/python.rs"]
+mod python;
 #[path = "outside/verifiers.rs"]
 mod verifiers;
 

@@ -54,6 +54,7 @@ impl ApiError {
             RegistryError::Halted { .. } => StatusCode::SERVICE_UNAVAILABLE,
             RegistryError::Directory(_)
             | RegistryError::Damaged { .. }
+            | RegistryError::Unreadable { .. }
             | RegistryError::Store(_)
             | RegistryError::File(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }

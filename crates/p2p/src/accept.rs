@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::AsyncWriteExt;
@@ -64,6 +65,7 @@ pub(crate) async fn run(
     limits: Limits,
     mut closing: watch::Receiver<bool>,
     live: mpsc::Sender<Infallible>,
+    turned_away: Arc<AtomicU64>,
 ) {
     let seats = Arc::new(Seats::default());
     loop {
@@ -77,6 +79,7 @@ pub(crate) async fn run(
             .and_then(|peer| seats.take(peer, &limits))
             .and_then(|seat| Some((seat, accepted.clone().try_reserve_owned().ok()?)));
         let Some((seat, place)) = welcomed else {
+            turned_away.fetch_add(1, Ordering::Relaxed);
             tracing::info!(%remote, "no room for a conversation; the peer will try again");
             continue;
         };

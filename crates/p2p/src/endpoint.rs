@@ -5,6 +5,8 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -26,6 +28,7 @@ pub struct Endpoint {
     local_addr: Option<SocketAddr>,
     accepted: Mutex<mpsc::Receiver<Conversation>>,
     closing: watch::Sender<bool>,
+    turned_away: Arc<AtomicU64>,
     driver: JoinHandle<()>,
 }
 
@@ -45,7 +48,8 @@ impl Endpoint {
             return Err(StartError::KeyLog);
         }
         let (inbound_tx, inbound) = mpsc::channel(limits.accept_queue_max.max(1));
-        let mut driver = Driver::new(&key, &limits, inbound_tx)?;
+        let turned_away = Arc::new(AtomicU64::new(0));
+        let mut driver = Driver::new(&key, &limits, inbound_tx, turned_away.clone())?;
         let local_addr = match listen {
             Some(addr) => Some(driver.listen(addr).await?),
             None => None,
@@ -61,6 +65,7 @@ impl Endpoint {
             limits.clone(),
             closes.clone(),
             live.clone(),
+            turned_away.clone(),
         ));
         Ok(Self {
             dialer: Dialer {
@@ -73,6 +78,7 @@ impl Endpoint {
             local_addr,
             accepted: Mutex::new(accepted),
             closing,
+            turned_away,
             driver,
         })
     }
@@ -100,6 +106,12 @@ impl Endpoint {
     /// `None` only when the endpoint's tasks are gone.
     pub async fn accept(&self) -> Option<Conversation> {
         self.accepted.lock().await.recv().await
+    }
+
+    /// How many connections and conversations of others found a limit reached, since the start.
+    #[must_use]
+    pub fn turned_away(&self) -> u64 {
+        self.turned_away.load(Ordering::Relaxed)
     }
 
     /// Cuts every connection with a peer, for one whose charter was revoked. Its conversations end

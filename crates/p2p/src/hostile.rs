@@ -2,6 +2,7 @@
 //! window. It owns no code of the crate, only these tests; it speaks the frames by hand.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{AsyncReadExt, AsyncWriteExt};
@@ -203,7 +204,7 @@ async fn blame_from_the_peer_reaches_the_application() {
 #[tokio::test]
 async fn a_peer_that_never_says_ready_is_given_up() {
     let (inbound, kept) = mpsc::channel(8);
-    let mut driver = Driver::new(&key(1), &Limits::default(), inbound).unwrap();
+    let mut driver = Driver::new(&key(1), &Limits::default(), inbound, Arc::default()).unwrap();
     let addr = driver.listen(loopback().unwrap()).await.unwrap();
     let (_commands, commanded) = mpsc::channel(1);
     let (_live, lives) = mpsc::channel(1);

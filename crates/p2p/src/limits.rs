@@ -31,7 +31,9 @@ pub struct Limits {
     /// How long a peer may owe the rest of a message, credit for a waiting message, or room for a
     /// frame, without moving a byte of it. A silent conversation that owes nothing is not stalled.
     pub stall_timeout: Duration,
-    /// How long a connection without a conversation stays open.
+    /// How long a connection without a conversation stays open. A conversation keeps its
+    /// connection for as long as it lasts, silent or not, so this is the pause between two of a
+    /// node that dials again, and all that a stranger has who only connects.
     pub idle_timeout: Duration,
     /// Time between pings.
     pub ping_interval: Duration,
@@ -54,7 +56,7 @@ impl Default for Limits {
             connect_timeout: Duration::from_secs(10),
             ready_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(60),
-            idle_timeout: Duration::from_secs(600),
+            idle_timeout: Duration::from_secs(120),
             ping_interval: Duration::from_secs(15),
             ping_timeout: Duration::from_secs(60),
         }

@@ -8,12 +8,14 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
 use libp2p::core::transport::TransportError;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
-use libp2p::swarm::{ConnectionId, NetworkBehaviour, SwarmEvent};
+use libp2p::swarm::{ConnectionId, ListenError, NetworkBehaviour, SwarmEvent};
 use libp2p::{PeerId, Swarm, SwarmBuilder, ping, tcp, tls, yamux};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
@@ -68,6 +70,8 @@ pub(crate) struct Driver {
     heard: HashMap<ConnectionId, (PeerId, Instant)>,
     /// How long a connection may go unheard.
     silence_max: Duration,
+    /// Connections that were over a limit.
+    turned_away: Arc<AtomicU64>,
 }
 
 impl Driver {
@@ -75,6 +79,7 @@ impl Driver {
         key: &TransportKey,
         limits: &Limits,
         inbound: mpsc::Sender<Inbound>,
+        turned_away: Arc<AtomicU64>,
     ) -> Result<Self, StartError> {
         let behaviour = Behaviour {
             gate: Gate::new(
@@ -117,6 +122,7 @@ impl Driver {
             connected: HashMap::new(),
             heard: HashMap::new(),
             silence_max: limits.ping_interval + limits.ping_timeout,
+            turned_away,
         })
     }
 
@@ -331,6 +337,9 @@ impl Driver {
                 ..
             } => {
                 tracing::debug!(from = %send_back_addr, %error, "an incoming connection failed");
+                if matches!(error, ListenError::Denied { .. }) {
+                    self.turned_away.fetch_add(1, Ordering::Relaxed);
+                }
             }
             SwarmEvent::ListenerClosed { reason, .. } => {
                 tracing::error!(?reason, "listening for peers ended; restart the node");

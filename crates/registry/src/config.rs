@@ -223,6 +223,21 @@ impl Files {
         self.dir.join("working-index")
     }
 
+    /// Where backups go.
+    pub fn backup_config(&self) -> PathBuf {
+        self.dir.join("backup.json")
+    }
+
+    /// When backups were made and rehearsed.
+    pub fn backup_state(&self) -> PathBuf {
+        self.dir.join("backup-state.json")
+    }
+
+    /// What the authority ledgers say, sealed beside the working index.
+    pub fn authority(&self) -> PathBuf {
+        self.index().join("authority")
+    }
+
     /// Where a running node says how to reach it.
     pub fn run(&self) -> PathBuf {
         self.dir.join("run.json")

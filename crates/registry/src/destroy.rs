@@ -41,7 +41,7 @@ struct Pending {
 /// that a crash undid.
 pub(crate) fn moved_pages(store: &dyn Store, pages: &Pages) -> Result<BTreeMap<u32, u32>> {
     let there = pages.numbers().map_err(failed)?;
-    let rows = store.scan(LOCAL, table::PAGE, b"", usize::MAX)?;
+    let rows = store.scan(LOCAL, table::MOVED, b"", usize::MAX)?;
     let number = |bytes: &[u8]| {
         let bytes = bytes.try_into().map(u32::from_be_bytes);
         bytes.map_err(|_| RegistryError::damaged("a row of `page` is no page's number"))
@@ -225,7 +225,7 @@ impl Registry {
             .collect::<Result<_>>()?;
         let mut batch = Batch::new(LOCAL, None);
         batch.put(
-            table::local(table::PAGE, &from.to_be_bytes()),
+            table::local(table::MOVED, &from.to_be_bytes()),
             to.to_be_bytes().to_vec(),
         );
         self.store

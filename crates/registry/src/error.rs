@@ -1,7 +1,7 @@
 //! What can go wrong in a use case, by what the caller can do about it.
 
 use record::draft::Violation;
-use record::id::{DivisionId, Kind, Origin};
+use record::id::{DivisionId, Kind, Origin, RecordId};
 
 /// Why a use case did not happen. Nothing was written unless a variant says so.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +99,20 @@ pub enum RegistryError {
         /// What, in words.
         what: String,
     },
+    /// The secret that opens a record is lost, with others of its page.
+    #[error(
+        "`{origin}` 的记录 {record} 打不开：第 {page} 页记录密钥缺损 / record {record} of `{origin}` cannot be opened, page {page} of record secrets is damaged: {what}"
+    )]
+    Unreadable {
+        /// The ledger.
+        origin: Origin,
+        /// The record.
+        record: RecordId,
+        /// The page.
+        page: u32,
+        /// What is wrong, and what to do.
+        what: String,
+    },
     /// The store refused or failed.
     #[error("存储失败 / the store failed: {0}")]
     Store(String),
@@ -126,7 +140,7 @@ impl RegistryError {
             Self::NotApproved(_) => "not-approved",
             Self::Discounted(_) => "discounted",
             Self::Underway { .. } => "underway",
-            Self::Damaged { .. } => "damaged",
+            Self::Damaged { .. } | Self::Unreadable { .. } => "damaged",
             Self::Store(_) => "store",
             Self::File(_) => "file",
         }
@@ -148,7 +162,7 @@ impl From<store::atomic::FileError> for RegistryError {
 }
 
 /// An error with its causes, on one line.
-fn words(error: &dyn std::error::Error) -> String {
+pub(crate) fn words(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use record::id::{Hash, Origin};
 use serde::Serialize;
@@ -75,6 +76,7 @@ pub(crate) fn signed_last(dir: &Path, origin: &Origin) -> Option<(u64, Hash)> {
             folder,
             outside: true,
             halted: Mutex::default(),
+            restored: AtomicBool::new(false),
         };
         guard.read(origin).ok().flatten()
     });
@@ -111,6 +113,24 @@ pub struct Guard {
     folder: PathBuf,
     outside: bool,
     halted: Mutex<BTreeMap<Origin, Halt>>,
+    /// The directory came out of a backup, and the parent has not said of every ledger that it
+    /// holds no more.
+    restored: AtomicBool,
+}
+
+/// In the second place, while a restored directory waits for its parent's word.
+const RESTORED: &str = "restored";
+
+/// Says in the second place of a directory that it came out of a backup: nothing is signed until
+/// the parent has cosigned what is there, or given back what came later.
+///
+/// # Errors
+/// [`RegistryError::File`].
+pub fn mark_restored(dir: &Path) -> Result<()> {
+    let guard = Guard::open(dir)?;
+    let path = guard.folder.join(RESTORED);
+    store::atomic::replace(&path, b"this directory was restored from a backup\n")
+        .map_err(RegistryError::from)
 }
 
 impl Guard {
@@ -132,10 +152,12 @@ impl Guard {
             (dir.join("signed"), false)
         };
         std::fs::create_dir_all(&folder).map_err(|e| RegistryError::file(&folder, e))?;
+        let restored = AtomicBool::new(folder.join(RESTORED).exists());
         Ok(Self {
             folder,
             outside,
             halted: Mutex::default(),
+            restored,
         })
     }
 
@@ -200,6 +222,9 @@ impl Guard {
         size: u64,
         root_at: impl Fn(u64) -> Result<Hash>,
     ) -> Result<()> {
+        if self.restored.load(Ordering::SeqCst) {
+            self.halt(origin, size, size, "从备份恢复，等待上级确认 / this directory was restored from a backup; the parent must confirm that nothing was signed since");
+        }
         let Some(signed) = self.read(origin)? else {
             return Ok(());
         };
@@ -283,7 +308,14 @@ impl Guard {
             held,
             reason: reason.to_owned(),
         };
-        lock(&self.halted).entry(origin.clone()).or_insert(halt);
+        lock(&self.halted)
+            .entry(origin.clone())
+            .and_modify(|known| {
+                if signed > known.signed {
+                    *known = halt.clone();
+                }
+            })
+            .or_insert(halt);
     }
 
     /// Whether a ledger waits for what a witness holds of it.
@@ -303,7 +335,12 @@ impl Guard {
         {
             return Ok(false);
         }
-        lock(&self.halted).remove(origin);
+        let mut halted = lock(&self.halted);
+        halted.remove(origin);
+        if halted.is_empty() && self.restored.swap(false, Ordering::SeqCst) {
+            let path = self.folder.join(RESTORED);
+            std::fs::remove_file(&path).map_err(|e| RegistryError::file(&path, e))?;
+        }
         Ok(true)
     }
 

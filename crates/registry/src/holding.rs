@@ -35,6 +35,9 @@ pub struct Holding {
     /// Finds records.
     pub(crate) index: Index,
     pub(crate) access: Access,
+    /// Records are missing in the index because their secrets could not be read. It is not kept, so
+    /// that they are found again once the page is restored.
+    pub(crate) incomplete: bool,
 }
 
 /// With what the records open.
@@ -188,6 +191,7 @@ impl Registry {
             kind,
             index,
             access,
+            incomplete: false,
         };
         if holding.index.applied() > 0 {
             self.find_keys(&mut holding)?;
@@ -236,13 +240,20 @@ impl Registry {
                     holding.index.remove(entry.record);
                 }
                 Operation::Reseal if has_later(holding, entry) => {}
-                _ => {
-                    if let Some(version) = self.open_unless_gone(holding, at, whole)? {
+                _ => match self.open_unless_gone(holding, at, whole) {
+                    Ok(None) => {}
+                    Ok(Some(version)) => {
                         holding
                             .index
                             .upsert(version.record, entry.version, at, &version.texts());
                     }
-                }
+                    // The node opens without what cannot be opened; the doctor names the page.
+                    Err(RegistryError::Unreadable { .. }) => {
+                        holding.incomplete = true;
+                        holding.index.remove(entry.record);
+                    }
+                    Err(error) => return Err(error),
+                },
             },
             Entry::Grant(entry) => match (entry.operation, entry.record) {
                 (GrantOperation::Keys, _) => self.take_keys(holding, at, entry)?,
@@ -508,7 +519,8 @@ impl Registry {
         (index.applied() <= size).then_some(index)
     }
 
-    /// Seals the working indexes to their pages. Losing them costs time, never data.
+    /// Seals the working indexes to their pages, and what the authority ledgers say. Losing them
+    /// costs time, never data.
     ///
     /// # Errors
     /// [`RegistryError::File`].
@@ -516,6 +528,7 @@ impl Registry {
         if self.keys.is_locked() {
             return Ok(());
         }
+        self.keep_authority()?;
         let dir = self.files.index();
         std::fs::create_dir_all(&dir).map_err(|e| RegistryError::file(&dir, e))?;
         let key = self.keys.index_key()?;
@@ -523,6 +536,9 @@ impl Registry {
         let holdings = self.holdings.read().unwrap_or_else(PoisonError::into_inner);
         for holding in holdings.values() {
             let holding = holding.read().unwrap_or_else(PoisonError::into_inner);
+            if holding.incomplete {
+                continue;
+            }
             let pages = holding.index.to_pages();
             for (at, page) in pages.iter().enumerate() {
                 let aad = index_aad(&holding.origin, at);

@@ -335,6 +335,12 @@ impl Keys {
         Ok(key)
     }
 
+    /// The highest page that has a key.
+    pub(crate) fn last_page(&self) -> Option<u32> {
+        let last = self.lock().pages.keys().next_back().copied();
+        last.and_then(|page| u32::try_from(page).ok())
+    }
+
     /// The key of a page that exists.
     pub(crate) fn known_page(&self, page: u64) -> Result<PageKey> {
         self.lock()
@@ -521,6 +527,10 @@ impl Custody {
 
     pub(crate) fn page(&self, page: u64) -> Result<PageKey> {
         self.unlocked()?.page(page)
+    }
+
+    pub(crate) fn last_page(&self) -> Result<Option<u32>> {
+        Ok(self.unlocked()?.last_page())
     }
 
     pub(crate) fn known_page(&self, page: u64) -> Result<PageKey> {

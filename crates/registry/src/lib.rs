@@ -10,6 +10,7 @@
 
 pub mod audit;
 pub mod authority;
+pub mod backups;
 pub mod book;
 mod chain;
 pub mod charters;
@@ -17,6 +18,7 @@ mod clock;
 pub mod config;
 pub mod custody;
 pub mod destroy;
+pub mod disk;
 mod entitled;
 mod epoch;
 mod erase;
@@ -24,6 +26,7 @@ pub mod error;
 pub mod forks;
 pub mod grant;
 pub mod guard;
+mod heads;
 pub mod holding;
 pub mod keys;
 pub mod node;

@@ -17,7 +17,7 @@ use store::Store;
 use store::embedded::{Embedded, Options};
 use store::pages::Pages;
 
-use crate::authority::Authority;
+use crate::authority::{Authority, kept};
 use crate::book::{Appended, Book, Leaf, Signer, Stamp};
 use crate::config::{CONFIG_FORMAT, Files, KeyCustody, NodeConfig, ParentAddress};
 use crate::error::{RegistryError, Result};
@@ -38,6 +38,8 @@ pub struct Registry {
     pub(crate) files: Files,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) pages: Mutex<Pages>,
+    pub(crate) damaged_pages: crate::secrets::DamagedPages,
+    pub(crate) growth: crate::disk::History,
     pub(crate) keys: Custody,
     pub(crate) guard: Guard,
     /// What the own recovery ledger has, once it was read.
@@ -67,6 +69,8 @@ pub struct Registry {
     /// Held while a plan is made or run.
     pub(crate) planning: Mutex<()>,
     pub(crate) counters: crate::status::Counters,
+    /// The end of every ledger, as read last; see [`crate::heads`].
+    pub(crate) lines: RwLock<crate::heads::Lines>,
     listener: RwLock<Option<Listener>>,
 }
 
@@ -255,12 +259,25 @@ impl Registry {
         }
         let moved = crate::destroy::moved_pages(store.as_ref(), &pages)?;
         let destructions = crate::destroy::ledgers_with_orders(store.as_ref())?;
-        let authority = Authority::load(store.as_ref(), &config)?;
+        let authority = match keys.index_key() {
+            Ok(key) => Authority::open(
+                store.as_ref(),
+                &kept::Place {
+                    path: &files.authority(),
+                    key: &key,
+                    config: &config,
+                },
+            )?,
+            // What was kept is sealed under a key that a locked node does not have.
+            Err(_) => Authority::load(store.as_ref(), &config)?,
+        };
         let registry = Self {
             config,
             files,
             store,
             pages: Mutex::new(pages),
+            damaged_pages: crate::secrets::DamagedPages::default(),
+            growth: crate::disk::History::open(dir),
             keys,
             guard: Guard::open(dir)?,
             recovered: Mutex::default(),
@@ -280,9 +297,11 @@ impl Registry {
             planning: Mutex::new(()),
             latest: AtomicU64::new(0),
             counters: crate::status::Counters::default(),
+            lines: RwLock::default(),
             listener: RwLock::new(None),
         };
         registry.check_own_ledgers()?;
+        registry.note_room(now);
         if !registry.keys.is_locked() {
             registry.begin(now)?;
         }
@@ -294,6 +313,7 @@ impl Registry {
         self.found(now)?;
         self.check_keystore()?;
         self.seal_recovery();
+        self.settle_secrets()?;
         self.open_holdings()?;
         // What a crash cut off; a ledger that is not signed at present waits, the node does not.
         self.go_on_destroying(now);
@@ -519,9 +539,9 @@ impl Registry {
             .authority
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        for (at, statement) in (appended.first + 1..).zip(&statements) {
-            authority.learn(&self.config.division, statement, at);
-        }
+        let stated: Vec<(u64, Statement)> = (appended.first + 1..).zip(statements).collect();
+        let head = (book.size(), book.root());
+        authority.follow(&book.origin, old.0, head, &stated);
         drop(authority);
         drop(book);
         // Keys and operators change with what is stated of them.

@@ -291,6 +291,7 @@ impl Registry {
         }
         let signer = session.signer(purpose("registration"), Some(source));
         let appended = self.append(&mut book, &signer, leaves, now, |batch, first, hashes| {
+            crate::secrets::point_to(batch, &shard, page);
             for ((at, row), leaf) in (first..).zip(&rows).zip(hashes) {
                 let newest = newest(at, 1, *leaf, page);
                 batch.put(

@@ -1,19 +1,23 @@
 //! What a node says of itself: status, metrics and the doctor's checks. No personal data in any.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use record::authority::Level;
 use record::id::{DivisionId, Origin, UnixMillis};
 use serde::Serialize;
 
+mod store;
+
+pub use store::StoreLine;
+
+use crate::backups::{self, BackupConfig, BackupState};
 use crate::destroy::receipts::DestructionCounts;
 use crate::error::Result;
-use crate::grant::checkpoint_of;
 use crate::guard::Halt;
 use crate::node::{Registry, lock};
 use crate::replicate::{Alarm, PeerLine};
-use crate::table::Head;
 
 /// Counts since the start of the process.
 #[derive(Debug, Default)]
@@ -26,6 +30,7 @@ pub struct Counters {
     refused: AtomicU64,
     alarms: AtomicU64,
     logins_failed: AtomicU64,
+    refusals: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 fn add(counter: &AtomicU64, count: u64) {
@@ -51,6 +56,9 @@ impl Counters {
     }
     pub(crate) fn refused(&self) {
         add(&self.refused, 1);
+    }
+    fn refusal(&self, reason: &'static str, count: u64) {
+        *lock(&self.refusals).entry(reason).or_default() += count;
     }
     pub(crate) fn alarm(&self) {
         add(&self.alarms, 1);
@@ -99,6 +107,8 @@ pub struct NodeStatus {
     pub halted: BTreeMap<Origin, Halt>,
     /// Destructions of own ledgers that are not finished, or whose receipts are missing.
     pub destructions: DestructionCounts,
+    /// The store and the disk under it.
+    pub store: StoreLine,
 }
 
 /// One ledger whose records this node can open.
@@ -146,33 +156,17 @@ impl Registry {
     /// A failure of the store.
     pub fn status(&self) -> Result<NodeStatus> {
         let mut ledgers = Vec::new();
-        for shard in self.store.shards()? {
-            let Ok(origin) = Origin::parse(&shard) else {
-                continue;
-            };
-            let head = Head::read(self.store.as_ref(), &origin)?;
-            if head.size == 0 {
-                continue;
+        for line in self.heads()? {
+            if line.head.size > 0 {
+                ledgers.push(LedgerLine {
+                    origin: line.origin.clone(),
+                    size: line.head.size,
+                    root: data_encoding::HEXLOWER.encode(&line.head.root),
+                    own: line.division == self.config.division,
+                    cosigned: line.cosigned,
+                    signers: line.signers.clone(),
+                });
             }
-            let own = origin.division() == self.config.division;
-            let signers = head.whole.as_deref().map(signers).unwrap_or_default();
-            let whole_size = head
-                .whole
-                .as_deref()
-                .map_or(Ok(0), |n| checkpoint_of(n).map(|c| c.size()))?;
-            let cosigned = match &head.cosigned {
-                Some(note) => checkpoint_of(note)?.size(),
-                None if signers.len() > 1 => whole_size,
-                None => 0,
-            };
-            ledgers.push(LedgerLine {
-                origin,
-                size: head.size,
-                root: data_encoding::HEXLOWER.encode(&head.root),
-                own,
-                cosigned,
-                signers,
-            });
         }
         let holdings = self
             .holdings
@@ -206,7 +200,13 @@ impl Registry {
             // As of the latest time that was signed here: the doctor is told the time.
             destructions: self
                 .destruction_counts(UnixMillis(self.latest.load(Ordering::Relaxed)))?,
+            store: self.store_line(),
         })
+    }
+
+    /// Counts what a peer did and was refused, by one of the fixed words of `docs/formats/sync.md`.
+    pub fn count_refusal(&self, reason: &'static str, count: u64) {
+        self.counters.refusal(reason, count);
     }
 
     /// Metrics in Prometheus' text format.
@@ -265,6 +265,15 @@ impl Registry {
             "counter",
             "Replication sessions refused since the start.",
             count(&counters.refused),
+        );
+        metric(
+            "fangzhi_refusals_total",
+            "counter",
+            "What this node refused of other nodes since the start, by reason.",
+            lock(&counters.refusals)
+                .iter()
+                .map(|(reason, count)| (format!("{{reason=\"{reason}\"}}"), *count))
+                .collect(),
         );
         metric(
             "fangzhi_alarms_total",
@@ -330,14 +339,19 @@ impl Registry {
                 .map(|p| (format!("{{peer=\"{}\"}}", p.peer), u64::from(p.connected)))
                 .collect(),
         );
+        for (name, help, value) in store::metrics(&status.store) {
+            let lines = value.map(|value| (String::new(), value));
+            metric(name, "gauge", help, lines.into_iter().collect());
+        }
         Ok(text)
     }
 
-    /// Checks what an operator can mend: charters, cosignatures, alarms, key custody.
+    /// Checks what an operator can mend: charters, cosignatures, alarms, key custody, the store.
     ///
     /// # Errors
     /// A failure of the store.
     pub fn doctor(&self, now: UnixMillis) -> Result<Vec<Check>> {
+        self.note_room(now);
         let mut checks = Vec::new();
         let mut check = |check, health, found: String, next: &str| {
             let next = if health == Health::Ok {
@@ -480,6 +494,18 @@ impl Registry {
             },
             "keep the directory on an encrypted disk, or make the node with `--passphrase-file`",
         );
+        let dir = self.files.dir();
+        let (well, found) = match (BackupConfig::read(dir), BackupState::read(dir)) {
+            (Ok(config), Ok(state)) => backups::health(config.as_ref(), &state, now),
+            (Err(error), _) | (_, Err(error)) => (false, error.to_string()),
+        };
+        let health = if well { Health::Ok } else { Health::Warning };
+        check(
+            "backup",
+            health,
+            found,
+            "`fangzhi backup configure`, `fangzhi backup make`, then `fangzhi backup rehearse` with the identity",
+        );
         let operators = self.operators()?.len();
         let health = if operators == 0 {
             Health::Warning
@@ -492,17 +518,7 @@ impl Registry {
             format!("{operators} 名操作员 / {operators} operators"),
             "enrol a security officer and a clerk with `fangzhi operator add`",
         );
+        checks.extend(store::checks(&status.store));
         Ok(checks)
     }
-}
-
-fn signers(note: &str) -> Vec<String> {
-    ledger::note::Note::parse(note.as_bytes())
-        .map(|note| {
-            note.signatures()
-                .iter()
-                .map(|line| line.name().to_owned())
-                .collect()
-        })
-        .unwrap_or_default()
 }

@@ -27,6 +27,8 @@ pub const RESEAL: &str = "reseal";
 pub const CHAIN: &str = "chain";
 /// Destructions that an entry ordered, by its index, until they are done and told.
 pub const DESTROY: &str = "destroy";
+/// Where the chunks end, in each page of record secrets, that records of this ledger point to.
+pub const PAGE: &str = "page";
 /// Import chunks that were taken.
 pub const IMPORT: &str = "import";
 /// Records in scope of a grant, and how far the shard was worked through.
@@ -41,7 +43,7 @@ pub const INVITATION: &str = "invitation";
 pub const REPLACEMENT: &str = "replacement";
 
 /// Pages of record secrets that were written again: old number to new.
-pub const PAGE: &str = "page";
+pub const MOVED: &str = "moved";
 
 /// What was sealed last for a recovery: a keyed hash of it.
 pub const RECOVERY: &str = "recovery";

@@ -43,3 +43,5 @@ pub mod share;
 mod aead;
 #[cfg(test)]
 mod vectors;
+#[cfg(test)]
+mod wycheproofs;

@@ -11,7 +11,7 @@
 //!
 //! The modules in reading order: [`key`] and [`batch`] say what is written; [`error`] what can go
 //! wrong; [`memory`] is the smallest engine; `format`, `frame`, `segment` and `walk` are the bytes on
-//! disk; `fs` changes files; `index`, `recent`, `recover`, `queue` and [`embedded`] are the engine over them; [`snapshot`] verifies
+//! disk; `fs` changes files; `index`, `recent`, `cut`, `recover`, `queue` and [`embedded`] are the engine over them; [`snapshot`] verifies
 //! the same files without any of that; [`pages`] and [`atomic`] keep bytes outside the store.
 //!
 //! ```
@@ -50,6 +50,8 @@ mod index;
 
 mod recent;
 
+mod cut;
+
 mod recover;
 
 mod queue;
@@ -61,6 +63,8 @@ pub mod snapshot;
 pub mod pages;
 
 pub mod atomic;
+
+pub mod files;
 
 pub mod suite;
 
@@ -150,6 +154,8 @@ pub struct Stats {
     pub dead_bytes: u64,
     /// Keys whose places are not in the index yet; they are in memory, and in the segments.
     pub index_lag: u64,
+    /// Bytes of segment files behind `marker`: what the next opening reads if it came now.
+    pub lag_bytes: u64,
     /// The segment and the offset in it up to where the index has everything durably; the next
     /// opening reads from there.
     pub marker: (u32, u32),

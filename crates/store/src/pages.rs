@@ -1,10 +1,19 @@
 //! Pages of record secrets: small sealed chunks, kept apart from everything else so that they can
 //! be destroyed.
 //!
-//! Owns `dir/secrets/NNNNNNNN.page` and the rewriting of a page under another number, which
-//! destroys the old one. A page is checked when it is first touched; opening costs nothing.
-//! Refuses to open a chunk or to say when a page is full: both are its caller's business. The
-//! caller makes sure that one process uses the folder (the store's lock serves).
+//! Owns `dir/secrets/NNNNNNNN.page`, and destroying one. Opening costs nothing: a chunk is checked
+//! when it is read, a page when it is appended to.
+//! Refuses to open a chunk, to say when a page is full, and to cut a page that nobody vouches for:
+//! these are its caller's business. The caller makes sure that one process uses the folder (the
+//! store's lock serves).
+//!
+//! What a caller does, so that a power cut between any two steps loses nothing and leaves nothing:
+//!
+//! - *opening*: [`Pages::reclaim`] for the last page, with what the committed batches point to;
+//! - *writing*: [`Pages::append`], then the batch that points to the chunk;
+//! - *erasing some of a page*: a batch that notes it; [`Pages::append_all`] of what stays to an
+//!   unused number; the batches that point there; [`Pages::destroy`] of the old page; a batch that
+//!   takes the note away. After a power cut whoever finds the note does the same again.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -14,7 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::atomic;
 use crate::error::is_full;
 use crate::fs::{Fs, Handle, How, Real};
-use crate::segment::{number, read_up_to};
+use crate::segment::read_up_to;
 
 mod error;
 
@@ -24,9 +33,13 @@ mod rewrite;
 
 mod reclaim;
 
-use chunk::{Chunk, HEAD, chunk_at, encode};
+mod inspect;
+
+use chunk::{Chunk, HEAD, chunk_at, encode, walk};
 pub use error::PagesError;
 use error::{bad_chunk, failed};
+pub use inspect::{Fault, Inspected, inspect, numbers};
+pub use reclaim::Reclaimed;
 
 /// The longest chunk, in bytes.
 pub const CHUNK_BYTES_MAX: usize = 1 << 20;
@@ -48,6 +61,13 @@ pub struct ChunkAt {
     pub len: u32,
 }
 
+impl ChunkAt {
+    /// Where in the page the chunk ends.
+    pub fn end(&self) -> u64 {
+        self.offset + HEAD as u64 + u64::from(self.len)
+    }
+}
+
 /// The pages in one folder.
 pub struct Pages {
     fs: Arc<dyn Fs>,
@@ -57,14 +77,17 @@ pub struct Pages {
 
 #[derive(Default)]
 struct State {
-    /// Pages touched since opening: the end of their last whole chunk.
+    /// Pages touched since opening.
     open: HashMap<u32, Open>,
     stopped: BTreeSet<u32>,
+    /// Pages that lack what batches point to: nothing is written behind that.
+    damaged: HashMap<u32, (u64, &'static str)>,
 }
 
 struct Open {
     file: Handle,
-    end: u64,
+    /// The end of its last chunk, once all of them were checked.
+    end: Option<u64>,
 }
 
 impl Pages {
@@ -95,22 +118,19 @@ impl Pages {
     /// # Errors
     /// [`PagesError::Io`].
     pub fn numbers(&self) -> Result<Vec<u32>, PagesError> {
-        let mut numbers = BTreeSet::new();
-        for entry in std::fs::read_dir(&self.folder).map_err(failed(&self.folder))? {
-            let name = entry.map_err(failed(&self.folder))?.file_name();
-            numbers.extend(name.to_str().and_then(|name| number(name, ".page")));
-        }
-        Ok(numbers.into_iter().collect())
+        inspect::numbers_in(&self.folder)
     }
 
-    /// The size of a page in bytes, heads included; 0 when it does not exist.
+    /// The size of a page in bytes, heads included; 0 when it does not exist. Its chunks are
+    /// checked when it was not checked before.
     ///
     /// # Errors
-    /// [`PagesError::Damaged`] or [`PagesError::Io`] when it is touched for the first time.
+    /// [`PagesError::Damaged`], [`PagesError::Stopped`]: write to an unused number instead.
+    /// [`PagesError::Io`].
     pub fn size(&self, page: u32) -> Result<u64, PagesError> {
         let mut state = self.state();
-        match self.touch(&mut state, page, false) {
-            Ok(open) => Ok(open.end),
+        match self.checked(&mut state, page, false) {
+            Ok((_, end)) => Ok(end),
             Err(PagesError::Missing { .. }) => Ok(0),
             Err(error) => Err(error),
         }
@@ -129,8 +149,8 @@ impl Pages {
     /// Writes chunks at the end of a page with one fsync, all or none; returns their places.
     ///
     /// # Errors
-    /// [`PagesError::Size`] and [`PagesError::Full`]: nothing was written. [`PagesError::Io`]:
-    /// the page takes nothing more until it is reopened.
+    /// [`PagesError::Size`], [`PagesError::Full`] and [`PagesError::Damaged`]: nothing was written.
+    /// [`PagesError::Io`]: the page takes nothing more until it is reopened.
     pub fn append_all(&self, page: u32, chunks: &[&[u8]]) -> Result<Vec<ChunkAt>, PagesError> {
         if chunks.is_empty() {
             return Ok(Vec::new());
@@ -138,9 +158,9 @@ impl Pages {
         let mut state = self.state();
         let path = self.path(page)?;
         let begins = !path.exists();
-        let open = self.touch(&mut state, page, true)?;
-        let (bytes, places) = encode(page, open.end, chunks)?;
-        let written = self.fs.write_at(&open.file, &bytes, open.end);
+        let (open, end) = self.checked(&mut state, page, true)?;
+        let (bytes, places) = encode(page, end, chunks)?;
+        let written = self.fs.write_at(&open.file, &bytes, end);
         let error = match written {
             Ok(()) => {
                 let synced = self.fs.sync(&open.file).and_then(|()| match begins {
@@ -149,14 +169,14 @@ impl Pages {
                 });
                 match synced {
                     Ok(()) => {
-                        open.end += bytes.len() as u64;
+                        open.end = Some(end + bytes.len() as u64);
                         return Ok(places);
                     }
                     Err(error) => error,
                 }
             }
             Err(error) if is_full(&error) => {
-                let undone = self.fs.set_len(&open.file, open.end);
+                let undone = self.fs.set_len(&open.file, end);
                 match undone.and_then(|()| self.fs.sync(&open.file)) {
                     Ok(()) => return Err(PagesError::Full { file: path }),
                     Err(error) => error,
@@ -200,30 +220,22 @@ impl Pages {
     /// All chunks of a page in their order.
     ///
     /// # Errors
-    /// As for [`Pages::read`].
+    /// [`PagesError::Missing`]; [`PagesError::Damaged`] when any of it is no whole chunk, so that
+    /// none is lost unseen. Its other chunks are still there for [`Pages::read`].
     pub fn chunks(&self, page: u32) -> Result<Vec<(ChunkAt, Vec<u8>)>, PagesError> {
         let path = self.path(page)?;
         let mut state = self.state();
         self.touch(&mut state, page, false)?;
         let bytes = atomic::read_bounded(&path, PAGE_BYTES_MAX)?;
         drop(state);
-        let (mut chunks, mut offset) = (Vec::new(), 0);
-        while offset < bytes.len() {
-            let Chunk::Whole(chunk) = chunk_at(page, &bytes[offset..]) else {
-                return Err(bad_chunk(path, offset));
-            };
-            let at = ChunkAt {
-                page,
-                offset: offset as u64,
-                len: chunk.len() as u32,
-            };
-            chunks.push((at, chunk.to_vec()));
-            offset += HEAD + chunk.len();
+        let walk = walk(page, &bytes);
+        match walk.fault {
+            Some(fault) => Err(bad_chunk(path, fault)),
+            None => Ok(walk.chunks),
         }
-        Ok(chunks)
     }
 
-    /// The open page, checked to its end when this is the first touch.
+    /// The open page.
     fn touch<'a>(
         &self,
         state: &'a mut State,
@@ -243,16 +255,41 @@ impl Pages {
                 }
                 opened => opened.map_err(failed(&path))?,
             };
-            let end = check_page(&*self.fs, page, &path, &file)?;
             if state.open.len() >= OPEN_MAX {
                 state.open.clear();
             }
-            state.open.insert(page, Open { file, end });
+            state.open.insert(page, Open { file, end: None });
         }
         state
             .open
             .get_mut(&page)
             .ok_or(PagesError::Missing { page })
+    }
+
+    /// The open page and where it ends, all chunks checked once since opening.
+    fn checked<'a>(
+        &self,
+        state: &'a mut State,
+        page: u32,
+        create: bool,
+    ) -> Result<(&'a mut Open, u64), PagesError> {
+        let path = self.path(page)?;
+        if let Some(&(offset, what)) = state.damaged.get(&page) {
+            let file = path;
+            return Err(PagesError::Damaged { file, offset, what });
+        }
+        let open = self.touch(state, page, create)?;
+        let end = match open.end {
+            Some(end) => end,
+            None => {
+                let bytes = atomic::read_bounded(&path, PAGE_BYTES_MAX)?;
+                match walk(page, &bytes).fault {
+                    Some(fault) => return Err(bad_chunk(path, fault)),
+                    None => *open.end.insert(bytes.len() as u64),
+                }
+            }
+        };
+        Ok((open, end))
     }
 
     fn path(&self, page: u32) -> Result<PathBuf, PagesError> {
@@ -265,26 +302,4 @@ impl Pages {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Finds the end of the last whole chunk, and cuts off what an interrupted append left, keeping a
-/// copy in `NNNNNNNN.cut`, which is destroyed with the page.
-fn check_page(fs: &dyn Fs, page: u32, path: &Path, file: &Handle) -> Result<u64, PagesError> {
-    let bytes = atomic::read_bounded(path, PAGE_BYTES_MAX)?;
-    let mut end = 0;
-    while end < bytes.len() {
-        match chunk_at(page, &bytes[end..]) {
-            Chunk::Whole(chunk) => end += HEAD + chunk.len(),
-            Chunk::Torn => break,
-            Chunk::Bad => return Err(bad_chunk(path.to_owned(), end)),
-        }
-    }
-    if end < bytes.len() {
-        tracing::warn!(file = %path.display(), end, "cut an unfinished chunk");
-        atomic::replace_on(fs, &path.with_extension("cut"), &bytes[end..])?;
-        fs.set_len(file, end as u64)
-            .and_then(|()| fs.sync(file))
-            .map_err(failed(path))?;
-    }
-    Ok(end as u64)
 }

@@ -5,7 +5,7 @@
 //! round never has to look at its own writes.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
@@ -72,23 +72,62 @@ const PATIENCE_MAX: Duration = Duration::from_millis(1);
 #[derive(Default)]
 pub(crate) struct Queue {
     state: Mutex<State>,
-    /// A batch came while a round waits for company.
-    arrived: Condvar,
 }
 
 #[derive(Default)]
 struct State {
     waiting: Vec<Ticket>,
     done: HashMap<u64, Outcome>,
+    /// Somebody writes a round.
     leading: bool,
-    /// The leader waits for so many shards to be in line.
-    gathering: bool,
+    /// Nobody writes yet: this batch's thread waits until then for company, and leads when none
+    /// comes.
+    gathering: Option<(u64, Instant)>,
     /// Shards that were in line or in the round when the last one ended: their committers are
     /// likely to be back soon.
     company: usize,
     /// How long it is worth waiting for them: half of what a round takes.
     patience: Duration,
     next: u64,
+}
+
+/// What a thread in line does next.
+enum Turn {
+    /// It was written.
+    Done(Outcome),
+    /// Wait until woken, or that long at most.
+    Wait(Option<Duration>),
+    /// Write for all in line.
+    Lead,
+}
+
+impl State {
+    /// The turn of the thread whose batch is `id`.
+    ///
+    /// More batches may be likely to come than are in line; then it is worth waiting a little, so
+    /// that they share a sync: without it, committers fall into two groups that take turns. The
+    /// one that comes last leads at once, since it is awake.
+    fn turn(&mut self, id: u64) -> Turn {
+        if let Some(outcome) = self.done.remove(&id) {
+            return Turn::Done(outcome);
+        }
+        if self.leading {
+            return Turn::Wait(None);
+        }
+        if distinct(&self.waiting, &[]) < self.company {
+            let begun = (id, Instant::now() + self.patience);
+            let (gatherer, until) = *self.gathering.get_or_insert(begun);
+            let left = until.saturating_duration_since(Instant::now());
+            match gatherer == id {
+                true if left.is_zero() => {}
+                true => return Turn::Wait(Some(left)),
+                false => return Turn::Wait(None),
+            }
+        }
+        self.gathering = None;
+        self.leading = true;
+        Turn::Lead
+    }
 }
 
 impl Queue {
@@ -105,69 +144,51 @@ impl Queue {
         ticket.id = id;
         ticket.committer = Some(std::thread::current());
         state.waiting.push(ticket);
-        if state.gathering && distinct(&state.waiting, &[]) >= state.company {
-            self.arrived.notify_one();
-        }
         loop {
-            if let Some(outcome) = state.done.remove(&id) {
-                return outcome;
-            }
-            if state.leading {
-                drop(state);
-                // Woken by the leader; a wake that came before is not lost.
-                std::thread::park();
-                state = self.state();
-                continue;
-            }
-            state.leading = true;
-            state = self.gather(state);
-            let round = take_round(&mut state.waiting);
-            drop(state);
-            let members: Vec<_> = round
-                .iter()
-                .map(|ticket| (ticket.id, ticket.committer.clone()))
-                .collect();
-            let shards: Vec<String> = round.iter().map(|ticket| ticket.shard.clone()).collect();
-            let begun = Instant::now();
-            let outcomes = write(round);
-            let took = begun.elapsed();
-            state = self.state();
-            state.patience = (took / 2).min(PATIENCE_MAX);
-            state.company = distinct(&state.waiting, &shards);
-            let ids = members.iter().map(|(id, _)| *id);
-            state.done.extend(ids.zip(outcomes));
-            state.leading = false;
-            let next = state.waiting.first().map(|ticket| ticket.committer.clone());
-            let own = state.done.remove(&id);
-            // Only then, or whoever wakes finds the line locked and sleeps again.
-            drop(state);
-            let others = members.into_iter().filter(|(of, _)| *of != id);
-            let woken = next
-                .into_iter()
-                .chain(others.map(|(_, committer)| committer));
-            woken.flatten().for_each(|committer| committer.unpark());
-            if let Some(outcome) = own {
-                return outcome;
+            match state.turn(id) {
+                Turn::Done(outcome) => return outcome,
+                Turn::Wait(at_most) => {
+                    drop(state);
+                    // Woken by whoever leads; a wake that came before is not lost.
+                    match at_most {
+                        Some(time) => std::thread::park_timeout(time),
+                        None => std::thread::park(),
+                    }
+                }
+                Turn::Lead => {
+                    let round = take_round(&mut state.waiting);
+                    drop(state);
+                    self.lead(round, id, &write);
+                }
             }
             state = self.state();
         }
     }
 
-    /// Waits a little when more batches are likely to come than are in line, so that they share
-    /// a sync: without it, committers fall into two groups that take turns.
-    fn gather<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        let until = Instant::now() + state.patience;
-        state.gathering = true;
-        while distinct(&state.waiting, &[]) < state.company {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            let waited = self.arrived.wait_timeout(state, left);
-            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        }
-        state.gathering = false;
-        state
+    /// Writes a round and wakes its committers, but for the one that leads.
+    fn lead(&self, round: Vec<Ticket>, leader: u64, write: &impl Fn(Vec<Ticket>) -> Vec<Outcome>) {
+        let members: Vec<_> = round
+            .iter()
+            .map(|ticket| (ticket.id, ticket.committer.clone()))
+            .collect();
+        let shards: Vec<String> = round.iter().map(|ticket| ticket.shard.clone()).collect();
+        let begun = Instant::now();
+        let outcomes = write(round);
+        let took = begun.elapsed();
+        let mut state = self.state();
+        state.patience = (took / 2).min(PATIENCE_MAX);
+        state.company = distinct(&state.waiting, &shards);
+        let ids = members.iter().map(|(id, _)| *id);
+        state.done.extend(ids.zip(outcomes));
+        state.leading = false;
+        let next = state.waiting.first().map(|ticket| ticket.committer.clone());
+        // Only then, or whoever wakes finds the line locked and sleeps again.
+        drop(state);
+        let others = members.into_iter().filter(|(id, _)| *id != leader);
+        let woken = next
+            .into_iter()
+            .chain(others.map(|(_, committer)| committer));
+        woken.flatten().for_each(|committer| committer.unpark());
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

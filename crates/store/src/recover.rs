@@ -51,7 +51,7 @@ pub struct Cut {
     pub offset: u64,
     /// How many bytes were cut.
     pub bytes: u64,
-    /// The copy that was kept of them.
+    /// The copy that was kept of them; the next erasure destroys it.
     pub saved: PathBuf,
 }
 

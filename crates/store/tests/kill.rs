@@ -1,7 +1,10 @@
 //! A process that commits is killed at random moments; what it acknowledged is always there.
+//!
+//! `FANGZHI_SOAK_ROUNDS` sets how often; `make soak` does it thousands of times.
 
 #![expect(clippy::unwrap_used, reason = "a failing step fails the test")]
 
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -12,6 +15,7 @@ use store::{Batch, Key, Snapshot, Store};
 
 const DIR: &str = "STORE_KILL_DIR";
 const ROUNDS: u32 = 20;
+const FRESH: u32 = 100;
 const WRITES: u64 = 5;
 
 fn key(n: u64, write: u64) -> Key {
@@ -56,8 +60,10 @@ fn whatever_was_acknowledged_survives_being_killed_and_nothing_is_torn() {
     let seed = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
     println!("seed {seed}");
     let mut random = seed;
-    let mut acked = 0;
-    for round in 0..ROUNDS {
+    let (mut acked, mut all) = (0, 0);
+    let asked = std::env::var("FANGZHI_SOAK_ROUNDS").ok();
+    let rounds: u32 = asked.map_or(ROUNDS, |text| text.parse().unwrap());
+    for round in 0..rounds {
         // An xorshift is random enough for a delay.
         random ^= random << 13;
         random ^= random >> 7;
@@ -84,7 +90,15 @@ fn whatever_was_acknowledged_survives_being_killed_and_nothing_is_torn() {
         child.wait().unwrap();
         acked = reader.join().unwrap().unwrap_or(acked).max(acked);
         check(dir.path(), acked, round);
+        // A fresh store now and then, for the check reads all of it.
+        if round % FRESH == FRESH - 1 {
+            all += std::mem::take(&mut acked);
+            fs::remove_dir_all(dir.path()).unwrap();
+            fs::create_dir(dir.path()).unwrap();
+        }
     }
+    let acked = acked + all;
+    println!("{rounds} kills, {acked} commits acknowledged");
     assert!(acked > 0, "the child never came to commit");
 }
 

@@ -6,12 +6,11 @@
 
 use ledger::checkpoint::Checkpoint;
 use ledger::frontier::Frontier;
-use ledger::hash::leaf_hash;
+use ledger::hash::{digests, leaf_hash, leaf_hashes};
 use ledger::proof::{verify_consistency, verify_inclusion};
 use record::act::{ACT_ENTRIES_MAX, Act};
 use record::entry::Entry;
 use record::id::{Hash, Origin};
-use sha2::{Digest, Sha256};
 
 use crate::code::RejectCode;
 use crate::message::{Entries, Gone, Item};
@@ -146,18 +145,22 @@ pub(crate) fn verify(expected: &Expected<'_>, entries: Entries) -> Result<Delive
     if entries.first != first || entries.head_size != head.size() || entries.items.is_empty() {
         return Err(ChunkError::NotAsked);
     }
-    let leaf_hashes: Vec<Hash> = entries
+    let leaves: Vec<&[u8]> = entries.items.iter().map(|i| i.entry.as_slice()).collect();
+    let leaf_hashes = leaf_hashes(&leaves);
+    let frontier = history(expected, &leaf_hashes, &entries)?;
+    let bodies: Vec<&[u8]> = entries
         .items
         .iter()
-        .map(|item| leaf_hash(&item.entry))
+        .filter_map(|item| item.body.as_deref())
         .collect();
-    let frontier = history(expected, &leaf_hashes, &entries)?;
+    let mut body_hashes = digests(&bodies).into_iter();
     let mut tail = expected.tail.clone();
-    let mut read = Vec::new();
+    let mut read = Vec::with_capacity(entries.items.len());
     for ((item, leaf), index) in entries.items.iter().zip(&leaf_hashes).zip(first..) {
         let entry = Entry::decode(&item.entry).map_err(|_| ChunkError::Malformed { index })?;
         kind(expected.origin, &entry, index)?;
-        body(head, item, &entry, index)?;
+        let found = item.body.as_ref().and_then(|_| body_hashes.next());
+        body(head, item, found, &entry, index)?;
         match &entry {
             Entry::Act(entry) => act(expected.origin, entry, &mut tail, index)?,
             _ if expected.origin.is_shard() && tail.len() == ACT_ENTRIES_MAX as usize => {
@@ -241,11 +244,18 @@ fn kind(origin: &Origin, entry: &Entry, index: u64) -> Result<(), ChunkError> {
     }
 }
 
-fn body(head: &Checkpoint, item: &Item, entry: &Entry, index: u64) -> Result<(), ChunkError> {
-    match (entry.body_hash(), &item.body, &item.gone) {
+/// `found` is the hash of the body that came.
+fn body(
+    head: &Checkpoint,
+    item: &Item,
+    found: Option<Hash>,
+    entry: &Entry,
+    index: u64,
+) -> Result<(), ChunkError> {
+    match (entry.body_hash(), found, &item.gone) {
         (None, None, None) => Ok(()),
         (None, _, _) | (Some(_), Some(_), Some(_)) => Err(ChunkError::BodySurplus { index }),
-        (Some(hash), Some(body), None) if hash[..] == Sha256::digest(body)[..] => Ok(()),
+        (Some(hash), Some(found), None) if hash == found => Ok(()),
         (Some(_), Some(_), None) => Err(ChunkError::BodyForged { index }),
         (Some(_), None, None) => Err(ChunkError::BodyMissing { index }),
         (Some(_), None, Some(gone)) if is_gone(head, gone, entry, index) => Ok(()),

@@ -79,6 +79,15 @@ pub enum Output {
         /// In words.
         reason: String,
     },
+    /// This node does not take a ledger at present, which is nobody's fault: count and log it.
+    Declined {
+        /// Which ledger.
+        origin: Origin,
+        /// Why.
+        code: RejectCode,
+        /// In words.
+        reason: String,
+    },
     /// The peer does not take a ledger that was offered to it.
     Rejected {
         /// Which ledger.

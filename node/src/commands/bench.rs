@@ -1,4 +1,4 @@
-//! Measuring (测速): import, replication, reading and verifying, each beside the limits measured
+//! Measuring (测速): the store, ledgers, import, replication, reading and verifying, each beside the limits measured
 //! in the same run: sealing in memory, SHA-256, append and fsync of the same bytes.
 //!
 //! Owns what is measured and in which order; `docs/measuring.md` says what each line means.
@@ -12,6 +12,7 @@ mod limits;
 mod reading;
 mod replication;
 mod rows;
+mod store;
 mod verification;
 
 use std::path::Path;
@@ -35,6 +36,13 @@ pub fn run(command: &Bench, json: bool) -> Result<ExitCode> {
             RECORDS.end()
         )));
     }
+    if !store::RECORDS.contains(&command.store_records) {
+        return Err(Fault::usage(format!(
+            "--store-records 须在 {0} 与 {1} 之间 / choose {0} to {1} records for the store",
+            store::RECORDS.start(),
+            store::RECORDS.end()
+        )));
+    }
     let (dir, temporary) = realm::fresh_dir(command.dir.as_ref(), "bench")?;
     let mut figures = Figures::new(json);
     measure(command, &dir, &mut figures)?;
@@ -53,11 +61,16 @@ fn measure(command: &Bench, dir: &Path, figures: &mut Figures) -> Result<()> {
     let wanted = |part| command.parts.is_empty() || command.parts.contains(&part);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     figures.add("cores", cores as f64, "cores");
+    // First, so that the memory it takes is its own.
+    if wanted(BenchPart::Store) {
+        store::run(dir, command.store_records, figures)?;
+    }
     if wanted(BenchPart::Ledger) {
         ledger::run(dir, figures)?;
     }
-    if command.parts == [BenchPart::Ledger] {
-        // It makes its own entries and needs no bed.
+    let alone = [BenchPart::Store, BenchPart::Ledger];
+    if !command.parts.is_empty() && command.parts.iter().all(|part| alone.contains(part)) {
+        // They make their own entries and need no bed.
         return Ok(());
     }
     let rows = rows::rows(command.records)?;

@@ -70,6 +70,39 @@ impl Daemon {
         Self::spawn(dir, command.arg(dir).stderr(log))
     }
 
+    /// Starts the node of a directory in a network namespace.
+    pub fn start_in(namespace: &str, dir: &Path) -> Self {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", namespace]).arg(binary());
+        command.args(["--log-json", "run", "--while-stdin", "--dir"]);
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(dir.join("node.log"))
+            .unwrap();
+        Self::spawn(dir, command.arg(dir).stderr(log))
+    }
+
+    /// Resident memory, in bytes, as the kernel counts it.
+    pub fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .unwrap();
+        let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+        kib * 1024
+    }
+
+    /// What the node's metrics count of what it refused for a reason.
+    pub fn refusals(&self, reason: &str) -> u64 {
+        let answer = ureq::get(format!("{}/metrics", self.url)).call().unwrap();
+        let text = answer.into_body().read_to_string().unwrap();
+        let name = format!("fangzhi_refusals_total{{reason=\"{reason}\"}} ");
+        let line = text.lines().find_map(|line| line.strip_prefix(&name));
+        line.map_or(0, |count| count.parse().unwrap())
+    }
+
     /// Starts the node so that a write beyond its limit of file size fails instead of ending it.
     /// Its log goes nowhere, as a log file would be such a file too.
     pub fn start_on_small_disk(dir: &Path) -> Self {

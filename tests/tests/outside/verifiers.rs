@@ -1,18 +1,17 @@
 //! The verifiers that nobody here wrote, made ready to run: Go's x/mod, and Python's aics-tlog.
 //!
-//! Owns finding Go and a Python that is new enough, building and installing below the target
-//! directory, and reading what the verifiers print.
-//! Refuses to skip quietly: a verifier that cannot be had is named on the terminal, and fails the
-//! test where `CI` is set.
+//! Owns finding Go, building below the target directory, and reading what the verifiers print;
+//! Python is `python.rs`'s, and so is saying what cannot be had.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
 use tests::process::{Done, finish};
+
+use crate::python::{self, Wanted, sources, succeed, target};
 
 /// The version of aics-tlog that `tests/outside/requirements.txt` names.
 const AICS: &str = "0.2.1";
@@ -151,46 +150,10 @@ pub fn aics_tlog<A: Into<OsString>>(args: impl IntoIterator<Item = A>) -> Option
     Some(finish(command))
 }
 
-/// Says that a verifier is not there, past what cargo captures of tests that pass.
+/// Says that a verifier is not there.
 fn absent(what: &str, switch: &str, why: &str) {
-    let stars = "*".repeat(78);
-    let _ = writeln!(
-        std::io::stderr(),
-        "\n{stars}\nNOT CHECKED: ledgers were not verified with {what}: {why}\n{stars}"
-    );
-    let ci = std::env::var("CI").is_ok_and(|ci| !ci.is_empty() && ci != "false");
-    let allowed = std::env::var(switch).is_ok_and(|value| value == "1");
-    assert!(
-        !ci || allowed,
-        "{what} is not there: {why}; install it, or set {switch}=1 to do without"
-    );
-}
-
-fn sources() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("outside")
-}
-
-/// `target`, wherever that is: the test is `target/<profile>/deps/<test>-<hash>`.
-fn target() -> PathBuf {
-    let test = std::env::current_exe().expect("the test knows where it is");
-    test.ancestors()
-        .nth(3)
-        .expect("it lies three below the target directory")
-        .to_owned()
-}
-
-/// Runs a command; what it printed, when it did not end with 0.
-fn succeed(command: &mut Command) -> Result<String, String> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    let output = command
-        .output()
-        .map_err(|error| format!("`{program}` cannot be started: {error}"))?;
-    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
-    if output.status.success() {
-        return Ok(stdout);
-    }
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    Err(format!("`{program}` failed\n{stdout}{stderr}"))
+    let not_checked = format!("ledgers were not verified with {what}");
+    python::absent(&not_checked, switch, why);
 }
 
 fn go() -> Result<Verifier, String> {
@@ -226,51 +189,13 @@ fn go() -> Result<Verifier, String> {
 fn aics() -> &'static Result<PathBuf, String> {
     static PYTHON: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     PYTHON.get_or_init(|| {
-        let venv = target().join("outside-venv");
-        let python = venv.join("bin/python3");
-        if has_aics(&python) {
-            return Ok(python);
-        }
-        let _ = std::fs::remove_dir_all(&venv);
-        let system = python3().ok_or("there is no Python 3.12 or later with venv and pip")?;
-        succeed(Command::new(system).args(["-m", "venv"]).arg(&venv))?;
-        succeed(
-            Command::new(&python)
-                .args(["-m", "pip", "install", "--quiet", "--only-binary", ":all:"])
-                .arg("--requirement")
-                .arg(sources().join("requirements.txt")),
-        )?;
-        if has_aics(&python) {
-            Ok(python)
-        } else {
-            Err(format!(
-                "pip installed something else than aics-tlog {AICS}"
-            ))
-        }
+        let wanted = Wanted {
+            venv: "outside-venv",
+            module: "aics_tlog",
+            version: AICS,
+            requirements: "requirements.txt",
+            minor: 12,
+        };
+        wanted.python()
     })
-}
-
-fn has_aics(python: &Path) -> bool {
-    let script = "import aics_tlog; print(aics_tlog.__version__)";
-    succeed(Command::new(python).args(["-c", script])).is_ok_and(|version| version.trim() == AICS)
-}
-
-/// A Python that is new enough: on the path, or one of pyenv's, whose shims work only when chosen.
-fn python3() -> Option<PathBuf> {
-    let on_path = ["python3.14", "python3.13", "python3.12", "python3"].map(PathBuf::from);
-    let pyenv = std::env::var_os("PYENV_ROOT")
-        .map(PathBuf::from)
-        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".pyenv")));
-    let mut versions: Vec<PathBuf> = pyenv
-        .and_then(|root| std::fs::read_dir(root.join("versions")).ok())
-        .into_iter()
-        .flatten()
-        .filter_map(|version| Some(version.ok()?.path().join("bin/python3")))
-        .collect();
-    versions.sort();
-    let script = "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 12))";
-    on_path
-        .into_iter()
-        .chain(versions)
-        .find(|python| succeed(Command::new(python).args(["-c", script])).is_ok())
 }

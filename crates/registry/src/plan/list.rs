@@ -125,7 +125,7 @@ impl Registry {
                 .filter(|(_, plan)| authority.within(&plan.division, &self.config.division));
             here.map(|(_, plan)| plan.clone()).collect()
         };
-        let mut lines: Vec<PlanLine> = plans.iter().map(|plan| self.line(plan, now)).collect();
+        let mut lines: Vec<PlanLine> = plans.iter().map(|plan| self.shown(plan, now)).collect();
         lines.sort_by(|a, b| (b.made_at, &b.id).cmp(&(a.made_at, &a.id)));
         lines
     }
@@ -137,10 +137,10 @@ impl Registry {
     pub fn plan_line(&self, id: &record::id::Hash, now: UnixMillis) -> Result<PlanLine> {
         let plan = self.authority().plan(id).cloned();
         let plan = plan.ok_or(RegistryError::NotApproved(NotApproved::Unknown))?;
-        Ok(self.line(&plan, now))
+        Ok(self.shown(&plan, now))
     }
 
-    fn line(&self, plan: &Plan, now: UnixMillis) -> PlanLine {
+    fn shown(&self, plan: &Plan, now: UnixMillis) -> PlanLine {
         let id = plan.id();
         let (state, approvals) = {
             let authority = self.authority();

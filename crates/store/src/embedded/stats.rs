@@ -18,6 +18,12 @@ impl Inner {
         let state = self.state();
         let bytes = state.files.iter().map(|file| file.bytes).sum();
         let dead: u64 = state.dead.values().sum();
+        let marker = state.marker;
+        let behind = state.files.iter().map(|file| match file.number {
+            number if number == marker.segment => file.bytes.saturating_sub(marker.offset.into()),
+            _ if file.from > marker.segment => file.bytes,
+            _ => 0,
+        });
         Stats {
             shards: state.heads.len() as u64,
             bytes,
@@ -27,7 +33,8 @@ impl Inner {
             stopped,
             dead_bytes: dead.min(bytes),
             index_lag: state.recent.len() as u64,
-            marker: (state.marker.segment, state.marker.offset),
+            lag_bytes: behind.sum(),
+            marker: (marker.segment, marker.offset),
             last_sync,
             free_bytes,
             disk_bytes,

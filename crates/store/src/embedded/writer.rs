@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::compact::{Shared, hold};
+use crate::cut;
 use crate::error::{CommitError, OpenError, commit_io, is_full, open_io};
 use crate::format::{self, GroupHeader, Pointer, SEGMENT_HEADER, TRAILER};
 use crate::frame;
@@ -32,6 +33,8 @@ pub(super) struct Writer {
     /// While a compaction copies: the files that it reads, and the frames there that lost their
     /// key since it began.
     pub(super) copying: Option<Copying>,
+    /// There may be copies of what opening cut off.
+    cuts: bool,
     stopped: Option<String>,
 }
 
@@ -56,6 +59,7 @@ impl Writer {
             since_freeze: 0,
             synced: Instant::now(),
             copying: None,
+            cuts: true,
             stopped: None,
         })
     }
@@ -163,7 +167,12 @@ impl Writer {
     }
 
     /// Overwrites bodies that the round replaced or deleted.
-    pub(super) fn erase(&self, erasures: &mut [(Pointer, Vec<u8>)]) -> Result<(), CommitError> {
+    pub(super) fn erase(&mut self, erasures: &mut [(Pointer, Vec<u8>)]) -> Result<(), CommitError> {
+        if self.cuts {
+            let folder = self.dir.join(cut::FOLDER);
+            cut::clear(&*self.fs, &self.dir, None).map_err(commit_io(&folder))?;
+            self.cuts = false;
+        }
         erasures.sort_unstable();
         for of_segment in erasures.chunk_by(|a, b| a.0.segment == b.0.segment) {
             let number = of_segment[0].0.segment;

@@ -37,6 +37,41 @@ pub(super) fn chunk_at(page: u32, bytes: &[u8]) -> Chunk<'_> {
     }
 }
 
+/// The chunks that a page begins with, and where that ends too early.
+pub(super) struct Walk {
+    pub chunks: Vec<(ChunkAt, Vec<u8>)>,
+    /// Where what is no whole chunk begins, and whether an interrupted append may leave such.
+    pub fault: Option<(u64, bool)>,
+}
+
+impl Walk {
+    /// Where the whole chunks end.
+    pub fn end(&self) -> u64 {
+        self.chunks.last().map_or(0, |(at, _)| at.end())
+    }
+}
+
+/// Walks the bytes of a page up to the first that are no whole chunk.
+pub(super) fn walk(page: u32, bytes: &[u8]) -> Walk {
+    let (mut chunks, mut offset, mut fault) = (Vec::new(), 0, None);
+    while offset < bytes.len() && fault.is_none() {
+        match chunk_at(page, &bytes[offset..]) {
+            Chunk::Whole(chunk) => {
+                let at = ChunkAt {
+                    page,
+                    offset: offset as u64,
+                    len: chunk.len() as u32,
+                };
+                chunks.push((at, chunk.to_vec()));
+                offset += HEAD + chunk.len();
+            }
+            Chunk::Torn => fault = Some((offset as u64, true)),
+            Chunk::Bad => fault = Some((offset as u64, false)),
+        }
+    }
+    Walk { chunks, fault }
+}
+
 /// Covers the page's number and the length too, so that no chunk counts in another page.
 fn checksum(page: u32, chunk: &[u8]) -> [u8; 4] {
     let mut crc = crc32fast::Hasher::new();

@@ -24,8 +24,8 @@ pub enum PagesError {
         /// The page.
         page: u32,
     },
-    /// The bytes on disk fail their checksum.
-    #[error("`{}` is damaged at byte {offset}: {what}; restore the page from its backup", file.display())]
+    /// The bytes on disk fail their checksum, or are gone.
+    #[error("`{}` is damaged at byte {offset}: {what}; restore the page from its backup: without it the records whose secrets lie there cannot be opened", file.display())]
     Damaged {
         /// The page file.
         file: PathBuf,
@@ -82,13 +82,18 @@ pub enum PagesError {
     },
 }
 
-/// A chunk that fails its check.
-pub(super) fn bad_chunk(file: PathBuf, offset: usize) -> PagesError {
-    PagesError::Damaged {
-        file,
-        offset: offset as u64,
-        what: "the chunk's checksum does not hold",
+/// What is wrong where no whole chunk begins.
+pub(super) fn fault(torn: bool) -> &'static str {
+    match torn {
+        true => "the file ends within a chunk",
+        false => "the chunk's checksum does not hold",
     }
+}
+
+/// What begins at an offset is no whole chunk.
+pub(super) fn bad_chunk(file: PathBuf, (offset, torn): (u64, bool)) -> PagesError {
+    let what = fault(torn);
+    PagesError::Damaged { file, offset, what }
 }
 
 /// Puts the file's name beside what the system said.

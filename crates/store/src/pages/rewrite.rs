@@ -1,13 +1,13 @@
-//! Rewriting a page under another number, which destroys the old one.
+//! Destroying a page, and rewriting it under another number, which destroys the old one.
 //!
-//! Owns the note that makes an interrupted rewriting whole again.
+//! Owns the note that makes an interrupted rewriting or destruction whole again.
 //! Refuses to leave both pages or neither.
 
 use std::path::Path;
 
 use super::chunk::encode;
 use super::error::failed;
-use super::{ChunkAt, Pages, PagesError};
+use super::{ChunkAt, Pages, PagesError, State};
 use crate::atomic::{self, FileError};
 use crate::fs as files;
 
@@ -15,9 +15,27 @@ use crate::fs as files;
 const REWRITING: &str = "rewriting";
 
 impl Pages {
+    /// Destroys a page: overwrites it with zeros and removes it, with what was cut off it; one that
+    /// is not there is no error. When this was begun the next opening finishes it.
+    ///
+    /// On flash old blocks may outlive it: destroy the key of the page too.
+    ///
+    /// # Errors
+    /// [`PagesError::Io`] or [`PagesError::File`]: call it again, or open the pages again.
+    pub fn destroy(&self, page: u32) -> Result<(), PagesError> {
+        let mut state = self.state();
+        match self.path(page)?.exists() {
+            true => self.replace(&mut state, page, page, None),
+            false => self.destroy_page(page),
+        }
+    }
+
     /// Writes `chunks` as page `to`, then destroys page `from`: overwrites it with zeros and
     /// removes it. Returns the places of the chunks, in order; with no chunks there is no page
     /// `to`. An interrupted rewriting is finished, or undone, at the next opening.
+    ///
+    /// The places change before a batch can say so: whoever keeps pointers in the store writes the
+    /// page with [`Pages::append_all`], commits the pointers, and then destroys the old one.
     ///
     /// # Errors
     /// [`PagesError::Exists`] and [`PagesError::Size`]: nothing was changed. On
@@ -37,27 +55,37 @@ impl Pages {
             return Err(PagesError::Missing { page: from });
         }
         let (bytes, places) = encode(to, 0, chunks)?;
+        let bytes = (!chunks.is_empty()).then_some(bytes.as_slice());
+        self.replace(&mut state, from, to, bytes)?;
+        Ok(places)
+    }
+
+    /// Destroys page `from`, after page `to` was written when there is anything for it.
+    fn replace(
+        &self,
+        state: &mut State,
+        from: u32,
+        to: u32,
+        bytes: Option<&[u8]>,
+    ) -> Result<(), PagesError> {
         let note = self.folder.join(REWRITING);
         // Whether the new page is there decides, at the next opening, between finishing and
-        // undoing; without chunks there is nothing to write, so the note says to finish.
-        let finish = chunks.is_empty();
-        atomic::replace_on(
-            &*self.fs,
-            &note,
-            format!("{from} {to} {}\n", u8::from(finish)).as_bytes(),
-        )?;
+        // undoing; when there is nothing to write the note says to finish.
+        let finish = u8::from(bytes.is_none());
+        let text = format!("{from} {to} {finish}\n");
+        atomic::replace_on(&*self.fs, &note, text.as_bytes())?;
         state.open.remove(&from);
         state.stopped.insert(from);
-        if !finish {
-            atomic::replace_on(&*self.fs, &new, &bytes)?;
+        if let Some(bytes) = bytes {
+            atomic::replace_on(&*self.fs, &self.path(to)?, bytes)?;
         }
-        self.destroy(from)?;
+        self.destroy_page(from)?;
         self.fs
             .remove(&note)
             .and_then(|()| self.fs.sync_dir(&self.folder))
             .map_err(failed(&note))?;
         state.stopped.remove(&from);
-        Ok(places)
+        Ok(())
     }
 
     pub(super) fn finish_rewriting(&self) -> Result<(), PagesError> {
@@ -81,7 +109,7 @@ impl Pages {
             self.fs
                 .sync_dir(&self.folder)
                 .map_err(failed(&self.folder))?;
-            self.destroy(from)?;
+            self.destroy_page(from)?;
         } else if let Some(half) = atomic::temporary(&new) {
             self.destroy_file(&half)?;
         }
@@ -92,7 +120,7 @@ impl Pages {
     }
 
     /// Overwrites a page and what was cut off it with zeros, and removes both.
-    fn destroy(&self, page: u32) -> Result<(), PagesError> {
+    fn destroy_page(&self, page: u32) -> Result<(), PagesError> {
         let path = self.path(page)?;
         self.destroy_file(&path.with_extension("cut"))?;
         self.destroy_file(&path)

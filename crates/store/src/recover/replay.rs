@@ -9,6 +9,7 @@ use std::io;
 use std::path::Path;
 
 use super::{Cut, Opened, damaged, index_failed, make_dir};
+use crate::cut;
 use crate::embedded::Options;
 use crate::error::{OpenError, open_io};
 use crate::format::{self, Pointer, SegmentHeader};
@@ -297,6 +298,11 @@ impl<'a> Replay<'a> {
         self.erasures
             .retain(|(pointer, _)| order.has(pointer.segment));
         self.erasures.sort_unstable();
+        if !self.erasures.is_empty() {
+            // What was cut off now came after these erasures.
+            let saved = self.opened.cut.as_ref().map(|cut| cut.saved.as_path());
+            cut::clear(self.fs, self.dir, saved).map_err(open_io(&self.dir.join(cut::FOLDER)))?;
+        }
         for of_segment in self.erasures.chunk_by(|a, b| a.0.segment == b.0.segment) {
             let number = of_segment[0].0.segment;
             let path = segment::path(self.dir, number);
@@ -315,10 +321,10 @@ impl<'a> Replay<'a> {
         Ok(())
     }
 
-    /// Takes the bytes from `offset` on off the last segment, after copying them.
+    /// Takes the bytes from `offset` on off the last segment, after copying them to [`cut::FOLDER`].
     fn cut(&mut self, walk: &Walk, offset: u64) -> Result<(), OpenError> {
         let path = segment::path(self.dir, self.place.segment);
-        let folder = self.dir.join("cut");
+        let folder = self.dir.join(cut::FOLDER);
         make_dir(self.fs, &folder)?;
         let name = format!("{:08}-{offset}", self.place.segment);
         let saved = (1..)

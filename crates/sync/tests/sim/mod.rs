@@ -501,6 +501,7 @@ impl Node {
                 self.events.push(Event::Fork(origin));
                 self.evidence.push(*evidence);
             }
+            Output::Declined { .. } => {}
             Output::Seen { origin, .. } => self.events.push(Event::Seen(origin)),
             Output::Alarm { origin, code, .. } => self.events.push(Event::Alarm(origin, code)),
             Output::Rejected {

@@ -1,0 +1,140 @@
+//! Restoring a set into an empty directory: whole, or nothing.
+//!
+//! Everything is written beside the directory first and takes its name at the end. What comes
+//! back may be older than what the node signed since: the caller tells the restore guard.
+
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::error::{BackupError, Result};
+use crate::folder::{Folder, Part};
+use crate::sealed::{self, Identities};
+use crate::set::{Item, Set};
+
+/// What came back.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Restored {
+    /// The set.
+    pub number: u64,
+    /// Files written.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Whether what opens records came back, too.
+    pub secrets: bool,
+}
+
+/// Restores a set into `dir`, which must be empty or not there.
+///
+/// # Errors
+/// [`BackupError`]; then `dir` is as it was.
+pub fn restore(
+    folder: &Folder,
+    set: &Set,
+    identities: &Identities,
+    dir: &Path,
+    history_only: bool,
+) -> Result<Restored> {
+    let filled = dir
+        .read_dir()
+        .is_ok_and(|mut inside| inside.next().is_some());
+    if filled {
+        return Err(BackupError::NotEmpty {
+            path: dir.to_owned(),
+        });
+    }
+    let beside = beside(dir);
+    let made = write(folder, set, identities, &beside, history_only).and_then(|restored| {
+        if dir.exists() {
+            fs::remove_dir(dir).map_err(BackupError::io(dir))?;
+        }
+        fs::rename(&beside, dir).map_err(BackupError::io(dir))?;
+        Ok(restored)
+    });
+    if made.is_err() {
+        let _ = fs::remove_dir_all(&beside);
+    }
+    made
+}
+
+fn beside(dir: &Path) -> PathBuf {
+    let mut name = dir.file_name().unwrap_or_default().to_owned();
+    name.push(".restoring");
+    dir.with_file_name(name)
+}
+
+fn write(
+    folder: &Folder,
+    set: &Set,
+    identities: &Identities,
+    dir: &Path,
+    history_only: bool,
+) -> Result<Restored> {
+    let _ = fs::remove_dir_all(dir);
+    for name in ["", "segments", "secrets", "operators"] {
+        let path = dir.join(name);
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&path)
+            .map_err(BackupError::io(&path))?;
+    }
+    let mut restored = Restored {
+        number: set.number,
+        files: 0,
+        bytes: 0,
+        secrets: !history_only,
+    };
+    let mut broken = Vec::new();
+    for (part, items) in [(Part::History, &set.history), (Part::Secrets, &set.secrets)] {
+        for item in items {
+            // Who the node is is no secret, and without it there is no node.
+            if part == Part::Secrets && history_only && item.path != "node.json" {
+                continue;
+            }
+            let object = folder.object(part, item);
+            if part == Part::Secrets && !object.exists() {
+                return Err(BackupError::SecretsGone);
+            }
+            match write_one(&object, item, identities, dir) {
+                Ok(()) => {
+                    restored.files += 1;
+                    restored.bytes += item.bytes;
+                }
+                Err(why) => broken.push(format!("`{}` ({}): {why}", item.path, object.display())),
+            }
+        }
+    }
+    if !broken.is_empty() {
+        return Err(BackupError::Broken(broken));
+    }
+    for name in ["segments", "secrets", "operators", ""] {
+        let path = dir.join(name);
+        fs::File::open(&path)
+            .and_then(|folder| folder.sync_all())
+            .map_err(BackupError::io(&path))?;
+    }
+    Ok(restored)
+}
+
+fn write_one(
+    object: &Path,
+    item: &Item,
+    identities: &Identities,
+    dir: &Path,
+) -> std::result::Result<(), String> {
+    let sealed = fs::File::open(object).map_err(|e| e.to_string())?;
+    // The list was read by `Set::decode`: its names stay within the directory.
+    let mut out = fs::OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(dir.join(&item.path))
+        .map_err(|e| e.to_string())?;
+    let opened = sealed::open(sealed, &mut out, identities)?;
+    if opened != (item.bytes, item.sha256.clone()) {
+        return Err("it opens to something else".into());
+    }
+    out.sync_all().map_err(|e| e.to_string())
+}

@@ -1,0 +1,110 @@
+//! Verifying pages of record secrets without a key: every chunk's checksum, and that each record
+//! of an own shard finds a whole chunk where it points to.
+//!
+//! Owns what is said of a page: which, where, and how many records are lost with it.
+//! Refuses to open a chunk, and to change anything. A node that destroys a page meanwhile makes it
+//! look lost; verify again then.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use record::id::Origin;
+use store::pages::{ChunkAt, inspect, numbers};
+use store::{Snapshot, Store};
+
+use super::SCAN;
+use crate::config::NodeConfig;
+use crate::error::{RegistryError, Result, words};
+use crate::table::{self, Newest};
+use crate::verify::VerifyFinding;
+
+/// For each page, its chunks and how many records need each.
+type Needed = BTreeMap<u32, BTreeMap<ChunkAt, u64>>;
+
+/// What is wrong with the pages of a directory, and what is only unfinished.
+///
+/// # Errors
+/// When a page cannot be read, or the segments that say what is needed.
+pub(crate) fn verify_secrets(
+    dir: &Path,
+    snapshot: &Snapshot,
+    config: &NodeConfig,
+) -> Result<(Vec<VerifyFinding>, Vec<String>)> {
+    let mut needed = Needed::new();
+    for shard in snapshot.shards()? {
+        let Ok(origin) = Origin::parse(&shard) else {
+            continue;
+        };
+        if origin.division() == config.division && origin.is_shard() {
+            note_needed(snapshot, &origin, &mut needed);
+        }
+    }
+    let failed = |error| RegistryError::Store(words(&error));
+    // The segments were read before: a node that runs meanwhile adds pages and chunks.
+    let there = numbers(dir).map_err(failed)?;
+    let (mut findings, mut remarks) = (Vec::new(), Vec::new());
+    for page in there {
+        needed.entry(page).or_default();
+    }
+    for (page, chunks) in &needed {
+        let wanted: Vec<ChunkAt> = chunks.keys().copied().collect();
+        let inspected = inspect(dir, *page, &wanted).map_err(failed)?;
+        let file = inspected.file.display();
+        let what = match (inspected.lost.first(), inspected.fault) {
+            (Some(_), _) => {
+                let records: u64 = inspected.lost.iter().filter_map(|at| chunks.get(at)).sum();
+                format!(
+                    "第 {page} 页记录密钥缺损，{records} 条记录打不开；请由备份恢复 / page {page} of record secrets is damaged: {records} records cannot be opened; restore it from its backup"
+                )
+            }
+            (None, Some(fault)) if fault.unfinished => {
+                remarks.push(format!(
+                    "`{file}` ends in an unfinished chunk at byte {}; opening the node cuts it off",
+                    fault.offset
+                ));
+                continue;
+            }
+            (None, Some(_)) => format!(
+                "第 {page} 页记录密钥缺损，无记录受累 / page {page} of record secrets is damaged where no record needs it"
+            ),
+            (None, None) => continue,
+        };
+        let offset = inspected.lost.first().map(|at| at.offset);
+        findings.push(VerifyFinding {
+            file: Some(file.to_string()),
+            offset: offset.or(inspected.fault.map(|fault| fault.offset)),
+            origin: None,
+            index: None,
+            what,
+        });
+    }
+    Ok((findings, remarks))
+}
+
+/// Notes the chunks that the records of a shard point to. A value that cannot be read has a finding
+/// of its own.
+fn note_needed(snapshot: &Snapshot, origin: &Origin, needed: &mut Needed) {
+    let mut from = Vec::new();
+    while let Ok(rows) = snapshot.scan(origin.as_str(), table::RECORD, &from, SCAN) {
+        for (_, bytes) in &rows {
+            let Ok(newest) = table::decode::<Newest>("newest version", bytes) else {
+                continue;
+            };
+            // Page 0: restored from the parent, or erased; there is no secret.
+            if newest.page != 0 {
+                let at = ChunkAt {
+                    page: newest.page,
+                    offset: newest.offset,
+                    len: newest.length,
+                };
+                *needed.entry(at.page).or_default().entry(at).or_default() += 1;
+            }
+        }
+        match rows.last() {
+            Some((last, _)) if rows.len() == SCAN => {
+                from = [last.as_slice(), &[0]].concat();
+            }
+            _ => return,
+        }
+    }
+}

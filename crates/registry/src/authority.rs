@@ -196,7 +196,7 @@ impl Authority {
     }
 
     /// Takes a statement out of the ledger of `division`, which has `size` entries with it.
-    fn learn(&mut self, division: &DivisionId, statement: &Statement, size: u64) {
+    pub(crate) fn learn(&mut self, division: &DivisionId, statement: &Statement, size: u64) {
         self.learned += 1;
         match statement {
             Statement::Charter(charter) => {

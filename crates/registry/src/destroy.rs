@@ -15,7 +15,7 @@ use record::cbor;
 use record::entry::{Entry, GrantEntry, GrantOperation, SUITE};
 use record::id::{DivisionId, Origin, RecordId, UnixMillis};
 use seal::secret::RecordSecret;
-use store::pages::{Pages, PagesError};
+use store::pages::PagesError;
 use store::{Batch, Store};
 
 use crate::book::{Leaf, commit};
@@ -39,8 +39,7 @@ struct Pending {
 
 /// Where pages are that were written again. A row whose old page is still there is of a rewriting
 /// that a crash undid.
-pub(crate) fn moved_pages(store: &dyn Store, pages: &Pages) -> Result<BTreeMap<u32, u32>> {
-    let there = pages.numbers().map_err(failed)?;
+pub(crate) fn moved_pages(store: &dyn Store, there: &[u32]) -> Result<BTreeMap<u32, u32>> {
     let rows = store.scan(LOCAL, table::MOVED, b"", usize::MAX)?;
     let number = |bytes: &[u8]| {
         let bytes = bytes.try_into().map(u32::from_be_bytes);
@@ -54,6 +53,15 @@ pub(crate) fn moved_pages(store: &dyn Store, pages: &Pages) -> Result<BTreeMap<u
         }
     }
     Ok(moved)
+}
+
+/// The number that a page has at present.
+pub(crate) fn page_now(moved: &BTreeMap<u32, u32>, mut page: u32) -> u32 {
+    // Numbers only grow, so this ends.
+    while let Some(next) = moved.get(&page).filter(|next| **next > page) {
+        page = *next;
+    }
+    page
 }
 
 /// The ledgers that have rows of destructions.
@@ -75,12 +83,7 @@ impl Registry {
     /// The number that a page of record secrets has at present.
     pub(crate) fn page_now(&self, page: u32) -> u32 {
         let moved = self.moved.read().unwrap_or_else(PoisonError::into_inner);
-        let mut page = page;
-        // Numbers only grow, so this ends.
-        while let Some(next) = moved.get(&page).filter(|next| **next > page) {
-            page = *next;
-        }
-        page
+        page_now(&moved, page)
     }
 
     /// Notes that a ledger has rows of destructions.

@@ -257,7 +257,12 @@ impl Registry {
                 crate::chain::complete(store.as_ref(), &origin)?;
             }
         }
-        let moved = crate::destroy::moved_pages(store.as_ref(), &pages)?;
+        let moved = {
+            let there = pages
+                .numbers()
+                .map_err(|e| RegistryError::Store(e.to_string()))?;
+            crate::destroy::moved_pages(store.as_ref(), &there)?
+        };
         let destructions = crate::destroy::ledgers_with_orders(store.as_ref())?;
         let authority = match keys.index_key() {
             Ok(key) => Authority::open(

@@ -244,7 +244,7 @@ fn an_epoch_is_retired_only_when_nothing_is_left_under_it() {
     assert!(refused.contains("44 bodies"), "{refused}");
     node.reseal_all();
     node.run(retire.clone()).unwrap();
-    assert!(!node.registry.keys.epochs(&node.shard()).contains_key(&1));
+    assert!(!node.registry.keys.epochs(&node.shard()).unwrap().contains_key(&1));
     assert!(node.run(retire).is_err(), "retired before");
     let node = node.reopen();
     assert_eq!(node.read("S000007"), ["长寿路7号段"]);

@@ -14,6 +14,7 @@ use store::{Snapshot, Store};
 
 use super::SCAN;
 use crate::config::NodeConfig;
+use crate::destroy::{moved_pages, page_now};
 use crate::error::{RegistryError, Result, words};
 use crate::table::{self, Newest};
 use crate::verify::VerifyFinding;
@@ -31,17 +32,18 @@ pub(crate) fn verify_secrets(
     config: &NodeConfig,
 ) -> Result<(Vec<VerifyFinding>, Vec<String>)> {
     let mut needed = Needed::new();
+    let failed = |error| RegistryError::Store(words(&error));
+    // The segments were read before: a node that runs meanwhile adds pages and chunks.
+    let there = numbers(dir).map_err(failed)?;
+    let moved = moved_pages(snapshot, &there)?;
     for shard in snapshot.shards()? {
         let Ok(origin) = Origin::parse(&shard) else {
             continue;
         };
         if origin.division() == config.division && origin.is_shard() {
-            note_needed(snapshot, &origin, &mut needed);
+            note_needed(snapshot, &origin, &moved, &mut needed);
         }
     }
-    let failed = |error| RegistryError::Store(words(&error));
-    // The segments were read before: a node that runs meanwhile adds pages and chunks.
-    let there = numbers(dir).map_err(failed)?;
     let (mut findings, mut remarks) = (Vec::new(), Vec::new());
     for page in there {
         needed.entry(page).or_default();
@@ -83,7 +85,12 @@ pub(crate) fn verify_secrets(
 
 /// Notes the chunks that the records of a shard point to. A value that cannot be read has a finding
 /// of its own.
-fn note_needed(snapshot: &Snapshot, origin: &Origin, needed: &mut Needed) {
+fn note_needed(
+    snapshot: &Snapshot,
+    origin: &Origin,
+    moved: &BTreeMap<u32, u32>,
+    needed: &mut Needed,
+) {
     let mut from = Vec::new();
     while let Ok(rows) = snapshot.scan(origin.as_str(), table::RECORD, &from, SCAN) {
         for (_, bytes) in &rows {
@@ -93,7 +100,7 @@ fn note_needed(snapshot: &Snapshot, origin: &Origin, needed: &mut Needed) {
             // Page 0: restored from the parent, or erased; there is no secret.
             if newest.page != 0 {
                 let at = ChunkAt {
-                    page: newest.page,
+                    page: page_now(moved, newest.page),
                     offset: newest.offset,
                     len: newest.length,
                 };

@@ -43,6 +43,7 @@ fn enrol(node: &Registry, number: u8) {
         key: [number; 32],
         organization: node.config.division.clone(),
         role: Role::Clerk,
+        grid: None,
         not_after: NOW,
     };
     let signer = node.service(purpose("administration"));
@@ -107,7 +108,7 @@ fn a_file_of_another_node_or_of_another_history_is_not_believed() {
     for stand in known.stands.values_mut() {
         stand.root[0] ^= 1;
     }
-    let key = node.keys.index_key();
+    let key = node.keys.index_key().unwrap();
     let place = Place {
         path: &path,
         key: &key,

@@ -25,8 +25,8 @@ pub(crate) struct Line {
     pub is_authority: bool,
     /// What the store says.
     pub head: Head,
-    /// The checkpoint that everybody may see.
-    pub published: Option<String>,
+    /// Whether the newest whole checkpoint has its quorum of cosignatures.
+    has_quorum: bool,
     /// The whole checkpoint with its log's signature only.
     pub bare: Option<String>,
     /// Size of the newest checkpoint that another node cosigned.
@@ -35,6 +35,14 @@ pub(crate) struct Line {
     pub signers: Vec<String>,
     /// The shard's version and what was learned when this was read.
     as_of: (u64, u64),
+}
+
+impl Line {
+    /// The checkpoint that everybody may see, if there is one.
+    pub(crate) fn published(&self) -> Option<&str> {
+        let whole = self.head.whole.as_deref().filter(|_| self.has_quorum);
+        whole.or(self.head.cosigned.as_deref())
+    }
 }
 
 /// The lines read so far, by shard.
@@ -74,10 +82,6 @@ impl Registry {
 
     fn read_line(&self, origin: Origin, as_of: (u64, u64)) -> Result<Line> {
         let head = Head::read(self.store.as_ref(), &origin)?;
-        let published = match &head.whole {
-            Some(note) if self.has_quorum(&origin, note) => Some(note.clone()),
-            _ => head.cosigned.clone(),
-        };
         let whole = head.whole.as_deref();
         let signers = whole.map(signers).unwrap_or_default();
         let cosigned = match (&head.cosigned, whole) {
@@ -89,7 +93,7 @@ impl Registry {
             division: origin.division(),
             is_authority: origin.ledger().as_str() == "authority",
             bare: whole.and_then(|note| crate::forks::bare(note).ok()),
-            published,
+            has_quorum: whole.is_some_and(|note| self.has_quorum(&origin, note)),
             cosigned,
             signers,
             head,

@@ -54,7 +54,7 @@ impl Registry {
     /// A failure of the store.
     pub fn published(&self, origin: &Origin) -> Result<Option<String>> {
         let line = self.line(origin.as_str())?;
-        Ok(line.and_then(|line| line.published.clone()))
+        Ok(line.and_then(|line| line.published().map(str::to_owned)))
     }
 
     fn published_size(&self, origin: &Origin) -> Result<u64> {

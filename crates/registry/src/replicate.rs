@@ -379,7 +379,7 @@ impl Registry {
             } else if upward || behind.contains(origin) {
                 head.whole.clone()
             } else {
-                line.published.clone()
+                line.published().map(str::to_owned)
             };
             if let Some(note) = note {
                 let rank = (!line.is_authority, depth, origin.clone());

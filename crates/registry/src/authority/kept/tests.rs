@@ -1,3 +1,5 @@
+//! What was kept is believed when it is the ledgers', and made anew when it is stale or damaged.
+
 use std::path::PathBuf;
 
 use record::authority::{Level, OperatorCertificate, Role, Statement};

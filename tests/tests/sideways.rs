@@ -601,8 +601,11 @@ fn holders_who_pool_two_grants_open_the_fields_of_both_within_a_group_and_no_oth
 
 // ---- what came can be checked --------------------------------------------------------------
 
+/// What does not hold, in English.
 fn findings(report: &VerifyReport) -> Vec<String> {
-    report.findings.iter().map(|f| f.what.clone()).collect()
+    let english = |what: &str| what.split_once(" / ").map_or(what, |(_, en)| en).to_owned();
+    let findings = report.findings.iter();
+    findings.map(|finding| english(&finding.what)).collect()
 }
 
 fn verified(dir: &Path) -> VerifyReport {

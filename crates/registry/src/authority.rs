@@ -1,10 +1,12 @@
 //! Who is who: charters, operators and grants, as the authority ledgers say.
 //!
-//! Held in memory, rebuilt from the ledgers at every start. A charter counts only when its
-//! issuer, itself chartered, signed it.
+//! Held in memory, made from the ledgers, and `kept` at rest so that a start need not read them
+//! all. A charter counts only when its issuer, itself chartered, signed it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ledger::note::{KeyKind, Note, Verifier};
+use minicbor::{Decode, Encode};
 use record::authority::{Charter, GrantStatement, OperatorCertificate, Role, Statement};
 use record::entry::Entry;
 use record::id::{DivisionId, GrantId, Hash, OperatorId, Origin};
@@ -12,32 +14,61 @@ use store::Store;
 
 use crate::config::NodeConfig;
 use crate::error::{RegistryError, Result};
-use crate::table;
+use crate::table::{self, Head};
+
+pub(crate) mod kept;
 
 /// How many entries are read at a time.
 const SCAN: usize = 1024;
 
 /// What the authority ledgers held here say.
-#[derive(Debug, Default)]
+///
+/// All of it is kept at rest, so every field has a number; a file without a field is not believed
+/// and made anew. Whoever changes what [`Authority::learn`] makes of a statement without adding a
+/// field changes the `v1` of [`kept`].
+#[derive(Debug, Default, Encode, Decode)]
+#[cbor(map)]
 pub struct Authority {
+    #[n(0)]
     charters: BTreeMap<DivisionId, Charter>,
+    #[n(1)]
     revoked: BTreeSet<Hash>,
     /// Ids of charters that a later one of the same division replaced.
+    #[n(2)]
     replaced: BTreeSet<Hash>,
+    #[n(3)]
     operators: BTreeMap<(DivisionId, OperatorId), OperatorCertificate>,
+    #[n(4)]
     disabled: BTreeSet<(DivisionId, OperatorId)>,
+    #[n(5)]
     grants: BTreeMap<GrantId, GrantStatement>,
     /// Charters whose issuer is not known yet.
+    #[n(6)]
     waiting: Vec<Charter>,
+    /// How far each ledger was taken in without a gap.
+    #[n(7)]
+    stands: BTreeMap<Origin, kept::Stand>,
+    /// Entries taken in since all this was kept.
+    #[cbor(skip)]
+    unkept: u64,
+    /// Counts what was learned: what depends on authority is out of date when it moved.
+    #[cbor(skip)]
+    learned: u64,
 }
 
 impl Authority {
-    /// Reads every authority ledger in the store.
-    pub(crate) fn load(store: &dyn Store, config: &NodeConfig) -> Result<Self> {
+    /// Only the charters that the configuration gives.
+    fn chartered(config: &NodeConfig) -> Result<Self> {
         let mut authority = Self::default();
         for charter in config.charters()?.into_iter().rev() {
             authority.charters.insert(charter.division.clone(), charter);
         }
+        Ok(authority)
+    }
+
+    /// Reads every authority ledger in the store from its beginning, and nothing else.
+    pub(crate) fn load(store: &dyn Store, config: &NodeConfig) -> Result<Self> {
+        let mut authority = Self::chartered(config)?;
         for shard in store.shards()? {
             let Ok(origin) = Origin::parse(&shard) else {
                 continue;
@@ -50,7 +81,7 @@ impl Authority {
     }
 
     /// Reads one authority ledger from an index on.
-    pub(crate) fn read(&mut self, store: &dyn Store, origin: &Origin, from: u64) -> Result<()> {
+    fn read(&mut self, store: &dyn Store, origin: &Origin, from: u64) -> Result<()> {
         let mut at = from;
         loop {
             let rows = store.scan(origin.as_str(), table::ENTRY, &at.to_be_bytes(), SCAN)?;
@@ -63,13 +94,48 @@ impl Authority {
             }
             at += rows.len() as u64;
             if rows.len() < SCAN {
-                return Ok(());
+                break;
             }
         }
+        let head = Head::read(store, origin)?;
+        if at == head.size {
+            self.stand(origin, from, (head.size, head.root));
+        }
+        Ok(())
+    }
+
+    /// Takes in what was appended to an authority ledger: its statements from `first` on, up to
+    /// the size and root given.
+    pub(crate) fn follow(
+        &mut self,
+        origin: &Origin,
+        first: u64,
+        head: (u64, Hash),
+        statements: &[Statement],
+    ) {
+        for statement in statements {
+            self.learn(&origin.division(), statement);
+        }
+        self.stand(origin, first, head);
+    }
+
+    /// Two deliveries may be taken in out of their order; then the ledger stands where it stood.
+    fn stand(&mut self, origin: &Origin, first: u64, (size, root): (u64, Hash)) {
+        if self.stands.get(origin).map_or(0, |stand| stand.size) == first {
+            self.stands
+                .insert(origin.clone(), kept::Stand { size, root });
+        }
+        self.unkept += size.saturating_sub(first);
+    }
+
+    /// A number that moves whenever something was learned.
+    pub(crate) fn learned(&self) -> u64 {
+        self.learned
     }
 
     /// Takes a statement out of the ledger of `division`.
-    pub(crate) fn learn(&mut self, division: &DivisionId, statement: &Statement) {
+    fn learn(&mut self, division: &DivisionId, statement: &Statement) {
+        self.learned += 1;
         match statement {
             Statement::Charter(charter) => {
                 if charter.parent == *division || charter.division == *division {
@@ -152,12 +218,46 @@ impl Authority {
         self.charters.values()
     }
 
-    /// Whose cosignature on a division's ledgers counts: every node's but its own and those of the
-    /// nodes below it, which it can charter as it likes.
-    pub fn witnesses_of<'a>(&'a self, owner: &'a DivisionId) -> impl Iterator<Item = &'a Charter> {
-        self.charters
-            .values()
-            .filter(|charter| !self.within(&charter.division, owner))
+    /// The verifier of a cosigner by its name, if its word on a division's ledgers counts: as the
+    /// witness that a node is, or for what it holds.
+    fn cosigner(&self, owner: &DivisionId, name: &str) -> Option<Verifier> {
+        let (node, _role) = name.rsplit_once('/')?;
+        let (_realm, division) = node.rsplit_once('/')?;
+        let charter = self.charters.get(&DivisionId::new(division).ok()?)?;
+        if self.within(&charter.division, owner) {
+            return None;
+        }
+        let keys = [
+            (sync::witness_name(charter), &charter.keys.witness),
+            (sync::held_name(charter), &charter.keys.held),
+        ];
+        let (_, key) = keys.into_iter().find(|(known, _)| known == name)?;
+        Verifier::new(name, KeyKind::Cosignature, key).ok()
+    }
+
+    /// The verifiers of those who cosigned a note, as witness or for what they hold, and whose
+    /// word on the ledgers of `owner` counts: every node's but its own and those of the nodes
+    /// below it, which it can charter as it likes.
+    pub(crate) fn cosigners(&self, owner: &DivisionId, note: &Note) -> Vec<Verifier> {
+        let lines = note.signatures().iter();
+        lines
+            .filter_map(|line| self.cosigner(owner, line.name()))
+            .collect()
+    }
+
+    /// Those of [`Authority::cosigners`] who cosigned as witnesses: they count for the quorum, and
+    /// their time bounds what is under the head.
+    pub(crate) fn witnesses(&self, owner: &DivisionId, note: &Note) -> Vec<Verifier> {
+        let mut cosigners = self.cosigners(owner, note);
+        cosigners.retain(|verifier| verifier.name().ends_with("/witness"));
+        cosigners
+    }
+
+    /// The verifier of a node as a witness of any ledger.
+    pub(crate) fn witness(&self, division: &DivisionId) -> Option<Verifier> {
+        let charter = self.charters.get(division)?;
+        let name = sync::witness_name(charter);
+        Verifier::new(&name, KeyKind::Cosignature, &charter.keys.witness).ok()
     }
 
     /// Whether a charter was revoked, or replaced by one with a higher serial.

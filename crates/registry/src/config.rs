@@ -201,6 +201,11 @@ impl Files {
         self.dir.join("working-index")
     }
 
+    /// What the authority ledgers say, sealed beside the working index.
+    pub fn authority(&self) -> PathBuf {
+        self.index().join("authority")
+    }
+
     /// Where a running node says how to reach it.
     pub fn run(&self) -> PathBuf {
         self.dir.join("run.json")

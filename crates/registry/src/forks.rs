@@ -94,36 +94,30 @@ impl Registry {
             }
         }
         let evident: Vec<Origin> = told.iter().map(|(origin, _)| origin.clone()).collect();
-        for (origin, note) in self.heads_known()? {
+        let mut known = Vec::new();
+        for (origin, note) in self.witness_notes()? {
+            known.push((origin, bare(&note)?));
+        }
+        for line in self.heads()? {
+            if line.division != self.config.division
+                && let Some(note) = &line.bare
+            {
+                known.push((line.origin.clone(), note.clone()));
+            }
+        }
+        for (origin, note) in known {
             let grants = origin.grant_id().is_some();
             if grants || origin.division() == peer.division || evident.contains(&origin) {
                 continue;
             }
-            told.push((origin, vec![bare(&note)?]));
+            told.push((origin, vec![note]));
         }
         Ok(told)
-    }
-
-    /// The newest head of every ledger of others, held here or only witnessed.
-    fn heads_known(&self) -> Result<Vec<(Origin, String)>> {
-        let mut heads = self.witness_notes()?;
-        for shard in self.store.shards()? {
-            let Ok(origin) = Origin::parse(&shard) else {
-                continue;
-            };
-            if origin.division() == self.config.division {
-                continue;
-            }
-            if let Some(note) = Head::read(self.store.as_ref(), &origin)?.whole {
-                heads.push((origin, note));
-            }
-        }
-        Ok(heads)
     }
 }
 
 /// A note with its log's signature only: cosignatures come and go, and say nothing here.
-fn bare(note: &str) -> Result<String> {
+pub(crate) fn bare(note: &str) -> Result<String> {
     let note = Note::parse(note.as_bytes()).map_err(|e| RegistryError::damaged(e.to_string()))?;
     let origin = note.text().lines().next().unwrap_or_default().to_owned();
     let mine = format!("\u{2014} {origin} ");

@@ -370,11 +370,13 @@ impl Registry {
         (index.applied() <= size).then_some(index)
     }
 
-    /// Seals the working indexes to their pages. Losing them costs time, never data.
+    /// Seals the working indexes to their pages, and what the authority ledgers say. Losing them
+    /// costs time, never data.
     ///
     /// # Errors
     /// [`RegistryError::File`].
     pub fn persist_indexes(&self) -> Result<()> {
+        self.keep_authority()?;
         let dir = self.files.index();
         std::fs::create_dir_all(&dir).map_err(|e| RegistryError::file(&dir, e))?;
         let key = self.keys.index_key();

@@ -17,6 +17,7 @@ pub mod error;
 pub mod forks;
 pub mod grant;
 pub mod guard;
+mod heads;
 pub mod holding;
 pub mod keys;
 pub mod node;

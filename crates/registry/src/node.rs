@@ -17,7 +17,7 @@ use store::Store;
 use store::embedded::{Embedded, Options};
 use store::pages::Pages;
 
-use crate::authority::Authority;
+use crate::authority::{Authority, kept};
 use crate::book::{Appended, Book, Leaf, Signer, Stamp};
 use crate::config::{CONFIG_FORMAT, Files, KeyCustody, NodeConfig, ParentAddress};
 use crate::error::{RegistryError, Result};
@@ -51,6 +51,8 @@ pub struct Registry {
     /// Held while a checkpoint is checked, persisted and cosigned.
     pub(crate) witnessing: Mutex<()>,
     pub(crate) counters: crate::status::Counters,
+    /// The end of every ledger, as read last; see [`crate::heads`].
+    pub(crate) lines: RwLock<crate::heads::Lines>,
     listener: RwLock<Option<Listener>>,
 }
 
@@ -227,7 +229,14 @@ impl Registry {
         let catalogue = Catalogue::builtin();
         let policies =
             policy::PolicySet::builtin().map_err(|e| RegistryError::Directory(e.to_string()))?;
-        let authority = Authority::load(store.as_ref(), &config)?;
+        let authority = Authority::open(
+            store.as_ref(),
+            &kept::Place {
+                path: &files.authority(),
+                key: &keys.index_key(),
+                config: &config,
+            },
+        )?;
         let registry = Self {
             config,
             files,
@@ -244,6 +253,7 @@ impl Registry {
             witnessing: Mutex::new(()),
             latest: AtomicU64::new(0),
             counters: crate::status::Counters::default(),
+            lines: RwLock::default(),
             listener: RwLock::new(None),
         };
         registry.check_own_ledgers()?;
@@ -459,9 +469,8 @@ impl Registry {
             .authority
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        for statement in &statements {
-            authority.learn(&self.config.division, statement);
-        }
+        let head = (book.size(), book.root());
+        authority.follow(&book.origin, old.0, head, &statements);
         drop(authority);
         drop(book);
         self.changed();

@@ -5,14 +5,14 @@
 
 use std::collections::BTreeSet;
 
-use ledger::note::{KeyKind, Note, Verifier};
+use ledger::note::Note;
 use ledger::tile::{TILE_WIDTH, encode_bundle};
 use record::id::Origin;
 
 use crate::error::{RegistryError, Result};
 use crate::node::Registry;
 use crate::session::Session;
-use crate::table::{self, Head};
+use crate::table;
 
 fn no_tile(origin: &Origin) -> RegistryError {
     RegistryError::NotFound {
@@ -23,37 +23,18 @@ fn no_tile(origin: &Origin) -> RegistryError {
 }
 
 impl Registry {
-    /// The verifiers of every node whose cosignature on a ledger counts.
-    pub(crate) fn witnesses(&self, origin: &Origin) -> Vec<Verifier> {
-        let owner = origin.division();
-        self.authority()
-            .witnesses_of(&owner)
-            .filter_map(|charter| {
-                let name = format!("{}/{}/witness", charter.realm, charter.division);
-                Verifier::new(&name, KeyKind::Cosignature, &charter.keys.witness).ok()
-            })
-            .collect()
-    }
-
     /// Whether enough witnesses cosigned a note.
     pub(crate) fn has_quorum(&self, origin: &Origin, note: &str) -> bool {
         let quorum = self.quorum(origin);
         if quorum == 0 {
             return true;
         }
-        let witnesses = self.witnesses(origin);
-        let names: BTreeSet<String> = Note::parse(note.as_bytes())
-            .ok()
-            .and_then(|note| {
-                let signed = note.verify(&witnesses).ok()?;
-                Some(
-                    signed
-                        .iter()
-                        .map(|line| line.verifier.name().to_owned())
-                        .collect(),
-                )
-            })
-            .unwrap_or_default();
+        let Ok(note) = Note::parse(note.as_bytes()) else {
+            return false;
+        };
+        let witnesses = self.authority().witnesses(&origin.division(), &note);
+        let signed = note.verify(&witnesses).unwrap_or_default();
+        let names: BTreeSet<&str> = signed.iter().map(|line| line.verifier.name()).collect();
         names.len() >= quorum
     }
 
@@ -72,11 +53,8 @@ impl Registry {
     /// # Errors
     /// A failure of the store.
     pub fn published(&self, origin: &Origin) -> Result<Option<String>> {
-        let head = Head::read(self.store.as_ref(), origin)?;
-        Ok(match head.whole {
-            Some(note) if self.has_quorum(origin, &note) => Some(note),
-            _ => head.cosigned,
-        })
+        let line = self.line(origin.as_str())?;
+        Ok(line.and_then(|line| line.published().map(str::to_owned)))
     }
 
     fn published_size(&self, origin: &Origin) -> Result<u64> {

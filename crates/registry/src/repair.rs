@@ -62,7 +62,7 @@ pub fn repair(dir: &Path) -> Result<RepairReport> {
         .map_err(failed)?;
     lock.try_lock().map_err(|_| {
         RegistryError::Directory(format!(
-            "`{}` is in use; stop the node first",
+            "`{0}` 正在使用，请先停止节点 / `{0}` is in use; stop the node first",
             dir.display()
         ))
     })?;

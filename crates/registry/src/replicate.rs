@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ledger::checkpoint::{add_signature_line, verify_cosignature};
 use ledger::hash::leaf_hash;
-use ledger::note::{KeyKind, NoteSigner, Verifier};
+use ledger::note::{KeyKind, Note, NoteSigner, Verifier};
 use ledger::tile::{TreeEdge, plan_append};
 use ledger::verify::Verified;
 use minicbor::{Decode, Encode};
@@ -332,54 +332,54 @@ impl Registry {
         let own = &self.config.division;
         let mut offers = Vec::new();
         let behind = lock(&self.peers).behind.clone();
-        let shards = self.store.shards()?;
-        let mut origins: BTreeSet<Origin> = shards
-            .iter()
-            .filter_map(|shard| Origin::parse(shard).ok())
-            .collect();
+        let upward = self
+            .config
+            .parent
+            .as_ref()
+            .is_some_and(|p| p.division == peer.division);
+        let mut lines = self.heads()?;
         // A ledger that is lost altogether is offered as empty, so that the parent gives it back.
-        origins.extend(self.guard.halted().into_keys());
-        for origin in origins {
+        for origin in self.guard.halted().into_keys() {
+            if !lines.iter().any(|line| line.origin == origin) {
+                lines.extend(self.line(origin.as_str())?);
+            }
+        }
+        for line in lines {
+            let (origin, division) = (&line.origin, &line.division);
             let authority = self.authority();
-            let division = origin.division();
-            let upward = self
-                .config
-                .parent
-                .as_ref()
-                .is_some_and(|p| p.division == peer.division);
             let give = if upward {
-                authority.within(&division, own)
-            } else if behind.contains(&origin) && division == peer.division {
+                authority.within(division, own)
+            } else if behind.contains(origin) && *division == peer.division {
                 true
-            } else if origin.ledger().as_str() == "authority" {
-                !authority.within(&division, &peer.division)
+            } else if line.is_authority {
+                !authority.within(division, &peer.division)
             } else {
                 origin
                     .grant_id()
                     .and_then(|id| authority.grant(&id))
                     .is_some_and(|grant| {
                         authority.within(&grant.holder, &peer.division)
-                            && !authority.within(&division, &peer.division)
+                            && !authority.within(division, &peer.division)
                     })
             };
             if !give {
                 continue;
             }
-            let depth = authority.ancestors(&division).len();
+            let depth = authority.ancestors(division).len();
             drop(authority);
             // A parent witnesses and gets the newest; everybody else what has its quorum.
-            let head = Head::read(self.store.as_ref(), &origin)?;
-            let note = if upward && head.whole.is_none() && self.guard.is_halted(&origin) {
+            let head = &line.head;
+            let note = if upward && head.whole.is_none() && self.guard.is_halted(origin) {
                 // Cut short by a repair: the parent sees how much is left, and gives the rest.
-                Some(self.short_head(&origin)?)
-            } else if upward || behind.contains(&origin) {
-                head.whole
+                Some(self.short_head(origin)?)
+            } else if upward || behind.contains(origin) {
+                head.whole.clone()
             } else {
-                self.published(&origin)?
+                line.published().map(str::to_owned)
             };
             if let Some(note) = note {
-                let first = origin.ledger().as_str() != "authority";
-                offers.push(((first, depth, origin.clone()), (origin, note)));
+                let rank = (!line.is_authority, depth, origin.clone());
+                offers.push((rank, (origin.clone(), note)));
             }
         }
         offers.sort_by(|a, b| a.0.cmp(&b.0));
@@ -542,14 +542,11 @@ impl Registry {
             }
         }
         commit(store, &origin, &batch)?;
-        {
-            let mut authority = self
-                .authority
+        if origin.ledger().as_str() == "authority" {
+            self.authority
                 .write()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
-            for statement in &statements {
-                authority.learn(&origin.division(), statement);
-            }
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .follow(&origin, first, (size, root), &statements);
         }
         self.counters.replicated(size - first);
         if complete && own {
@@ -671,10 +668,8 @@ impl Registry {
         if merged == note {
             return Ok(());
         }
-        for witness in self.witnesses(origin) {
-            if let Ok(secs) = verify_cosignature(merged.as_bytes(), &witness) {
-                self.compare_clock(UnixMillis(secs.saturating_mul(1000)), now);
-            }
+        for secs in self.cosigned_at(origin, &merged) {
+            self.compare_clock(UnixMillis(secs.saturating_mul(1000)), now);
         }
         let quorum = self.has_quorum(origin, &merged);
         book.keep_cosigned(store, size, merged, quorum)?;
@@ -684,6 +679,18 @@ impl Registry {
             self.advance_grants(now)?;
         }
         Ok(())
+    }
+
+    /// When each witness cosigned a note, in seconds.
+    fn cosigned_at(&self, origin: &Origin, note: &str) -> Vec<u64> {
+        let Ok(parsed) = Note::parse(note.as_bytes()) else {
+            return Vec::new();
+        };
+        let witnesses = self.authority().witnesses(&origin.division(), &parsed);
+        let times = witnesses.iter();
+        times
+            .filter_map(|witness| verify_cosignature(note.as_bytes(), witness).ok())
+            .collect()
     }
 
     /// Puts a note with more signatures on a replica's head.

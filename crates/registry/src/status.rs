@@ -8,11 +8,9 @@ use record::id::{DivisionId, Origin, UnixMillis};
 use serde::Serialize;
 
 use crate::error::Result;
-use crate::grant::checkpoint_of;
 use crate::guard::Halt;
 use crate::node::{Registry, lock};
 use crate::replicate::{Alarm, PeerLine};
-use crate::table::Head;
 
 /// Counts since the start of the process.
 #[derive(Debug, Default)]
@@ -139,33 +137,17 @@ impl Registry {
     /// A failure of the store.
     pub fn status(&self) -> Result<NodeStatus> {
         let mut ledgers = Vec::new();
-        for shard in self.store.shards()? {
-            let Ok(origin) = Origin::parse(&shard) else {
-                continue;
-            };
-            let head = Head::read(self.store.as_ref(), &origin)?;
-            if head.size == 0 {
-                continue;
+        for line in self.heads()? {
+            if line.head.size > 0 {
+                ledgers.push(LedgerLine {
+                    origin: line.origin.clone(),
+                    size: line.head.size,
+                    root: data_encoding::HEXLOWER.encode(&line.head.root),
+                    own: line.division == self.config.division,
+                    cosigned: line.cosigned,
+                    signers: line.signers.clone(),
+                });
             }
-            let own = origin.division() == self.config.division;
-            let signers = head.whole.as_deref().map(signers).unwrap_or_default();
-            let whole_size = head
-                .whole
-                .as_deref()
-                .map_or(Ok(0), |n| checkpoint_of(n).map(|c| c.size()))?;
-            let cosigned = match &head.cosigned {
-                Some(note) => checkpoint_of(note)?.size(),
-                None if signers.len() > 1 => whole_size,
-                None => 0,
-            };
-            ledgers.push(LedgerLine {
-                origin,
-                size: head.size,
-                root: data_encoding::HEXLOWER.encode(&head.root),
-                own,
-                cosigned,
-                signers,
-            });
         }
         let holdings = self
             .holdings
@@ -451,15 +433,4 @@ impl Registry {
         );
         Ok(checks)
     }
-}
-
-fn signers(note: &str) -> Vec<String> {
-    ledger::note::Note::parse(note.as_bytes())
-        .map(|note| {
-            note.signatures()
-                .iter()
-                .map(|line| line.name().to_owned())
-                .collect()
-        })
-        .unwrap_or_default()
 }

@@ -1,29 +1,29 @@
 //! Verifying (核验): every root, signature, chain and body of a directory, from the segment files
 //! alone, with public keys alone. Neither the index nor a secret is needed.
+//!
+//! Each ledger is cut in stretches. Every core reads and hashes stretches (`read`); one at a time
+//! walks a ledger along those that were read (`walk`); `crew` shares them out.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::time::Instant;
 
 use ledger::frontier::Frontier;
-use ledger::hash::{leaf_hash, root_of};
-use ledger::note::{KeyKind, Note, Verifier};
-use ledger::tile::{TreeEdge, plan_append};
-use record::act::{Act, Capacity};
+use ledger::hash::leaf_hash;
 use record::authority::Statement;
-use record::entry::{Entry, GrantEntry, GrantOperation, RecordEntry};
-use record::id::{Hash, OperatorId, Origin, RecordId};
-use seal::parcel::Parcel;
+use record::entry::Entry;
+use record::id::{Hash, OperatorId, Origin};
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 use store::{Snapshot, Store};
 
 use crate::authority::Authority;
-use crate::clock::TOLERANCE_MILLIS;
 use crate::config::NodeConfig;
 use crate::error::Result;
-use crate::replicate::log_verifier;
-use crate::table::{self, Head};
+use crate::table;
+
+mod crew;
+mod read;
+mod walk;
 
 const SCAN: usize = 1024;
 /// The most findings listed; the rest are counted.
@@ -84,18 +84,14 @@ pub struct VerifyFinding {
     pub what: String,
 }
 
-/// What one thread found.
-type Checked = (Vec<VerifiedLedger>, Vec<VerifyFinding>, Vec<String>);
-
-struct Checker<'a> {
+/// What is known before any ledger is walked.
+struct Known<'a> {
     snapshot: &'a Snapshot,
     authority: &'a Authority,
     /// For each authority ledger, the root at each size.
     authority_roots: &'a BTreeMap<Origin, Vec<Hash>>,
     /// At which size of its division's authority ledger each operator's key was enrolled.
     enrolled: &'a Enrolled,
-    findings: Vec<VerifyFinding>,
-    remarks: Vec<String>,
 }
 
 /// Verifies everything in a node's directory. Reads only; the node may run meanwhile.
@@ -166,7 +162,7 @@ pub fn verify(dir: &Path) -> Result<VerifyReport> {
         Err(error) => {
             note(
                 None,
-                format!("the authority ledgers cannot be read: {error}"),
+                format!("权限账本读不出 / the authority ledgers cannot be read: {error}"),
             );
             Authority::default()
         }
@@ -182,50 +178,23 @@ pub fn verify(dir: &Path) -> Result<VerifyReport> {
             prefix_roots(&snapshot, origin, &mut enrolled),
         );
     }
-    // Ledgers are independent of each other: both cores work.
-    let halves: Vec<Vec<&Origin>> = (0..2)
-        .map(|half| {
-            origins
-                .iter()
-                .enumerate()
-                .filter(|(at, _)| at % 2 == half)
-                .map(|(_, o)| o)
-                .collect()
-        })
-        .collect();
-    let results: Vec<Checked> = std::thread::scope(|scope| {
-        let threads: Vec<_> = halves
-            .iter()
-            .map(|half| {
-                let mut checker = Checker {
-                    snapshot: &snapshot,
-                    authority: &authority,
-                    authority_roots: &authority_roots,
-                    enrolled: &enrolled,
-                    findings: Vec::new(),
-                    remarks: Vec::new(),
-                };
-                scope.spawn(move || {
-                    let ledgers = half.iter().map(|origin| checker.ledger(origin)).collect();
-                    (ledgers, checker.findings, checker.remarks)
-                })
-            })
-            .collect();
-        threads
-            .into_iter()
-            .filter_map(|thread| thread.join().ok())
-            .collect()
-    });
-    if results.len() != 2 {
+    let known = Known {
+        snapshot: &snapshot,
+        authority: &authority,
+        authority_roots: &authority_roots,
+        enrolled: &enrolled,
+    };
+    let (walks, stopped) = crew::walk_all(&known, &origins);
+    if stopped {
         note(
             None,
-            "a checker stopped before its end; run it again and report this".into(),
+            "有一处核验中途停止，请重试并报告 / a checker stopped before its end; run it again and report this".into(),
         );
     }
-    for (ledgers, findings, remarks) in results {
-        report.remarks.extend(remarks);
-        report.ledgers.extend(ledgers);
-        report.findings.extend(findings);
+    for walk in walks {
+        report.remarks.extend(walk.remarks);
+        report.ledgers.extend(walk.done);
+        report.findings.extend(walk.findings);
     }
     check_signed_last(&mut report, &signed_last);
     report.ledgers.sort_by(|a, b| a.origin.cmp(&b.origin));
@@ -325,491 +294,3 @@ struct Term {
 
 /// By division and key.
 type Enrolled = HashMap<(String, [u8; 32]), Term>;
-
-/// What is remembered while a ledger is walked.
-#[derive(Default)]
-struct Walk {
-    frontier: Frontier,
-    edge: TreeEdge,
-    /// Leaf hashes after the last act.
-    tail: Vec<Hash>,
-    previous_act: Option<Hash>,
-    /// The latest time of an act so far.
-    latest: u64,
-    /// The most of the authority ledger that an act relied on so far.
-    authority_size: u64,
-    newest: HashMap<RecordId, (u64, Hash)>,
-    /// Shard heads that parcels since the last heartbeat were proven under.
-    cited: BTreeSet<(u64, Hash)>,
-    acts: u64,
-    bodies: u64,
-    whole_root: Option<Hash>,
-}
-
-impl Checker<'_> {
-    fn find(&mut self, origin: &Origin, index: Option<u64>, what: impl Into<String>) {
-        let place = index.and_then(|at| self.snapshot.place(&table::entry(origin, at)));
-        let (file, offset) = place.map_or((None, None), |(file, offset)| {
-            (Some(file.display().to_string()), Some(offset))
-        });
-        self.findings.push(VerifyFinding {
-            file,
-            offset,
-            origin: Some(origin.to_string()),
-            index,
-            what: what.into(),
-        });
-    }
-
-    fn ledger(&mut self, origin: &Origin) -> VerifiedLedger {
-        let mut walk = Walk::default();
-        let head = match Head::read(self.snapshot, origin) {
-            Ok(head) => head,
-            Err(error) => {
-                self.find(origin, None, format!("the head cannot be read: {error}"));
-                Head::empty()
-            }
-        };
-        let whole = head
-            .whole
-            .as_deref()
-            .and_then(|note| self.checkpoint(origin, note));
-        let whole_size = whole
-            .as_ref()
-            .map_or(u64::MAX, |(checkpoint, _)| checkpoint.size());
-        let mut at = 0u64;
-        loop {
-            let rows =
-                match self
-                    .snapshot
-                    .scan(origin.as_str(), table::ENTRY, &at.to_be_bytes(), SCAN)
-                {
-                    Ok(rows) => rows,
-                    Err(error) => {
-                        self.find(
-                            origin,
-                            Some(at),
-                            format!("entries from {at} cannot be read: {error}"),
-                        );
-                        break;
-                    }
-                };
-            let mut leaves = Vec::with_capacity(rows.len());
-            for (rest, bytes) in &rows {
-                if rest.as_slice() != at.to_be_bytes() {
-                    self.find(origin, Some(at), format!("entry {at} is missing"));
-                    break;
-                }
-                let leaf = leaf_hash(bytes);
-                walk.frontier.append(leaf);
-                leaves.push(leaf);
-                if walk.frontier.size() == whole_size {
-                    walk.whole_root = Some(walk.frontier.root());
-                }
-                self.entry(origin, at, bytes, leaf, &mut walk);
-                at += 1;
-            }
-            self.tiles(origin, &leaves, &mut walk);
-            if rows.len() < SCAN || leaves.len() < rows.len() {
-                break;
-            }
-        }
-        self.end(origin, &head, &walk);
-        // In transfer there are entries that the whole checkpoint does not cover.
-        let covering = head.whole.as_deref().filter(|_| head.target.is_none());
-        if let Some(secs) = covering.and_then(|note| self.first_cosigned(origin, note))
-            && walk.latest > secs.saturating_mul(1000).saturating_add(TOLERANCE_MILLIS)
-        {
-            self.find(
-                origin,
-                None,
-                "an act claims a time after the witnesses' cosignatures on it",
-            );
-        }
-        let signatures = whole.map_or(0, |(checkpoint, signatures)| {
-            if walk
-                .whole_root
-                .is_some_and(|root| root != *checkpoint.root())
-            {
-                self.find(
-                    origin,
-                    None,
-                    format!(
-                        "the entries do not give the root of the signed checkpoint of {}",
-                        checkpoint.size()
-                    ),
-                );
-            }
-            signatures
-        });
-        VerifiedLedger {
-            origin: origin.clone(),
-            size: walk.frontier.size(),
-            root: data_encoding::HEXLOWER.encode(&walk.frontier.root()),
-            acts: walk.acts,
-            bodies: walk.bodies,
-            signatures,
-        }
-    }
-
-    /// Opens a checkpoint; gives it with the number of signatures that hold.
-    fn checkpoint(
-        &mut self,
-        origin: &Origin,
-        note: &str,
-    ) -> Option<(ledger::checkpoint::Checkpoint, u64)> {
-        let Some(charter) = self.authority.charter(&origin.division()) else {
-            self.find(
-                origin,
-                None,
-                "no charter of the ledger's division is known, so its checkpoint cannot be checked",
-            );
-            return None;
-        };
-        let opened = log_verifier(origin, &charter.keys.sign)
-            .map_err(|e| e.to_string())
-            .and_then(|log| {
-                ledger::checkpoint::open(note.as_bytes(), &log).map_err(|e| e.to_string())
-            });
-        let checkpoint = match opened {
-            Ok(checkpoint) => checkpoint,
-            Err(error) => {
-                self.find(
-                    origin,
-                    None,
-                    format!("the checkpoint does not hold: {error}"),
-                );
-                return None;
-            }
-        };
-        let mut known: Vec<Verifier> = Vec::new();
-        for charter in self.authority.witnesses_of(&origin.division()) {
-            for (role, key) in [
-                ("witness", &charter.keys.witness),
-                ("held", &charter.keys.held),
-            ] {
-                let name = format!("{}/{}/{role}", charter.realm, charter.division);
-                known.extend(Verifier::new(&name, KeyKind::Cosignature, key).ok());
-            }
-        }
-        let held = Note::parse(note.as_bytes())
-            .map_err(|e| e.to_string())
-            .and_then(|note| {
-                note.verify(&known)
-                    .map(|signed| signed.len() as u64)
-                    .map_err(|e| e.to_string())
-            });
-        match held {
-            Ok(cosignatures) => Some((checkpoint, cosignatures + 1)),
-            // Without any cosignature that is known there is only the log's own signature.
-            Err(_) if !note.contains("/witness ") && !note.contains("/held ") => {
-                Some((checkpoint, 1))
-            }
-            Err(error) => {
-                self.find(
-                    origin,
-                    None,
-                    format!("a cosignature on the checkpoint does not hold: {error}"),
-                );
-                None
-            }
-        }
-    }
-
-    fn entry(&mut self, origin: &Origin, at: u64, bytes: &[u8], leaf: Hash, walk: &mut Walk) {
-        let entry = match Entry::decode(bytes) {
-            Ok(entry) => entry,
-            Err(error) => {
-                self.find(origin, Some(at), error.to_string());
-                walk.tail.push(leaf);
-                return;
-            }
-        };
-        if !belongs(origin, &entry) {
-            self.find(
-                origin,
-                Some(at),
-                format!("entry {at} is of a kind that this ledger does not take"),
-            );
-        }
-        if let Some(hash) = entry.body_hash() {
-            match self.snapshot.get(&table::body(origin, at)) {
-                Ok(Some(body)) if Hash::from(Sha256::digest(&body)) == hash => {
-                    walk.bodies += 1;
-                    if let Entry::Grant(entry) = &entry {
-                        self.parcel(origin, at, entry, &body, walk);
-                    }
-                }
-                Ok(Some(_)) => self.find(
-                    origin,
-                    Some(at),
-                    format!("the body of entry {at} is not the one that it names"),
-                ),
-                Ok(None) => self.find(
-                    origin,
-                    Some(at),
-                    format!("the body of entry {at} is missing"),
-                ),
-                Err(error) => self.find(
-                    origin,
-                    Some(at),
-                    format!("the body of entry {at} cannot be read: {error}"),
-                ),
-            }
-        }
-        match &entry {
-            Entry::Act(act) => {
-                self.act(origin, at, act, walk);
-                walk.tail.clear();
-                walk.previous_act = Some(leaf);
-                return;
-            }
-            Entry::Record(entry) => self.version(origin, at, entry, leaf, walk),
-            _ => {}
-        }
-        walk.tail.push(leaf);
-    }
-
-    /// The time of the earliest cosignature on a checkpoint: nothing under it is later.
-    fn first_cosigned(&self, origin: &Origin, note: &str) -> Option<u64> {
-        let owner = origin.division();
-        self.authority
-            .witnesses_of(&owner)
-            .filter_map(|charter| {
-                let name = format!("{}/{}/witness", charter.realm, charter.division);
-                let key = &charter.keys.witness;
-                let verifier = Verifier::new(&name, KeyKind::Cosignature, key).ok()?;
-                ledger::checkpoint::verify_cosignature(note.as_bytes(), &verifier).ok()
-            })
-            .min()
-    }
-
-    fn version(
-        &mut self,
-        origin: &Origin,
-        at: u64,
-        entry: &RecordEntry,
-        leaf: Hash,
-        walk: &mut Walk,
-    ) {
-        let follows = match walk.newest.get(&entry.record) {
-            None => entry.version == 1 && entry.previous.is_none(),
-            Some((version, previous)) => {
-                entry.version == version + 1 && entry.previous == Some(*previous)
-            }
-        };
-        if !follows {
-            self.find(
-                origin,
-                Some(at),
-                format!("entry {at} does not follow the version of its record before it"),
-            );
-        }
-        walk.newest.insert(entry.record, (entry.version, leaf));
-    }
-
-    fn act(&mut self, origin: &Origin, at: u64, act: &Act, walk: &mut Walk) {
-        walk.acts += 1;
-        if let Err(error) = act.verify(origin) {
-            walk.acts -= 1;
-            self.find(origin, Some(at), error.to_string());
-        }
-        let covers = act.first + u64::from(act.count) == at
-            && walk.tail.len() as u64 == u64::from(act.count)
-            && act.root == root_of(&walk.tail);
-        if !covers {
-            self.find(
-                origin,
-                Some(at),
-                format!("the act at {at} does not sign the entries before it"),
-            );
-        }
-        if act.previous != walk.previous_act {
-            self.find(
-                origin,
-                Some(at),
-                format!("the act at {at} does not name the act before it"),
-            );
-        }
-        let division = origin.division();
-        let entitled = match act.capacity {
-            Capacity::Service => self
-                .authority
-                .charter(&division)
-                .is_some_and(|charter| charter.keys.sign == act.key),
-            Capacity::Operator => self
-                .enrolled
-                .get(&(division.to_string(), act.key))
-                .is_some_and(|term| {
-                    term.since <= act.authority_size
-                        && term.until.is_none_or(|until| act.authority_size < until)
-                }),
-        };
-        let authority = Origin::new(&origin.realm(), &division, &crate::node::word("authority"));
-        let roots = self.authority_roots.get(&authority);
-        // A replica may hold less of the authority ledger than the act relied on: then who signed
-        // is not known here yet, and is checked where it is.
-        let known_here = roots.is_some_and(|roots| act.authority_size < roots.len() as u64);
-        if !entitled && known_here {
-            self.find(
-                origin,
-                Some(at),
-                format!(
-                    "the act at {at} is signed by a key that was not enrolled when it was signed"
-                ),
-            );
-        }
-        let root = roots.and_then(|roots| roots.get(act.authority_size as usize));
-        if root.is_some_and(|root| *root != act.authority_root) {
-            let what = format!("the act at {at} relies on another history of `{authority}`");
-            self.find(origin, Some(at), what);
-        }
-        if act.authority_size < walk.authority_size {
-            // Else a key that was disabled could sign as of the time before.
-            let what =
-                format!("the act at {at} relies on less of `{authority}` than the act before it");
-            self.find(origin, Some(at), what);
-        }
-        walk.authority_size = walk.authority_size.max(act.authority_size);
-        if act.signed_at.0.saturating_add(TOLERANCE_MILLIS) < walk.latest {
-            let minutes = (walk.latest - act.signed_at.0) / 60_000;
-            self.remarks.push(format!(
-                "`{origin}` {at}: 时间倒退 {minutes} 分钟 / the act's time is {minutes} minutes before that of an act before it"
-            ));
-        }
-        walk.latest = walk.latest.max(act.signed_at.0);
-    }
-
-    /// What a grant's ledger carried: proven under a head that the shard's owner signed.
-    fn parcel(
-        &mut self,
-        origin: &Origin,
-        at: u64,
-        entry: &GrantEntry,
-        body: &[u8],
-        walk: &mut Walk,
-    ) {
-        let shard = origin.shard();
-        match entry.operation {
-            GrantOperation::Enter | GrantOperation::Update => {
-                let proven = Parcel::decode(body)
-                    .map_err(|e| e.to_string())
-                    .and_then(|parcel| {
-                        if entry.record != Some(parcel.entry().record) {
-                            return Err("the parcel is another record's".into());
-                        }
-                        ledger::proof::verify_inclusion(
-                            &leaf_hash(parcel.leaf()),
-                            parcel.index(),
-                            entry.shard_size,
-                            &parcel.inclusion(),
-                            &entry.shard_root,
-                        )
-                        .map_err(|e| e.to_string())
-                    });
-                if let Err(error) = proven {
-                    self.find(
-                        origin,
-                        Some(at),
-                        format!("the row of entry {at} is not proven to be in `{shard}`: {error}"),
-                    );
-                }
-                walk.cited.insert((entry.shard_size, entry.shard_root));
-            }
-            GrantOperation::Heartbeat => {
-                let note = String::from_utf8_lossy(body);
-                if let Some((checkpoint, signatures)) = self.checkpoint(&shard, &note) {
-                    let same = checkpoint.size() == entry.shard_size
-                        && *checkpoint.root() == entry.shard_root;
-                    if !same || signatures < 2 {
-                        self.find(origin, Some(at), format!("the heartbeat at {at} does not cite a cosigned checkpoint of `{shard}`"));
-                    }
-                    // Every row since the heartbeat before must be proven under this very head.
-                    let vouched = (checkpoint.size(), *checkpoint.root());
-                    let others = walk.cited.iter().filter(|cited| **cited != vouched).count();
-                    walk.cited.clear();
-                    if others > 0 {
-                        self.find(
-                            origin,
-                            Some(at),
-                            format!("rows before the heartbeat at {at} are proven under {others} heads that it does not vouch for"),
-                        );
-                    }
-                }
-            }
-            GrantOperation::Keys | GrantOperation::Retract => {}
-        }
-    }
-
-    fn tiles(&mut self, origin: &Origin, leaves: &[Hash], walk: &mut Walk) {
-        let (edge, writes) = plan_append(&walk.edge, leaves);
-        walk.edge = edge;
-        for write in writes {
-            // A partial tile is compared once, at its final width, by the caller's last stretch.
-            let stored = self
-                .snapshot
-                .get(&table::tile(origin, write.level, write.index));
-            let holds = match &stored {
-                Ok(Some(stored)) => stored.starts_with(&write.bytes),
-                _ => false,
-            };
-            if !holds {
-                self.find(
-                    origin,
-                    None,
-                    format!(
-                        "tile {}/{} is not the one that the entries give",
-                        write.level, write.index
-                    ),
-                );
-            }
-        }
-    }
-
-    fn end(&mut self, origin: &Origin, head: &Head, walk: &Walk) {
-        if walk.frontier.size() != head.size {
-            self.find(
-                origin,
-                None,
-                format!(
-                    "{} entries were found, {} should be there",
-                    walk.frontier.size(),
-                    head.size
-                ),
-            );
-        } else if walk.frontier.root() != head.root {
-            self.find(origin, None, "the entries do not give the root of the head");
-        }
-        if head.tail != walk.tail.len() as u64 {
-            self.find(
-                origin,
-                None,
-                format!(
-                    "{} entries at the end are signed by no act",
-                    walk.tail.len()
-                ),
-            );
-        }
-        let whole = head.target.is_none();
-        if whole && head.size > 0 && head.whole.is_none() {
-            self.find(origin, None, "there is no signed checkpoint");
-        }
-        if !walk.cited.is_empty() {
-            self.remarks.push(format!(
-                "`{origin}`: 末尾的授权记录尚无心跳作证 / the last rows granted have no heartbeat yet that vouches for their proof"
-            ));
-        }
-    }
-}
-
-fn belongs(origin: &Origin, entry: &Entry) -> bool {
-    match entry {
-        Entry::Act(_) => true,
-        Entry::Record(_) => origin.is_shard(),
-        Entry::Grant(_) => origin.grant_id().is_some(),
-        Entry::Authority(_) => {
-            origin.grant_id().is_none() && origin.ledger().as_str() == "authority"
-        }
-        Entry::Access(_) => origin.grant_id().is_none() && origin.ledger().as_str() == "access",
-    }
-}

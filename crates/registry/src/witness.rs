@@ -5,7 +5,7 @@
 //! parent over replication, is on disk before the cosignature is given away.
 
 use ledger::checkpoint::{Checkpoint, cosign, verify_cosignature};
-use ledger::note::{KeyKind, Note, Verifier};
+use ledger::note::{Note, Verifier};
 use ledger::witness::{AddCheckpoint, Refusal};
 use record::id::{DivisionId, Hash, Origin, UnixMillis};
 use store::Batch;
@@ -186,13 +186,8 @@ impl Registry {
     }
 
     fn witness_verifier(&self, witness: &DivisionId) -> Result<Verifier> {
-        let authority = self.authority();
-        let charter = authority
-            .charter(witness)
-            .ok_or_else(|| RegistryError::NoCharter(witness.clone()))?;
-        let name = format!("{}/{}/witness", charter.realm, charter.division);
-        Verifier::new(&name, KeyKind::Cosignature, &charter.keys.witness)
-            .map_err(|e| RegistryError::damaged(e.to_string()))
+        let verifier = self.authority().witness(witness);
+        verifier.ok_or_else(|| RegistryError::NoCharter(witness.clone()))
     }
 
     /// Keeps a witness's answer, if it is that witness's signature on this head.

@@ -219,15 +219,17 @@ fn verification(report: &mut AuditReport) {
             (Some(file), Some(offset)) => format!(" (`{file}` @ {offset})"),
             _ => String::new(),
         };
-        let entry = at
-            .index
-            .map_or_else(String::new, |at| format!("第 {at} 条"));
+        // What the store found of its files it says in English alone.
+        let (zh, en) = at
+            .what
+            .split_once(" / ")
+            .unwrap_or(("字节核验不符", &at.what));
         found.push(finding(
             Severity::Fault,
             "verify",
             at.origin.as_deref().unwrap_or("node"),
-            format!("字节核验不符：{entry}{place}，详见英文"),
-            format!("{}{place}", at.what),
+            format!("{zh}{place}"),
+            format!("{en}{place}"),
         ));
     }
     if report.verify.more_findings > 0 {

@@ -6,10 +6,9 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use ledger::frontier::Frontier;
-use ledger::hash::{leaf_hash, node_hash, root_of};
+use ledger::hash::{digests, leaf_hash, leaf_hashes, node_hash, root_of};
 use record::entry::Entry;
 use record::id::{Hash, Origin};
-use sha2::{Digest as _, Sha256};
 
 use super::{Maker, words};
 use crate::commands::bench::figures::{Figures, rate};
@@ -20,6 +19,8 @@ const ENTRIES: u64 = 200_000;
 /// Entries that one act signs, as in an import.
 const ACT: u64 = 256;
 const BODY_BYTES: usize = 700;
+/// Entries that are hashed together, as in a directory.
+const STRETCH: usize = 512;
 const ROUNDS: u64 = 3;
 
 /// A ledger in memory.
@@ -73,26 +74,33 @@ impl Made {
         let mut frontier = Frontier::new();
         let mut tail = Vec::new();
         let mut previous = None;
-        for (bytes, body) in self.entries.iter().zip(&self.bodies) {
-            let entry = Entry::decode(bytes).map_err(words)?;
-            let leaf = leaf_hash(bytes);
-            if !body.is_empty() && entry.body_hash() != Some(Sha256::digest(body).into()) {
-                return Err(broken());
-            }
-            if let Entry::Act(act) = &entry {
-                act.verify(&self.origin).map_err(words)?;
-                let covers = act.first + u64::from(act.count) == frontier.size()
-                    && act.count as usize == tail.len()
-                    && act.root == root_of(&tail);
-                if !covers || act.previous != previous {
+        let parts = self
+            .entries
+            .chunks(STRETCH)
+            .zip(self.bodies.chunks(STRETCH));
+        for (entries, bodies) in parts {
+            let (leaves, found) = (leaf_hashes(entries), digests(bodies));
+            for (at, bytes) in entries.iter().enumerate() {
+                let entry = Entry::decode(bytes).map_err(words)?;
+                if !bodies[at].is_empty() && entry.body_hash() != Some(found[at]) {
                     return Err(broken());
                 }
-                previous = Some(leaf);
-                tail.clear();
-            } else {
-                tail.push(leaf);
+                let leaf = leaves[at];
+                if let Entry::Act(act) = &entry {
+                    act.verify(&self.origin).map_err(words)?;
+                    let covers = act.first + u64::from(act.count) == frontier.size()
+                        && act.count as usize == tail.len()
+                        && act.root == root_of(&tail);
+                    if !covers || act.previous != previous {
+                        return Err(broken());
+                    }
+                    previous = Some(leaf);
+                    tail.clear();
+                } else {
+                    tail.push(leaf);
+                }
+                frontier.append(leaf);
             }
-            frontier.append(leaf);
         }
         Ok(frontier.root())
     }

@@ -1,0 +1,113 @@
+//! Heads (账头): the end of every ledger held here, in memory, for whoever looks at all of them
+//! every second: the offers to each neighbour, what each is told, the status page.
+//!
+//! A line is read again when its shard's version in the store moved, or when something was learned
+//! of who is who, which may decide a quorum. So no commit has to remember to tell this list.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
+
+use record::id::{DivisionId, Origin};
+
+use crate::error::Result;
+use crate::grant::checkpoint_of;
+use crate::node::Registry;
+use crate::table::Head;
+
+/// The end of one ledger, and what follows from it.
+#[derive(Debug)]
+pub(crate) struct Line {
+    /// Which ledger.
+    pub origin: Origin,
+    /// Its division.
+    pub division: DivisionId,
+    /// Whether it is an authority ledger.
+    pub is_authority: bool,
+    /// What the store says.
+    pub head: Head,
+    /// Whether the newest whole checkpoint has its quorum of cosignatures.
+    has_quorum: bool,
+    /// The whole checkpoint with its log's signature only.
+    pub bare: Option<String>,
+    /// Size of the newest checkpoint that another node cosigned.
+    pub cosigned: u64,
+    /// Names of the signers on the newest whole checkpoint.
+    pub signers: Vec<String>,
+    /// The shard's version and what was learned when this was read.
+    as_of: (u64, u64),
+}
+
+impl Line {
+    /// The checkpoint that everybody may see, if there is one.
+    pub(crate) fn published(&self) -> Option<&str> {
+        let whole = self.head.whole.as_deref().filter(|_| self.has_quorum);
+        whole.or(self.head.cosigned.as_deref())
+    }
+}
+
+/// The lines read so far, by shard.
+pub(crate) type Lines = BTreeMap<String, Arc<Line>>;
+
+impl Registry {
+    /// The end of every ledger held here, by origin.
+    pub(crate) fn heads(&self) -> Result<Vec<Arc<Line>>> {
+        let mut lines = Vec::new();
+        for shard in self.store.shards()? {
+            lines.extend(self.line(&shard)?);
+        }
+        Ok(lines)
+    }
+
+    /// The end of one ledger; `None` for a shard that is no ledger.
+    pub(crate) fn line(&self, shard: &str) -> Result<Option<Arc<Line>>> {
+        // Asked before the head is read: a commit between the two only makes it read again.
+        let as_of = (self.store.head(shard)?, self.authority().learned());
+        let known = self
+            .lines
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(shard)
+            .cloned();
+        if let Some(line) = known.filter(|line| line.as_of == as_of) {
+            return Ok(Some(line));
+        }
+        let Ok(origin) = Origin::parse(shard) else {
+            return Ok(None);
+        };
+        let line = Arc::new(self.read_line(origin, as_of)?);
+        let mut lines = self.lines.write().unwrap_or_else(PoisonError::into_inner);
+        lines.insert(shard.to_owned(), line.clone());
+        Ok(Some(line))
+    }
+
+    fn read_line(&self, origin: Origin, as_of: (u64, u64)) -> Result<Line> {
+        let head = Head::read(self.store.as_ref(), &origin)?;
+        let whole = head.whole.as_deref();
+        let signers = whole.map(signers).unwrap_or_default();
+        let cosigned = match (&head.cosigned, whole) {
+            (Some(note), _) => checkpoint_of(note)?.size(),
+            (None, Some(note)) if signers.len() > 1 => checkpoint_of(note)?.size(),
+            _ => 0,
+        };
+        Ok(Line {
+            division: origin.division(),
+            is_authority: origin.ledger().as_str() == "authority",
+            bare: whole.and_then(|note| crate::forks::bare(note).ok()),
+            has_quorum: whole.is_some_and(|note| self.has_quorum(&origin, note)),
+            cosigned,
+            signers,
+            head,
+            origin,
+            as_of,
+        })
+    }
+}
+
+fn signers(note: &str) -> Vec<String> {
+    let note = ledger::note::Note::parse(note.as_bytes());
+    let lines = note.map(|note| {
+        let signatures = note.signatures().iter();
+        signatures.map(|line| line.name().to_owned()).collect()
+    });
+    lines.unwrap_or_default()
+}

@@ -1,0 +1,482 @@
+//! Walking along one ledger, stretch by stretch: the tree, its tiles, what acts cover, the chains of
+//! versions, and at the end the signed head.
+//!
+//! Everything here depends on what came before, so a ledger is walked by one thread at a time.
+
+use std::collections::{BTreeSet, HashMap};
+
+use ledger::checkpoint::Checkpoint;
+use ledger::hash::root_of;
+use ledger::note::Note;
+use ledger::tile::{TreeEdge, plan_append};
+use record::act::{Act, Capacity};
+use record::entry::{Entry, GrantEntry, GrantOperation, RecordEntry};
+use record::id::{Hash, Origin, RecordId};
+use store::{Snapshot, Store};
+
+use super::read::{End, Stretch};
+use super::{Known, VerifiedLedger, VerifyFinding};
+use crate::clock::TOLERANCE_MILLIS;
+use crate::replicate::log_verifier;
+use crate::table::{self, Head};
+
+/// What is remembered while a ledger is walked.
+pub(super) struct Walk<'a> {
+    known: &'a Known<'a>,
+    origin: &'a Origin,
+    takes: Takes,
+    head: Head,
+    /// The newest whole checkpoint, with the number of signatures on it that hold.
+    whole: Option<(Checkpoint, u64)>,
+    /// The root of the entries that it signs.
+    whole_root: Option<Hash>,
+    edge: TreeEdge,
+    /// Leaf hashes after the last act.
+    tail: Vec<Hash>,
+    previous_act: Option<Hash>,
+    /// The latest time of an act so far.
+    latest: u64,
+    /// The most of the authority ledger that an act relied on so far.
+    authority_size: u64,
+    newest: HashMap<RecordId, (u64, Hash)>,
+    /// Shard heads that parcels since the last heartbeat were proven under.
+    cited: BTreeSet<(u64, Hash)>,
+    acts: u64,
+    bodies: u64,
+    pub findings: Vec<VerifyFinding>,
+    pub remarks: Vec<String>,
+    /// What there is to say of the ledger, once it was walked to its end.
+    pub done: Option<VerifiedLedger>,
+}
+
+impl<'a> Walk<'a> {
+    /// Stands before the first entry of a ledger.
+    pub(super) fn new(known: &'a Known<'a>, origin: &'a Origin) -> Self {
+        let mut walk = Self {
+            known,
+            origin,
+            takes: Takes::of(origin),
+            head: Head::empty(),
+            whole: None,
+            whole_root: None,
+            edge: TreeEdge::new(),
+            tail: Vec::new(),
+            previous_act: None,
+            latest: 0,
+            authority_size: 0,
+            newest: HashMap::new(),
+            cited: BTreeSet::new(),
+            acts: 0,
+            bodies: 0,
+            findings: Vec::new(),
+            remarks: Vec::new(),
+            done: None,
+        };
+        match Head::read(known.snapshot, origin) {
+            Ok(head) => walk.head = head,
+            Err(error) => walk.find(
+                None,
+                format!("账头读不出 / the head cannot be read: {error}"),
+            ),
+        }
+        if let Some(note) = walk.head.whole.clone() {
+            walk.whole = walk.checkpoint(origin, &note);
+        }
+        walk
+    }
+
+    /// How many entries were walked along.
+    pub(super) fn size(&self) -> u64 {
+        self.edge.size()
+    }
+
+    fn snapshot(&self) -> &'a Snapshot {
+        self.known.snapshot
+    }
+
+    fn find(&mut self, index: Option<u64>, what: impl Into<String>) {
+        let place = index.and_then(|at| self.snapshot().place(&table::entry(self.origin, at)));
+        let (file, offset) = place.map_or((None, None), |(file, offset)| {
+            (Some(file.display().to_string()), Some(offset))
+        });
+        self.findings.push(VerifyFinding {
+            file,
+            offset,
+            origin: Some(self.origin.to_string()),
+            index,
+            what: what.into(),
+        });
+    }
+
+    /// Goes on by a stretch that begins where the one before ended.
+    pub(super) fn go_on(&mut self, mut stretch: Stretch) {
+        if self.done.is_some() {
+            return;
+        }
+        for (at, what) in std::mem::take(&mut stretch.faults) {
+            self.find(Some(at), what);
+        }
+        self.acts += stretch.acts;
+        self.bodies += stretch.bodies;
+        for (at, (leaf, entry)) in (stretch.first..).zip(&stretch.rows) {
+            match entry {
+                Some(entry) => self.entry(at, entry, *leaf, &stretch),
+                None => self.tail.push(*leaf),
+            }
+        }
+        let leaves: Vec<Hash> = stretch.rows.iter().map(|(leaf, _)| *leaf).collect();
+        let signed = self.whole.as_ref().map(|(checkpoint, _)| checkpoint.size());
+        let until = signed
+            .and_then(|size| size.checked_sub(stretch.first))
+            .and_then(|until| usize::try_from(until).ok())
+            .filter(|until| (1..=leaves.len()).contains(until));
+        let (before, after) = leaves.split_at(until.unwrap_or(0));
+        if until.is_some() {
+            self.tiles(before);
+            self.whole_root = Some(self.edge.frontier().root());
+        }
+        self.tiles(after);
+        match stretch.end {
+            End::More => return,
+            End::Last => {}
+            End::Broken(what) => self.find(Some(self.size()), what),
+        }
+        self.end();
+    }
+
+    fn entry(&mut self, at: u64, entry: &Entry, leaf: Hash, stretch: &Stretch) {
+        if !self.takes.takes(entry) {
+            self.find(
+                Some(at),
+                format!("第 {at} 条不属于本账本 / entry {at} is of a kind that this ledger does not take"),
+            );
+        }
+        match entry {
+            Entry::Act(act) => {
+                self.act(at, act);
+                self.tail.clear();
+                self.previous_act = Some(leaf);
+                return;
+            }
+            Entry::Record(entry) => self.version(at, entry, leaf),
+            Entry::Grant(entry) => self.granted(at, entry, stretch),
+            Entry::Authority(_) | Entry::Access(_) => {}
+        }
+        self.tail.push(leaf);
+    }
+
+    /// Rows of a grant and the heartbeats that vouch for the heads that they are proven under.
+    fn granted(&mut self, at: u64, entry: &GrantEntry, stretch: &Stretch) {
+        match entry.operation {
+            GrantOperation::Enter | GrantOperation::Update => {
+                self.cited.insert((entry.shard_size, entry.shard_root));
+            }
+            GrantOperation::Heartbeat => {
+                let Some(body) = stretch.cited.get(&at) else {
+                    return;
+                };
+                let shard = self.origin.shard();
+                let note = String::from_utf8_lossy(body);
+                let Some((checkpoint, signatures)) = self.checkpoint(&shard, &note) else {
+                    return;
+                };
+                let same =
+                    checkpoint.size() == entry.shard_size && *checkpoint.root() == entry.shard_root;
+                if !same || signatures < 2 {
+                    self.find(
+                        Some(at),
+                        format!(
+                            "第 {at} 条心跳未引用已联署的账头 / the heartbeat at {at} does not cite a cosigned checkpoint of `{shard}`"
+                        ),
+                    );
+                }
+                // Every row since the heartbeat before must be proven under this very head.
+                let vouched = (checkpoint.size(), *checkpoint.root());
+                let others = self.cited.iter().filter(|cited| **cited != vouched).count();
+                self.cited.clear();
+                if others > 0 {
+                    self.find(
+                        Some(at),
+                        format!("第 {at} 条心跳之前的行所依账头未获作证 / rows before the heartbeat at {at} are proven under {others} heads that it does not vouch for"),
+                    );
+                }
+            }
+            GrantOperation::Keys | GrantOperation::Retract => {}
+        }
+    }
+
+    /// Opens a checkpoint; gives it with the number of signatures that hold.
+    fn checkpoint(
+        &mut self,
+        origin: &Origin,
+        note: &str,
+    ) -> Option<(ledger::checkpoint::Checkpoint, u64)> {
+        let Some(charter) = self.known.authority.charter(&origin.division()) else {
+            self.find(
+                None,
+                "不知该账本节点的证书，账头无从核对 / no charter of the ledger's division is known, so its checkpoint cannot be checked",
+            );
+            return None;
+        };
+        let opened = log_verifier(origin, &charter.keys.sign)
+            .map_err(|e| e.to_string())
+            .and_then(|log| {
+                ledger::checkpoint::open(note.as_bytes(), &log).map_err(|e| e.to_string())
+            });
+        let checkpoint = match opened {
+            Ok(checkpoint) => checkpoint,
+            Err(error) => {
+                self.find(
+                    None,
+                    format!("账头不成立 / the checkpoint does not hold: {error}"),
+                );
+                return None;
+            }
+        };
+        let owner = origin.division();
+        let held = Note::parse(note.as_bytes())
+            .map_err(|e| e.to_string())
+            .and_then(|note| {
+                let known = self.known.authority.cosigners(&owner, &note);
+                note.verify(&known)
+                    .map(|signed| signed.len() as u64)
+                    .map_err(|e| e.to_string())
+            });
+        match held {
+            Ok(cosignatures) => Some((checkpoint, cosignatures + 1)),
+            // Without any cosignature that is known there is only the log's own signature.
+            Err(_) if !note.contains("/witness ") && !note.contains("/held ") => {
+                Some((checkpoint, 1))
+            }
+            Err(error) => {
+                self.find(
+                    None,
+                    format!(
+                        "账头的联署不成立 / a cosignature on the checkpoint does not hold: {error}"
+                    ),
+                );
+                None
+            }
+        }
+    }
+
+    fn version(&mut self, at: u64, entry: &RecordEntry, leaf: Hash) {
+        let follows = match self.newest.get(&entry.record) {
+            None => entry.version == 1 && entry.previous.is_none(),
+            Some((version, previous)) => {
+                Some(entry.version) == version.checked_add(1) && entry.previous == Some(*previous)
+            }
+        };
+        if !follows {
+            self.find(
+                Some(at),
+                format!("第 {at} 条与该记录的前一版不衔接 / entry {at} does not follow the version of its record before it"),
+            );
+        }
+        self.newest.insert(entry.record, (entry.version, leaf));
+    }
+
+    fn act(&mut self, at: u64, act: &Act) {
+        let origin = self.origin;
+        let covers = act.first.checked_add(u64::from(act.count)) == Some(at)
+            && self.tail.len() as u64 == u64::from(act.count)
+            && act.root == root_of(&self.tail);
+        if !covers {
+            self.find(
+                Some(at),
+                format!("第 {at} 条经办未签其前各条 / the act at {at} does not sign the entries before it"),
+            );
+        }
+        if act.previous != self.previous_act {
+            self.find(
+                Some(at),
+                format!(
+                    "第 {at} 条经办未接上前一经办 / the act at {at} does not name the act before it"
+                ),
+            );
+        }
+        let division = origin.division();
+        let entitled = match act.capacity {
+            Capacity::Service => self
+                .known
+                .authority
+                .charter(&division)
+                .is_some_and(|charter| charter.keys.sign == act.key),
+            Capacity::Operator => self
+                .known
+                .enrolled
+                .get(&(division.to_string(), act.key))
+                .is_some_and(|term| {
+                    term.since <= act.authority_size
+                        && term.until.is_none_or(|until| act.authority_size < until)
+                }),
+        };
+        let authority = Origin::new(&origin.realm(), &division, &crate::node::word("authority"));
+        let roots = self.known.authority_roots.get(&authority);
+        // A replica may hold less of the authority ledger than the act relied on: then who signed
+        // is not known here yet, and is checked where it is.
+        let known_here = roots.is_some_and(|roots| act.authority_size < roots.len() as u64);
+        if !entitled && known_here {
+            self.find(
+                Some(at),
+                format!(
+                    "第 {at} 条经办所用密钥当时未登记 / the act at {at} is signed by a key that was not enrolled when it was signed"
+                ),
+            );
+        }
+        let root = roots.and_then(|roots| roots.get(act.authority_size as usize));
+        if root.is_some_and(|root| *root != act.authority_root) {
+            let what = format!(
+                "第 {at} 条经办所依权限账本另有历史 / the act at {at} relies on another history of `{authority}`"
+            );
+            self.find(Some(at), what);
+        }
+        if act.authority_size < self.authority_size {
+            // Else a key that was disabled could sign as of the time before.
+            let what = format!(
+                "第 {at} 条经办所依权限账本比前一经办短 / the act at {at} relies on less of `{authority}` than the act before it"
+            );
+            self.find(Some(at), what);
+        }
+        self.authority_size = self.authority_size.max(act.authority_size);
+        if act.signed_at.0.saturating_add(TOLERANCE_MILLIS) < self.latest {
+            let minutes = (self.latest - act.signed_at.0) / 60_000;
+            self.remarks.push(format!(
+                "`{origin}` {at}: 时间倒退 {minutes} 分钟 / the act's time is {minutes} minutes before that of an act before it"
+            ));
+        }
+        self.latest = self.latest.max(act.signed_at.0);
+    }
+
+    /// Grows the tree, and compares the tiles that this touches with those stored.
+    fn tiles(&mut self, leaves: &[Hash]) {
+        let (edge, writes) = plan_append(&self.edge, leaves);
+        self.edge = edge;
+        for write in writes {
+            // A partial tile is compared once, at its final width, by the caller's last stretch.
+            let stored = self
+                .snapshot()
+                .get(&table::tile(self.origin, write.level, write.index));
+            let holds = match &stored {
+                Ok(Some(stored)) => stored.starts_with(&write.bytes),
+                _ => false,
+            };
+            if !holds {
+                self.find(
+                    None,
+                    format!(
+                        "哈希块 {0}/{1} 与条目不符 / tile {0}/{1} is not the one that the entries give",
+                        write.level, write.index
+                    ),
+                );
+            }
+        }
+    }
+
+    /// Compares what was walked along with the head, and the head with those who signed it.
+    fn end(&mut self) {
+        let (size, root) = (self.size(), self.edge.frontier().root());
+        let (head, tail) = (self.head.clone(), self.tail.len());
+        if size != head.size {
+            let there = head.size;
+            self.find(
+                None,
+                format!("应有 {there} 条，实有 {size} 条 / {size} entries were found, {there} should be there"),
+            );
+        } else if root != head.root {
+            self.find(
+                None,
+                "条目与账头的根不符 / the entries do not give the root of the head",
+            );
+        }
+        if head.tail != tail as u64 {
+            self.find(
+                None,
+                format!(
+                    "末尾 {tail} 条无经办签名 / {tail} entries at the end are signed by no act"
+                ),
+            );
+        }
+        if head.target.is_none() && head.size > 0 && head.whole.is_none() {
+            self.find(None, "没有签名账头 / there is no signed checkpoint");
+        }
+        if !self.cited.is_empty() {
+            self.remarks.push(format!(
+                "`{}`: 末尾的授权记录尚无心跳作证 / the last rows granted have no heartbeat yet that vouches for their proof",
+                self.origin
+            ));
+        }
+        // In transfer there are entries that the whole checkpoint does not cover.
+        let covering = head.whole.as_deref().filter(|_| head.target.is_none());
+        if let Some(secs) = covering.and_then(|note| self.first_cosigned(note))
+            && self.latest > secs.saturating_mul(1000).saturating_add(TOLERANCE_MILLIS)
+        {
+            self.find(
+                None,
+                "有经办的时间晚于其联署 / an act claims a time after the witnesses' cosignatures on it",
+            );
+        }
+        let signatures = self.whole.as_ref().map_or(0, |(_, signatures)| *signatures);
+        let signed = self.whole.as_ref().map(|(checkpoint, _)| checkpoint);
+        let differs = signed.filter(|signed| self.whole_root.is_some_and(|r| r != *signed.root()));
+        if let Some(size) = differs.map(Checkpoint::size) {
+            self.find(
+                None,
+                format!("条目与 {size} 条的签名账头不符 / the entries do not give the root of the signed checkpoint of {size}"),
+            );
+        }
+        self.done = Some(VerifiedLedger {
+            origin: self.origin.clone(),
+            size,
+            root: data_encoding::HEXLOWER.encode(&root),
+            acts: self.acts,
+            bodies: self.bodies,
+            signatures,
+        });
+    }
+
+    /// The time of the earliest cosignature on a checkpoint: nothing under it is later.
+    fn first_cosigned(&self, note: &str) -> Option<u64> {
+        let parsed = Note::parse(note.as_bytes()).ok()?;
+        let witnesses = self
+            .known
+            .authority
+            .witnesses(&self.origin.division(), &parsed);
+        witnesses
+            .iter()
+            .filter_map(|witness| {
+                ledger::checkpoint::verify_cosignature(note.as_bytes(), witness).ok()
+            })
+            .min()
+    }
+}
+
+/// Which entries a ledger takes, beside acts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Takes {
+    Records,
+    Grants,
+    Statements,
+    Readings,
+}
+
+impl Takes {
+    fn of(origin: &Origin) -> Self {
+        match origin.ledger().as_str() {
+            _ if origin.grant_id().is_some() => Self::Grants,
+            "authority" => Self::Statements,
+            "access" => Self::Readings,
+            _ => Self::Records,
+        }
+    }
+
+    fn takes(self, entry: &Entry) -> bool {
+        match entry {
+            Entry::Act(_) => true,
+            Entry::Record(_) => self == Self::Records,
+            Entry::Grant(_) => self == Self::Grants,
+            Entry::Authority(_) => self == Self::Statements,
+            Entry::Access(_) => self == Self::Readings,
+        }
+    }
+}

@@ -24,8 +24,8 @@ const SCAN: usize = 1024;
 /// What the authority ledgers held here say.
 ///
 /// All of it is kept at rest, so every field has a number; a file without a field is not believed
-/// and made anew. Whoever changes what [`Authority::learn`] makes of a statement without adding a
-/// field changes the `v1` of [`kept`].
+/// and made anew. Whoever changes what `learn` makes of a statement without adding a
+/// field changes the `v1` in `kept`.
 #[derive(Debug, Default, Encode, Decode)]
 #[cbor(map)]
 pub struct Authority {

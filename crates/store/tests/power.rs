@@ -101,11 +101,24 @@ impl Disk {
         Ok(disk)
     }
 
+    /// Mounts the image afresh. While anybody still holds the mount before, in a namespace of its
+    /// own say, the system gives the same file system once more, shut down: then once more, later.
     fn mount(&self) -> Result<(), String> {
-        run(
-            "mount",
-            &["-o", "loop", text(&self.image), text(&self.mounted)],
-        )
+        let mut dead = String::new();
+        for _ in 0..100 {
+            run(
+                "mount",
+                &["-o", "loop", text(&self.image), text(&self.mounted)],
+            )?;
+            let probe = fs::File::create(self.mounted.join("probe"));
+            match probe.and_then(|probe| probe.sync_all()) {
+                Ok(()) => return Ok(()),
+                Err(error) => dead = format!("mounted, and it is still shut down: {error}"),
+            }
+            self.unmount()?;
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        Err(dead)
     }
 
     fn unmount(&self) -> Result<(), String> {

@@ -458,6 +458,8 @@ pub enum BenchPart {
     Verify,
     /// 账本 / ledgers: verifying, appending, proving, many replicas
     Ledger,
+    /// 密钥：封装、重封、打开、授权 / keys: sealing, resealing, opening, granting
+    Keys,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -7,6 +7,7 @@
 mod bed;
 mod figures;
 mod import;
+mod keys;
 mod ledger;
 mod limits;
 mod reading;
@@ -56,8 +57,12 @@ fn measure(command: &Bench, dir: &Path, figures: &mut Figures) -> Result<()> {
     if wanted(BenchPart::Ledger) {
         ledger::run(dir, figures)?;
     }
-    if command.parts == [BenchPart::Ledger] {
-        // It makes its own entries and needs no bed.
+    if wanted(BenchPart::Keys) {
+        keys::run(figures)?;
+    }
+    let alone = [BenchPart::Ledger, BenchPart::Keys];
+    if !command.parts.is_empty() && command.parts.iter().all(|part| alone.contains(part)) {
+        // They make their own entries and need no bed.
         return Ok(());
     }
     let rows = rows::rows(command.records)?;

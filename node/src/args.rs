@@ -481,6 +481,8 @@ pub enum BenchPart {
     Ledger,
     /// 存储 / the store alone: loading, reading, eight writers, compaction, start-up
     Store,
+    /// 密钥：封装、重封、打开、授权 / keys: sealing, resealing, opening, granting
+    Keys,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -63,7 +63,7 @@ pub struct PeerLine {
 }
 
 /// What a parent hands to a node that is to join: a file, to be carried by hand.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Invitation {
     /// The version of this file.
     pub format: u32,
@@ -85,6 +85,15 @@ pub struct Invitation {
     pub secret: String,
     /// Valid until.
     pub expires: UnixMillis,
+}
+
+impl std::fmt::Debug for Invitation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Invitation")
+            .field("realm", &self.realm)
+            .field("division", &self.division)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What a security officer says of a node that is to join.

@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use crate::aead::Nonce;
 use crate::cell;
 use crate::content;
-use crate::derive::{self, FieldKeys};
+use crate::derive::{self, FieldKeys, RowDerivation};
 use crate::secret::{FieldKey, RecordSecret, RowKey};
 
 pub use crate::cell::{CellContext, OpenError, Opened};
@@ -166,8 +166,8 @@ pub fn open_all(
         let position = *position;
         let unknown = OpenError::NoField { position };
         let field = schema.at(position).ok_or(unknown.clone())?;
-        let field_key = keys.get(position).ok_or(unknown)?;
-        let key = derive::cell_key(field_key, rows.get(&field.group), position);
+        let prepared = keys.prepared(position).ok_or(unknown)?;
+        let key = prepared.cell_key(rows.get(&field.group), position);
         binding.set_last(position);
         let cell = cell::open(
             &key,
@@ -177,7 +177,7 @@ pub fn open_all(
             field.width,
             sealed,
         )?;
-        opened.insert(position, cell);
+        opened.insert(position, cell.committed(position));
     }
     let given = opened.iter().map(|(at, cell)| (*at, cell.commitment(*at)));
     let commitments = content::commitments(schema.leaves(), given);
@@ -190,22 +190,30 @@ pub fn open_all(
 
 /// The row keys of one record, each derived when first asked for.
 struct RowKeys<'a> {
-    record: &'a RecordSecret,
-    ctx: &'a CellContext<'a>,
-    keys: BTreeMap<Kind, RowKey>,
+    derivation: RowDerivation,
+    // A record has few groups; looking through them beats a map.
+    keys: Vec<(&'a Kind, RowKey)>,
 }
 
 impl<'a> RowKeys<'a> {
-    fn new(record: &'a RecordSecret, ctx: &'a CellContext<'a>) -> Self {
-        let keys = BTreeMap::new();
-        Self { record, ctx, keys }
+    fn new(record: &RecordSecret, ctx: &CellContext<'_>) -> Self {
+        Self {
+            derivation: RowDerivation::new(record, ctx.origin, &ctx.record),
+            keys: Vec::with_capacity(16),
+        }
     }
 
-    fn get(&mut self, group: &Kind) -> &RowKey {
-        let (record, ctx) = (self.record, self.ctx);
-        self.keys
-            .entry(group.clone())
-            .or_insert_with(|| derive::row_key(record, ctx.origin, &ctx.record, group))
+    fn get(&mut self, group: &'a Kind) -> &RowKey {
+        let found = self.keys.iter().position(|(known, _)| *known == group);
+        let at = found.unwrap_or_else(|| {
+            if self.keys.len() == self.keys.capacity() {
+                // Growing would leave the keys behind on the heap; deriving again does not.
+                self.keys.clear();
+            }
+            self.keys.push((group, self.derivation.key(group)));
+            self.keys.len() - 1
+        });
+        &self.keys[at].1
     }
 }
 

@@ -66,6 +66,9 @@ impl<'a> CellContext<'a> {
 pub struct Opened {
     salt: Salt,
     value: Option<String>,
+    /// Known when the cell was compared with its entry, so that resealing need not hash again.
+    #[zeroize(skip)]
+    committed: Option<(Position, Hash)>,
 }
 
 impl Opened {
@@ -81,7 +84,16 @@ impl Opened {
 
     /// The commitment that the content tree has at this position.
     pub fn commitment(&self, position: Position) -> Hash {
-        content::commitment(position, &self.salt, self.value())
+        match self.committed {
+            Some((at, commitment)) if at == position => commitment,
+            _ => content::commitment(position, &self.salt, self.value()),
+        }
+    }
+
+    /// Keeps the commitment at a position.
+    pub(crate) fn committed(mut self, position: Position) -> Self {
+        self.committed = Some((position, self.commitment(position)));
+        self
     }
 }
 
@@ -218,6 +230,7 @@ fn parse(plain: &[u8]) -> Option<Opened> {
     Some(Opened {
         salt: *salt,
         value: (!absent).then(|| text.to_owned()),
+        committed: None,
     })
 }
 

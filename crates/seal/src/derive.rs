@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use hkdf::Hkdf;
+use hmac::{Hmac, KeyInit, Mac};
 use record::entry::SUITE;
 use record::id::{Kind, Origin, RecordId};
 use record::schema::{Position, Schema};
@@ -50,10 +51,14 @@ impl Binding {
 
     /// Names and field lists: at most 255 bytes by their types, so the length fits.
     pub(crate) fn counted(mut self, value: &[u8]) -> Self {
+        self.push_counted(value);
+        self
+    }
+
+    fn push_counted(&mut self, value: &[u8]) {
         let length = u16::try_from(value.len()).expect("names and field lists are short");
         self.0.extend(length.to_be_bytes());
         self.0.extend(value);
-        self
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
@@ -93,11 +98,37 @@ pub fn field_key(
 
 /// What opens one group of a record's fields.
 pub fn row_key(secret: &RecordSecret, origin: &Origin, record: &RecordId, group: &Kind) -> RowKey {
-    let info = Binding::new("fangzhi/row-key/v1")
-        .counted(origin.as_str().as_bytes())
-        .fixed(&record.0)
-        .counted(group.as_str().as_bytes());
-    RowKey::from_bytes(*hkdf(&[], secret.expose(), info.bytes()))
+    RowDerivation::new(secret, origin, record).key(group)
+}
+
+/// The row keys of one record: all groups share HKDF's extraction and the beginning of `info`.
+pub(crate) struct RowDerivation {
+    extracted: Hkdf<Sha256>,
+    info: Binding,
+    shared: usize,
+}
+
+impl RowDerivation {
+    pub(crate) fn new(secret: &RecordSecret, origin: &Origin, record: &RecordId) -> Self {
+        let info = Binding::new("fangzhi/row-key/v1")
+            .counted(origin.as_str().as_bytes())
+            .fixed(&record.0);
+        Self {
+            extracted: Hkdf::new(Some(&[]), secret.expose()),
+            shared: info.0.len(),
+            info,
+        }
+    }
+
+    pub(crate) fn key(&mut self, group: &Kind) -> RowKey {
+        self.info.0.truncate(self.shared);
+        self.info.push_counted(group.as_str().as_bytes());
+        let mut key = Zeroizing::new([0; 32]);
+        self.extracted
+            .expand(self.info.bytes(), &mut *key)
+            .expect("HKDF-SHA256 gives up to 8160 bytes and this asks for 32");
+        RowKey::from_bytes(*key)
+    }
 }
 
 /// The row keys of several groups of one record, as a grant carries them.
@@ -107,23 +138,56 @@ pub fn row_keys<'g>(
     record: &RecordId,
     groups: impl IntoIterator<Item = &'g Kind>,
 ) -> BTreeMap<Kind, RowKey> {
+    let mut rows = RowDerivation::new(secret, origin, record);
     groups
         .into_iter()
-        .map(|group| (group.clone(), row_key(secret, origin, record, group)))
+        .map(|group| (group.clone(), rows.key(group)))
         .collect()
 }
 
 /// The key of one cell. It takes both: with either key unknown the result is unpredictable,
 /// the field key as HMAC's key, the row key as HKDF's input.
 pub(crate) fn cell_key(field: &FieldKey, row: &RowKey, position: Position) -> Zeroizing<[u8; 32]> {
-    let info = Binding::new("fangzhi/cell-key/v1").u8(position);
-    hkdf(field.expose(), row.expose(), info.bytes())
+    PreparedField::new(field).cell_key(row, position)
+}
+
+/// `"fangzhi/cell-key/v1" 00 01 || position`, and HKDF's counter 01 of the one block of 32 bytes.
+const CELL_INFO: [u8; 23] = *b"fangzhi/cell-key/v1\0\x01\0\x01";
+const _: () = assert!(CELL_INFO[20] == SUITE);
+
+/// A field key as HMAC's key, absorbed once: the half of HKDF's extraction that all cells of the
+/// column share. What it keeps are two states of SHA-256, each wiped on drop.
+pub(crate) struct PreparedField(Hmac<Sha256>);
+
+impl PreparedField {
+    fn new(field: &FieldKey) -> Self {
+        let mac = Hmac::new_from_slice(field.expose());
+        Self(mac.expect("HMAC takes a key of any length"))
+    }
+
+    /// HKDF-SHA256 with the field key as salt (RFC 5869), written out for 32 bytes.
+    pub(crate) fn cell_key(&self, row: &RowKey, position: Position) -> Zeroizing<[u8; 32]> {
+        let mut extract = self.0.clone();
+        extract.update(row.expose());
+        let extracted = Zeroizing::new(<[u8; 32]>::from(extract.finalize().into_bytes()));
+        let mut expand =
+            Hmac::<Sha256>::new_from_slice(&*extracted).expect("HMAC takes a key of any length");
+        let mut info = CELL_INFO;
+        info[21] = position;
+        expand.update(&info);
+        Zeroizing::new(expand.finalize().into_bytes().into())
+    }
 }
 
 /// The field keys of one shard and epoch, derived once and used for every record.
-#[derive(Debug)]
 pub struct FieldKeys {
-    keys: BTreeMap<Position, FieldKey>,
+    keys: BTreeMap<Position, (FieldKey, PreparedField)>,
+}
+
+impl std::fmt::Debug for FieldKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("FieldKeys(hidden)")
+    }
 }
 
 impl FieldKeys {
@@ -134,7 +198,8 @@ impl FieldKeys {
             .iter()
             .map(|field| {
                 let key = field_key(secret, origin, epoch, field.position);
-                (field.position, key)
+                let prepared = PreparedField::new(&key);
+                (field.position, (key, prepared))
             })
             .collect();
         Self { keys }
@@ -142,7 +207,11 @@ impl FieldKeys {
 
     /// The key of the field at a position, if the schema has one there.
     pub fn get(&self, position: Position) -> Option<&FieldKey> {
-        self.keys.get(&position)
+        self.keys.get(&position).map(|(key, _)| key)
+    }
+
+    pub(crate) fn prepared(&self, position: Position) -> Option<&PreparedField> {
+        self.keys.get(&position).map(|(_, prepared)| prepared)
     }
 
     /// Copies of some of the keys, for a grant. Positions without a field are left out.
@@ -190,6 +259,25 @@ mod tests {
         assert_ne!(key, row_key(&secret, &there, &RecordId([1; 16]), &group));
         let another = RecordSecret::from_bytes([2; 32]);
         assert_ne!(key, row_key(&another, &here, &RecordId([1; 16]), &group));
+    }
+
+    #[test]
+    fn the_states_that_saw_a_key_are_wiped() {
+        fn wiped<T: zeroize::ZeroizeOnDrop>() {}
+        // HMAC and HKDF keep nothing but such states.
+        wiped::<Sha256>();
+        wiped::<chacha20poly1305::XChaCha20Poly1305>();
+        wiped::<ed25519_dalek::SigningKey>();
+    }
+
+    #[test]
+    fn a_cell_key_is_hkdf_of_both_keys() {
+        let (field, row) = (FieldKey::from_bytes([1; 32]), RowKey::from_bytes([2; 32]));
+        for position in [0, 4, 63] {
+            let info = Binding::new("fangzhi/cell-key/v1").u8(position);
+            let plainly = hkdf::<32>(field.expose(), row.expose(), info.bytes());
+            assert_eq!(*cell_key(&field, &row, position), *plainly);
+        }
     }
 
     #[test]

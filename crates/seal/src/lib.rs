@@ -42,6 +42,8 @@ pub mod share;
 
 mod aead;
 #[cfg(test)]
+mod attacks;
+#[cfg(test)]
 mod vectors;
 #[cfg(test)]
 mod wycheproofs;

@@ -7,6 +7,7 @@
 mod bed;
 mod figures;
 mod import;
+mod keys;
 mod ledger;
 mod limits;
 mod reading;
@@ -68,7 +69,10 @@ fn measure(command: &Bench, dir: &Path, figures: &mut Figures) -> Result<()> {
     if wanted(BenchPart::Ledger) {
         ledger::run(dir, figures)?;
     }
-    let alone = [BenchPart::Store, BenchPart::Ledger];
+    if wanted(BenchPart::Keys) {
+        keys::run(figures)?;
+    }
+    let alone = [BenchPart::Store, BenchPart::Ledger, BenchPart::Keys];
     if !command.parts.is_empty() && command.parts.iter().all(|part| alone.contains(part)) {
         // They make their own entries and need no bed.
         return Ok(());

@@ -17,7 +17,7 @@ use super::{BODY_MAX, Cell, FORMAT, RowKeys, Wire};
 use crate::aead::{self, Nonce};
 use crate::cell::{self, CellContext, Opened};
 use crate::content::{self, Salt};
-use crate::derive::{self, FieldKeys};
+use crate::derive::FieldKeys;
 use crate::secret::RecordSecret;
 
 /// A body just sealed, and what its entry says of it.
@@ -110,7 +110,13 @@ pub(crate) fn seal_values(
         if value.is_some() || field.sensitivity.always_sealed() {
             let mut salt = Salt::default();
             rng.fill_bytes(&mut salt);
-            plains.push(Plain { field, salt, value });
+            let commitment = content::commitment(field.position, &salt, value);
+            plains.push(Plain {
+                field,
+                salt,
+                value,
+                commitment,
+            });
         }
     }
     let nonce = aead::nonce(rng);
@@ -141,6 +147,7 @@ pub fn reseal_body(
                 field,
                 salt: *opened.salt(),
                 value: opened.value(),
+                commitment: opened.commitment(field.position),
             })
         })
         .collect();
@@ -152,6 +159,7 @@ struct Plain<'a> {
     field: &'a Field,
     salt: Salt,
     value: Option<&'a str>,
+    commitment: Hash,
 }
 
 fn seal_plains(
@@ -173,10 +181,10 @@ fn seal_plains(
     let mut cells = Vec::with_capacity(plains.len());
     for plain in plains {
         let position = plain.field.position;
-        let key = keys
-            .get(position)
+        let prepared = keys
+            .prepared(position)
             .ok_or(SealError::NoFieldKey { position })?;
-        let cell_key = derive::cell_key(key, rows.get(&plain.field.group), position);
+        let cell_key = prepared.cell_key(rows.get(&plain.field.group), position);
         binding.set_last(position);
         let sealed = cell::seal(
             &cell_key,
@@ -197,11 +205,9 @@ fn seal_plains(
     }
     let commitments = content::commitments(
         schema.leaves(),
-        plains.iter().map(|plain| {
-            let position = plain.field.position;
-            let commitment = content::commitment(position, &plain.salt, plain.value);
-            (position, commitment)
-        }),
+        plains
+            .iter()
+            .map(|plain| (plain.field.position, plain.commitment)),
     );
     let bytes = cbor::to_vec(&Wire {
         format: FORMAT,

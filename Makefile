@@ -14,9 +14,11 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 # Given on to the program: make demo ARGS="--persons 1000", make bench ARGS="import --records 100000"
 ARGS ?=
-# How many demonstrations `soak` runs, each from another seed, and mutations per decoder.
+# How many demonstrations `soak` runs, each from another seed, mutations per decoder, and runs of
+# the replication simulator.
 SOAK_ROUNDS ?= 10
 SOAK_MUTATIONS ?= 1000000
+SOAK_SEEDS ?= 1000000
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
 
@@ -32,7 +34,7 @@ test: tools test-tools ## run all tests
 	cargo test --workspace --locked
 
 soak: build ## run the long tests: many more mutations and properties, many demonstrations
-	FANGZHI_MUTATIONS=$(SOAK_MUTATIONS) PROPTEST_CASES=4096 \
+	FANGZHI_MUTATIONS=$(SOAK_MUTATIONS) PROPTEST_CASES=4096 FANGZHI_SIM_SEEDS=$(SOAK_SEEDS) \
 		cargo test --release --workspace --locked -- --include-ignored
 	@for seed in $$(seq 1 $(SOAK_ROUNDS)); do \
 		echo "demonstration $$seed of $(SOAK_ROUNDS)"; \

@@ -371,7 +371,8 @@ fn a_peer_that_floods_and_reads_nothing_is_cut_off_in_bounded_memory() {
         let (endpoint, conversation) = dial(&liar, None).await;
         let (sender, _unread) = conversation.split();
         sender.send(hello(&liar)).await.unwrap();
-        let origin = origin("jinfu", "room");
+        let grant = record::id::GrantId([9; 16]);
+        let origin = origin("jinfu", "room").grant(&grant);
         let note = head(&liar, &origin, 9);
         let offer = Message::Offer(Offer { origin, note }).encode();
         let mut sent = 0u64;
@@ -381,7 +382,10 @@ fn a_peer_that_floods_and_reads_nothing_is_cut_off_in_bounded_memory() {
             }
         };
         let ended = tokio::time::timeout(Duration::from_secs(60), flood).await;
-        assert!(ended.is_ok(), "the flood is never cut off");
+        assert!(
+            ended.is_ok(),
+            "the flood is never cut off after {sent} messages"
+        );
         endpoint.close().await;
         sent
     });
@@ -399,6 +403,24 @@ fn a_peer_that_floods_and_reads_nothing_is_cut_off_in_bounded_memory() {
     assert_eq!(lines.count(), 1);
     let line = line_about(&parent, "fucheng");
     assert_eq!(line["connected"], false, "{line}");
+}
+
+#[test]
+#[ignore = "a silent peer has 30 seconds: make soak"]
+fn a_stranger_who_says_nothing_loses_its_place() {
+    let (nodes, parent, child) = pair(&["fucheng"]);
+    let runtime = runtime();
+    let ended = runtime.block_on(async {
+        let (_endpoint, conversation) = dial(&nodes.dir("fucheng"), Some(1)).await;
+        let (_sender, mut receiver) = conversation.split();
+        tokio::time::timeout(Duration::from_secs(60), receiver.next()).await
+    });
+    assert!(!matches!(ended.unwrap(), Some(Ok(_))), "an answer to nothing");
+    eventually("the count", || match parent.refusals("silent") {
+        0 => Err("none".into()),
+        count => Ok(count),
+    });
+    served(&child, &parent, "8");
 }
 
 #[test]

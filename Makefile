@@ -14,7 +14,8 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 # Given on to the program: make demo ARGS="--persons 1000", make bench ARGS="import --records 100000"
 ARGS ?=
-# How many demonstrations `soak` runs, each from another seed, and mutations per decoder.
+# How many demonstrations `soak` runs, each from another seed, mutations per decoder, and runs of
+# the replication simulator.
 SOAK_ROUNDS ?= 10
 SOAK_MUTATIONS ?= 1000000
 # How often the store's soak cuts the power, how many images it makes of each step of a crash, and
@@ -23,6 +24,7 @@ SOAK_CUTS ?= 60
 SOAK_IMAGES ?= 60
 SOAK_KILLS ?= 2000
 SOAK_NODE_KILLS ?= 300
+SOAK_SEEDS ?= 1000000
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
 
@@ -38,7 +40,7 @@ test: tools test-tools ## run all tests
 	cargo test --workspace --locked
 
 soak: build soak-store ## run the long tests: kills, power cuts, mutations, many demonstrations
-	FANGZHI_MUTATIONS=$(SOAK_MUTATIONS) PROPTEST_CASES=4096 \
+	FANGZHI_MUTATIONS=$(SOAK_MUTATIONS) PROPTEST_CASES=4096 FANGZHI_SIM_SEEDS=$(SOAK_SEEDS) \
 		cargo test --release --workspace --locked -- --include-ignored
 	@for seed in $$(seq 1 $(SOAK_ROUNDS)); do \
 		echo "demonstration $$seed of $(SOAK_ROUNDS)"; \

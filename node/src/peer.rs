@@ -17,12 +17,14 @@ use sync::session::Session;
 use sync::trust::Trust;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::block_in_place;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 /// Heads that move one after another are offered together.
 const GATHER: Duration = Duration::from_millis(50);
 /// Ledgers that the peer did not take are offered again, and revocations looked for.
 const TICK: Duration = Duration::from_secs(1);
+/// For what was sent last, a refusal say, to reach the peer.
+const FAREWELL: Duration = Duration::from_secs(10);
 /// The most ledgers of a session that are logged because they were not taken.
 const DECLINED_MAX: usize = 64;
 /// A peer that has not said who it is by then makes room for others.
@@ -65,6 +67,8 @@ struct Driver {
     told: BTreeMap<Origin, Vec<String>>,
     ended: Ended,
     closing: bool,
+    /// The peer takes less than it asks for.
+    deaf: bool,
 }
 
 /// Runs a session to its end, or until `stop` says that a newer connection takes its place.
@@ -83,14 +87,13 @@ pub async fn drive(
     let sent = waiting.clone();
     let sending = tokio::spawn(async move {
         while let Some(message) = queue.recv().await {
-            let length = message.len();
+            let cost = cost(&message);
             if sender.send(message).await.is_err() {
                 return;
             }
-            sent.fetch_sub(length, Ordering::AcqRel);
+            sent.fetch_sub(cost, Ordering::AcqRel);
         }
-        // What was sent last, a refusal say, reaches the peer before the line is cut.
-        let _ = tokio::time::timeout(Duration::from_secs(5), sender.close()).await;
+        let _ = sender.close().await;
     });
     let mut driver = Driver {
         registry,
@@ -111,6 +114,7 @@ pub async fn drive(
             enrolled: None,
         },
         closing: false,
+        deaf: false,
     };
     let outputs = driver.session.start(api::now());
     driver.perform(outputs);
@@ -163,14 +167,23 @@ pub async fn drive(
         }
     }
     let Driver {
-        outgoing, ended, ..
+        outgoing,
+        ended,
+        deaf,
+        ..
     } = driver;
     drop(outgoing);
-    if replaced {
-        // The line behind it is most likely dead; nothing waits for it.
-        sending.abort();
+    // A line that was replaced is most likely dead, and a peer that takes nothing takes no
+    // farewell either: nothing waits for them.
+    let patience = if replaced || deaf {
+        Duration::ZERO
+    } else {
+        FAREWELL
+    };
+    let abort = sending.abort_handle();
+    if timeout(patience, sending).await.is_err() {
+        abort.abort();
     }
-    let _ = sending.await;
     ended
 }
 
@@ -320,10 +333,14 @@ impl Driver {
     }
 
     fn send(&mut self, message: Vec<u8>) {
-        let before = self.waiting.fetch_add(message.len(), Ordering::AcqRel);
+        if self.deaf {
+            return;
+        }
+        let before = self.waiting.fetch_add(cost(&message), Ordering::AcqRel);
         if before > WAITING_BYTES_MAX {
             tracing::warn!(code = "too-slow", "the peer asks for more than it takes");
             self.registry.count_refusal("too-slow", 1);
+            self.deaf = true;
             self.end("对方不收数据 / the peer asks for more than it takes");
         } else if self.outgoing.send(message).is_err() {
             self.end("对方已断开 / the peer closed the connection");
@@ -522,6 +539,11 @@ impl Driver {
             }
         }
     }
+}
+
+/// What a message that waits counts, so that many small ones are bounded too.
+fn cost(message: &[u8]) -> usize {
+    message.len() + p2p::MESSAGE_OVERHEAD
 }
 
 /// The signed checkpoints of a piece of evidence.

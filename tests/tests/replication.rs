@@ -220,6 +220,7 @@ fn refused(child: &Path, town: &Daemon, code: &str) {
         let line = node.refusal_logged(code);
         assert!(line["reason"].as_str().unwrap().contains(" / "), "{line}");
     }
+    assert!(town.refusals(code) > 0, "not counted");
     // A node that is refused still works for its own people.
     assert_eq!(child.get("/healthz")["status"], "ok");
 }
@@ -359,6 +360,14 @@ fn a_revoked_nodes_open_session_is_cut_and_its_next_one_refused() {
     );
     community.refusal_logged("revoked");
     town.refusal_logged("revoked");
+    // First the session that was open, not only the next one.
+    let cut = town
+        .log()
+        .into_iter()
+        .find(|line| line["fields"]["code"] == "revoked");
+    let cut = cut.unwrap()["fields"]["message"].clone();
+    assert_eq!(cut, "a live replication session was cut");
+    assert!(town.refusals("revoked") > 1);
 
     register(&community, "unit", "2", &rows("unit", 9, 400, 2));
     // Two retries later the town holds what it held.
@@ -583,6 +592,8 @@ fn caught(nodes: &Nodes, town: &Daemon, before: &(u64, String, u64), code: &str)
     assert_eq!(alarms.len(), 1, "{alarms:?}");
     assert_eq!(alarms[0]["code"], code);
     assert!(alarms[0]["reason"].as_str().unwrap().contains(" / "));
+    town.refusal_logged(code);
+    assert!(town.refusals(code) > 0);
     // The child is told as well.
     let at_home = community.alarms(&unit);
     assert_eq!(at_home[0]["code"], format!("rejected-{code}"));
@@ -663,6 +674,29 @@ fn a_history_rewritten_and_made_longer_is_not_followed() {
         leaves.extend(more);
     });
     caught(&nodes, &town, &before, "mismatch");
+}
+
+#[test]
+fn a_forged_body_is_refused_with_all_that_came_with_it_and_counted() {
+    let nodes = Nodes::new(&["unit", "grid"], 60);
+    let unit = origin("jinfu", "unit");
+    let forged = vec![7; 900];
+    forge::replace_body(&nodes.dir("jinfu"), &unit, 1, forged);
+    let town = nodes.start("shuangfu");
+    let community = nodes.start("jinfu");
+    let alarms = town.alarms(unit.as_str());
+    assert_eq!(alarms[0]["code"], "body");
+    town.refusal_logged("body");
+    assert!(town.refusals("body") > 0);
+    let grid = format!("{REALM}/jinfu/grid");
+    eventually("the other ledger", || {
+        let here = community.ledger(&grid).unwrap();
+        let there = town.ledger(&grid);
+        (there.map(|l| l.1) == Some(here.1))
+            .then_some(())
+            .ok_or("not there".into())
+    });
+    assert_eq!(town.ledger(unit.as_str()), None, "something of it was kept");
 }
 
 #[test]
@@ -923,6 +957,9 @@ fn a_valid_node_that_offers_a_ledger_which_is_not_its_own_is_not_heard() {
         .unwrap();
     let rejected = runtime.block_on(offer(&liar, &[(own, forged)]));
     assert_eq!(rejected[0].1, RejectCode::Signature);
+    town.refusal_logged("not-accepted");
+    assert!(town.refusals("not-accepted") >= others.len() as u64);
+    assert_eq!(town.refusals("signature"), 1);
 
     assert_eq!(town.status()["ledgers"], held, "something of it was kept");
 }

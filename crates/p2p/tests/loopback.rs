@@ -590,7 +590,7 @@ async fn strangers_beyond_the_limit_of_connections_are_refused_clearly() {
         established_max: 2,
         ..Limits::default()
     };
-    let (_parent, addr) = listener(limits).await;
+    let (parent, addr) = listener(limits).await;
     let mut held = Vec::new();
     for number in 2..4 {
         let child = dialer(number, Limits::default()).await;
@@ -609,6 +609,7 @@ async fn strangers_beyond_the_limit_of_connections_are_refused_clearly() {
         matches!(error, DialError::Handshake { .. } | DialError::Busy { .. }),
         "{error:?}"
     );
+    assert!(parent.turned_away() > 0, "not counted");
 }
 
 #[tokio::test]

@@ -15,7 +15,11 @@ use crate::chunk::Delivery;
 use crate::code::{RefusalCode, RejectCode};
 use crate::message::{Item, Secret};
 
-/// One thing for the shell to do or to know, in order.
+/// One thing for the shell to do or to know.
+///
+/// Answers to [`Output::Load`], [`Output::Store`] and [`Output::Cosign`] may come late and in any
+/// order, but what is to be sent must leave in the order in which the session gave it: a
+/// [`Output::Send`] never overtakes one of an earlier call.
 #[derive(Debug)]
 pub enum Output {
     /// Send these bytes as one message.

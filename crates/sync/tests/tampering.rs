@@ -10,7 +10,8 @@ use record::act::{ACT_ENTRIES_MAX, Act};
 use record::entry::{Entry, Operation};
 use record::id::Origin;
 use sim::{Event, Store, World, access_item, authority_item, key, origin, record_item};
-use sync::{Item, RejectCode};
+use sync::limits::LEDGERS_MAX;
+use sync::{Item, Message, RejectCode};
 
 fn person() -> Origin {
     origin("community", "person")
@@ -353,6 +354,47 @@ fn a_ledger_that_the_parent_does_not_take_is_rejected_in_its_words() {
             .contains("does not keep that ledger")
     );
     assert_eq!(status.behind(), 4);
+}
+
+#[test]
+fn a_peer_that_offers_more_ledgers_than_a_session_may_have_is_told_and_costs_no_more() {
+    let mut world = World::new(1);
+    world.session();
+    let note = world
+        .child
+        .ledgers
+        .values()
+        .next()
+        .map(|store| store.note.clone());
+    let note = note.unwrap_or_else(|| sim::signed_head(&person(), 1, [1; 32]));
+    let before = world.parent.status().len();
+    for number in 0..LEDGERS_MAX + 9 {
+        let origin = origin(&format!("d{number}"), "person");
+        let offer = sync::message::Offer {
+            origin,
+            note: note.clone(),
+        };
+        world.parent.receive(&Message::Offer(offer).encode());
+    }
+    assert!(world.parent.status().len() <= LEDGERS_MAX.max(before));
+    let declined = |output: &sync::Output| {
+        matches!(
+            output,
+            sync::Output::Declined {
+                code: RejectCode::TooMany,
+                ..
+            }
+        )
+    };
+    assert!(
+        world
+            .parent
+            .work
+            .iter()
+            .filter(|output| declined(output))
+            .count()
+            >= 9
+    );
 }
 
 #[test]

@@ -69,6 +69,8 @@ struct Line {
     stolen: bool,
     /// The other side of a lost end never hears of it.
     silent: bool,
+    /// Messages take far longer on this line than on others.
+    lags: bool,
 }
 
 pub struct World {
@@ -84,6 +86,9 @@ pub struct World {
     pub steps: u64,
     pub messages: u64,
     healing: bool,
+    /// The shells finish all that one message leads to before they take another; else every
+    /// answer may come late.
+    drains: bool,
     slow_disk: u64,
     bad_disk: u64,
     fault: u64,
@@ -136,6 +141,7 @@ impl World {
             trouble,
             lines: vec![],
             archive: vec![],
+            drains: dice.below(3) == 0,
             slow_disk: [0, 300, 900][dice.index(3)],
             bad_disk: [0, 0, 60][dice.index(3)],
             fault: [4, 15, 60][dice.index(3)],
@@ -151,7 +157,7 @@ impl World {
                 world.grow_ledger(at);
             }
         }
-        for _ in 0..topology.ledgers.len() * 4 {
+        for _ in 0..topology.ledgers.len() * 3 {
             world.grow();
         }
         world
@@ -165,6 +171,10 @@ impl World {
         let chance = self.fault;
         if self.dice.per_mille(chance) {
             self.fault();
+            return;
+        }
+        if self.dice.below(30) == 0 {
+            self.grow();
             return;
         }
         if self.lines.is_empty() || self.dice.below(24) == 0 {
@@ -203,7 +213,11 @@ impl World {
         match self.dice.below(14) {
             0 | 1 => self.crash(node),
             2..5 => self.nodes[node].up = true,
-            5 => self.blocked[child][self.dice.index(2)] = true,
+            5 if self.dice.below(2) == 0 => self.blocked[child][self.dice.index(2)] = true,
+            5 if !self.lines.is_empty() => {
+                let at = self.dice.index(self.lines.len());
+                self.lines[at].lags ^= true;
+            }
             6 | 7 => self.blocked[child] = [false; 2],
             8 => {
                 // A clock that jumps; charters are not valid by a slow one.
@@ -310,6 +324,7 @@ impl World {
         let (at, side) = (self.dice.index(self.lines.len()), self.dice.index(2));
         self.lines[at].ends[side] = None;
         self.lines[at].silent |= self.dice.below(2) == 0;
+        self.lines[at].lags |= self.dice.below(2) == 0;
         self.lose_tail(at, 1 - side);
     }
 
@@ -393,14 +408,22 @@ impl World {
             bent: forges && !self.healing,
             stolen,
             silent: false,
+            lags: false,
         });
     }
 
     fn deliver(&mut self, at: usize, side: usize) -> bool {
         let line = &mut self.lines[at];
+        if line.lags && !self.healing && self.dice.below(60) > 0 {
+            return false;
+        }
         let Some(mut end) = line.ends[side].take() else {
             return false;
         };
+        if self.drains && !end.work.is_empty() {
+            line.ends[side] = Some(end);
+            return false;
+        }
         let is_open_way = !self.blocked[line.nodes[0]][side];
         let Some(message) = line.wires[side].pop_front_if(|_| is_open_way) else {
             let hears = is_open_way && line.ends[1 - side].is_none() && !line.silent;
@@ -511,7 +534,7 @@ impl World {
             output,
             Output::Load(_) | Output::Store(_) | Output::Cosign { .. }
         );
-        if later && self.dice.per_mille(self.slow_disk) {
+        if later && !self.drains && self.dice.per_mille(self.slow_disk) {
             end.disk.push(output);
         } else {
             self.perform(at, side, output);
@@ -642,9 +665,13 @@ impl World {
                 assert!(bent, "nobody enrols here");
             }
         }
-        // As the shell does: what an answer leads to comes before what waits.
-        for answer in answers.into_iter().rev() {
-            end.work.push_front(answer);
+        if self.drains {
+            // As `node::peer` does: what an answer leads to comes before the rest of the batch.
+            for answer in answers.into_iter().rev() {
+                end.work.push_front(answer);
+            }
+        } else {
+            end.work.extend(answers);
         }
         self.bounds(&end);
         if !closed {

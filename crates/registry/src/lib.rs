@@ -32,7 +32,7 @@ mod recovery;
 pub mod register;
 pub mod repair;
 pub mod replicate;
-mod reseal;
+pub mod reseal;
 mod rotate;
 mod secrets;
 pub mod session;

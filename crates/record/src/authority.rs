@@ -117,6 +117,9 @@ pub struct GrantEnded {
     /// A reason code such as `expired` or `agreement-ended`.
     #[n(2)]
     pub reason: Kind,
+    /// When: from then on the holder's receipt is awaited.
+    #[n(3)]
+    pub ended_at: UnixMillis,
 }
 
 /// How far a destruction reaches at once.
@@ -566,6 +569,9 @@ pub struct GrantStatement {
     /// Ends by itself.
     #[n(13)]
     pub not_after: UnixMillis,
+    /// Id of the owner's charter at that time, to which the envelope is bound.
+    #[cbor(n(14), with = "minicbor::bytes")]
+    pub owner_charter: Hash,
 }
 
 /// A set of policies, schemas or codes is in force.

@@ -294,7 +294,7 @@ impl Registry {
             let bytes = store.get(&table::entry(ledger, last))?;
             let bytes = bytes
                 .ok_or_else(|| RegistryError::damaged(format!("`{ledger}` lacks entry {last}")))?;
-            if !chain::decode(ledger, last, &bytes)?.orders_destruction() {
+            if !is_retraction(&chain::decode(ledger, last, &bytes)?) {
                 had.push(*record);
             }
         }
@@ -350,6 +350,11 @@ impl Registry {
                 holding.index.remove(record);
             }
         }
+        self.renew_generation()
+    }
+
+    /// Destroys the working indexes at rest, and writes them under a new key.
+    pub(crate) fn renew_generation(&self) -> Result<()> {
         destroy_files(&self.files.index())?;
         cut_here(7)?;
         self.keys.renew_index()?;
@@ -442,6 +447,10 @@ impl Registry {
         from.remove(own);
         from
     }
+}
+
+fn is_retraction(entry: &Entry) -> bool {
+    matches!(entry, Entry::Grant(e) if e.operation == GrantOperation::Retract)
 }
 
 /// Overwrites and removes every file under a folder, and the folders in it.

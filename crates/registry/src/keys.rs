@@ -1,5 +1,6 @@
 //! A node's private keys in use: opened once, handed out by purpose.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -149,19 +150,43 @@ impl Keys {
         Zeroizing::new(*self.lock().transport.expose())
     }
 
-    /// The secret of a shard's epoch, made and kept before it is used for the first time.
-    pub(crate) fn epoch(&self, origin: &Origin, epoch: u32) -> Result<EpochSecret> {
+    /// The secrets of a shard's epochs that are here.
+    pub(crate) fn epochs(&self, origin: &Origin) -> BTreeMap<u32, EpochSecret> {
+        let keystore = self.lock();
+        let of = (origin.clone(), 0)..=(origin.clone(), u32::MAX);
+        keystore
+            .epochs
+            .range(of)
+            .map(|((_, epoch), secret)| (*epoch, secret.duplicate()))
+            .collect()
+    }
+
+    /// Makes the secret of an epoch; it is durable when this returns. One that lies there for this
+    /// epoch was made for a beginning that was never stated: nothing is sealed under it.
+    pub(crate) fn make_epoch(&self, origin: &Origin, epoch: u32) -> Result<EpochSecret> {
         let mut keystore = self.lock();
         let at = (origin.clone(), epoch);
-        if let Some(secret) = keystore.epochs.get(&at) {
-            return Ok(secret.duplicate());
-        }
         let secret = EpochSecret::generate(&mut rng()?);
-        keystore.epochs.insert(at.clone(), secret.duplicate());
-        // A key that is not on disk must not seal anything: the next call makes another.
-        self.save(&keystore)
-            .inspect_err(|_| drop(keystore.epochs.remove(&at)))?;
+        let before = keystore.epochs.insert(at.clone(), secret.duplicate());
+        // A key that is not on disk must not seal anything.
+        self.save(&keystore).inspect_err(|_| {
+            match before {
+                Some(before) => keystore.epochs.insert(at, before),
+                None => keystore.epochs.remove(&at),
+            };
+        })?;
         Ok(secret)
+    }
+
+    /// Destroys the secret of an epoch. One that is not there is no error.
+    pub(crate) fn remove_epoch(&self, origin: &Origin, epoch: u32) -> Result<()> {
+        let mut keystore = self.lock();
+        let at = (origin.clone(), epoch);
+        let Some(secret) = keystore.epochs.remove(&at) else {
+            return Ok(());
+        };
+        self.save(&keystore)
+            .inspect_err(|_| drop(keystore.epochs.insert(at, secret)))
     }
 
     /// The key of the page that takes new record secrets, made and kept before it is used.

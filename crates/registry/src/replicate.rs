@@ -612,14 +612,24 @@ impl Registry {
     /// What follows from a ledger that came whole. It is not lost when it fails: the next
     /// checkpoint, or the next start, does it again.
     fn on_complete(&self, origin: &Origin, now: UnixMillis) {
-        let ours = origin.grant_id().is_some_and(|id| {
-            self.authority()
-                .grant(&id)
-                .is_some_and(|g| g.holder == self.config.division)
-        });
-        if ours && let Err(error) = self.advance_holding(origin) {
-            tracing::error!(%origin, %error, "a grant's ledger could not be worked through");
-            self.alarm(origin, "holding", &error.to_string(), vec![], now);
+        let mut ours = BTreeSet::new();
+        if origin.ledger().as_str() == "authority" {
+            // It may name envelopes that came before it.
+            let held = self
+                .holdings
+                .read()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            let of_owner =
+                |o: &&Origin| o.grant_id().is_some() && o.division() == origin.division();
+            ours.extend(held.keys().filter(of_owner).cloned());
+        } else {
+            ours.extend(self.holds_grant(origin).then(|| origin.clone()));
+        }
+        for ledger in ours {
+            if let Err(error) = self.advance_holding(&ledger) {
+                tracing::error!(origin = %ledger, %error, "a grant's ledger could not be worked through");
+                self.alarm(&ledger, "holding", &error.to_string(), vec![], now);
+            }
         }
     }
 

@@ -20,6 +20,8 @@ pub const TILE: &str = "tile";
 pub const HEAD: &str = "head";
 /// Newest version of each record.
 pub const RECORD: &str = "record";
+/// How far resealing came, and what could not be resealed.
+pub const RESEAL: &str = "reseal";
 /// Every entry of a record in a shard's or a grant's ledger, own or replica: record, then index.
 /// The row without a record says that none is missing.
 pub const CHAIN: &str = "chain";

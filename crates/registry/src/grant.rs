@@ -538,7 +538,7 @@ impl Registry {
 
     fn seal_kept(&self, ledger: &Origin, kept: &Kept) -> Result<Vec<u8>> {
         let plain = zeroize::Zeroizing::new(cbor::to_vec(kept));
-        let key = self.keys.index_key();
+        let key = self.keys.kept_key();
         Ok(seal::blob::seal_blob(
             &key,
             &kept_aad(ledger),
@@ -552,7 +552,7 @@ impl Registry {
             .store
             .get(&table::key(ledger, table::GRANT, b""))?
             .ok_or_else(|| RegistryError::damaged(format!("`{ledger}` has no kept secret")))?;
-        let plain = seal::blob::open_blob(&self.keys.index_key(), &kept_aad(ledger), &sealed)
+        let plain = seal::blob::open_blob(&self.keys.kept_key(), &kept_aad(ledger), &sealed)
             .map_err(|e| RegistryError::damaged(format!("`{ledger}`: {e}")))?;
         table::decode("kept grant", &plain)
     }

@@ -213,8 +213,36 @@ impl Keys {
             })
     }
 
+    /// Destroys the keys of pages that are no more.
+    pub(crate) fn forget_pages(&self, pages: &[u64]) -> Result<()> {
+        let mut keystore = self.lock();
+        let known: Vec<_> = pages
+            .iter()
+            .filter_map(|page| Some((*page, keystore.pages.remove(page)?)))
+            .collect();
+        if known.is_empty() {
+            return Ok(());
+        }
+        // Else what is in memory and what is on disk would differ, and the next try find nothing.
+        self.save(&keystore)
+            .inspect_err(|_| keystore.pages.extend(known))
+    }
+
+    /// Replaces the key of the working index: nothing sealed under the old one opens any more.
+    pub(crate) fn renew_index(&self) -> Result<()> {
+        let mut keystore = self.lock();
+        let fresh = BlobKey::generate(&mut rng()?);
+        let old = std::mem::replace(&mut keystore.index, fresh);
+        self.save(&keystore).inspect_err(|_| keystore.index = old)
+    }
+
     pub(crate) fn index_key(&self) -> BlobKey {
         self.lock().index.duplicate()
+    }
+
+    /// Seals what an owner keeps of its grants. Not the index's key, which every erasure replaces.
+    pub(crate) fn kept_key(&self) -> BlobKey {
+        self.lock().access.duplicate()
     }
 
     pub(crate) fn access_key(&self) -> BlobKey {

@@ -16,6 +16,7 @@ mod charters;
 mod clock;
 pub mod config;
 mod custody;
+pub mod destroy;
 mod epoch;
 mod erase;
 pub mod error;

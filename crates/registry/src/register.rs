@@ -349,6 +349,14 @@ impl Registry {
                 newest: newest_version.version,
             });
         }
+        let newest_entry = self.newest_entry(&shard, &newest_version)?;
+        if newest_entry.operation == Operation::Erase {
+            return Err(RegistryError::NotFound {
+                what: "记录 / record",
+                name: amendment.record.to_string(),
+                next: "it was erased; whoever is to be registered again gets a new record",
+            });
+        }
         let old = self.open_version(&holding, newest_version.at)?;
         let old_schema = self.schema_version(&amendment.kind, old.entry.schema)?;
         let previous = Checked::from_opened(old_schema, old.texts())

@@ -581,6 +581,13 @@ impl Registry {
             }
         }
         self.counters.replicated(size - first);
+        let receipts = statements
+            .iter()
+            .any(|statement| matches!(statement, Statement::Receipt(_)));
+        let orders = !destroyed.orders.is_empty();
+        if orders {
+            self.has_orders(&origin);
+        }
         if complete && own {
             self.forget_book(&origin);
             if self.guard.resume(&origin, size, &root)? {
@@ -591,6 +598,12 @@ impl Registry {
             }
         } else if complete {
             self.on_complete(&origin, now);
+        }
+        if orders || (complete && own) {
+            self.go_on_destroying(now);
+        }
+        if receipts && let Err(error) = self.settle_receipts() {
+            tracing::error!(%error, "receipts could not be compared with what they are for");
         }
         self.changed();
         Ok(size)

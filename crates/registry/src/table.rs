@@ -38,6 +38,9 @@ pub const GRANT: &str = "grant";
 /// Invitations given out.
 pub const INVITATION: &str = "invitation";
 
+/// Pages of record secrets that were written again: old number to new.
+pub const PAGE: &str = "page";
+
 /// Checkpoints cosigned of ledgers that are not held here.
 pub const WITNESS: &str = "witness";
 

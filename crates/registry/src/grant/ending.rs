@@ -4,7 +4,7 @@
 //! kept of the grant. The holder drops index, parcels and envelope when the owner says so, or when
 //! the time is over and the owner says nothing, and signs a receipt. Refuses to wait for anybody.
 
-use record::authority::{DestructionReceipt, GrantEnded, GrantStatement, Statement};
+use record::authority::{DestructionReceipt, Finality, GrantEnded, GrantStatement, Statement};
 use record::entry::{Entry, GrantEntry, GrantOperation, SUITE};
 use record::id::{GrantId, Kind, Origin, RecordId, UnixMillis};
 use record::plan::{Task, Work};
@@ -255,11 +255,14 @@ impl Registry {
         if size == 0 || (bodies == 0 && self.authority().dropped(own, ledger)) {
             return Ok(());
         }
+        // What lay sealed of the working index opens with nothing before the receipt is signed.
+        self.renew_generation()?;
         let receipt = DestructionReceipt {
             origin: ledger.clone(),
             index: size - 1,
             record: None,
             bodies,
+            finality: Finality::KeysDestroyed,
         };
         let signer = self.service(purpose("security"));
         self.state(vec![Statement::Receipt(receipt)], &signer, now)?;

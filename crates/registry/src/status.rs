@@ -25,6 +25,7 @@ pub struct Counters {
     replicated: AtomicU64,
     refused: AtomicU64,
     alarms: AtomicU64,
+    logins_failed: AtomicU64,
 }
 
 fn add(counter: &AtomicU64, count: u64) {
@@ -44,6 +45,9 @@ impl Counters {
     }
     pub(crate) fn replicated(&self, count: u64) {
         add(&self.replicated, count);
+    }
+    pub(crate) fn login_failed(&self) {
+        add(&self.logins_failed, 1);
     }
     pub(crate) fn refused(&self) {
         add(&self.refused, 1);
@@ -243,6 +247,12 @@ impl Registry {
             "counter",
             "Readings denied by policy since the start.",
             count(&counters.denied),
+        );
+        metric(
+            "fangzhi_logins_failed_total",
+            "counter",
+            "Logins refused since the start.",
+            count(&counters.logins_failed),
         );
         metric(
             "fangzhi_entries_replicated_total",

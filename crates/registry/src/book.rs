@@ -15,6 +15,7 @@ use record::entry::{Entry, SUITE};
 use record::id::{DivisionId, Hash, Origin, Purpose, UnixMillis};
 use store::{Batch, CommitError, Store};
 
+use crate::chain;
 use crate::error::{RegistryError, Result};
 use crate::table::{self, Head, Tiles};
 
@@ -101,6 +102,7 @@ impl Book {
     }
 
     /// Appends entries under one act; `extend` adds what the use case keeps beside them.
+    /// Bodies that they order to be destroyed are destroyed with it.
     ///
     /// The one commit of the use case is in here.
     pub(crate) fn append(
@@ -119,12 +121,16 @@ impl Book {
         }
         let first = self.head.size;
         let mut batch = Batch::new(self.origin.as_str(), Some(self.version));
+        let entries: Vec<&Entry> = leaves.iter().map(|leaf| &leaf.entry).collect();
+        let destroyed = chain::destroyed(store, &self.origin, first, &entries)?;
+        chain::extend(&mut batch, &self.origin, first, entries.into_iter());
+        destroyed.write(&mut batch, &self.origin);
         let mut hashes = Vec::with_capacity(leaves.len() + 1);
         for (at, leaf) in (first..).zip(leaves) {
             let bytes = leaf.entry.encode();
             hashes.push(leaf_hash(&bytes));
             batch.put(table::entry(&self.origin, at), bytes);
-            if let Some(body) = leaf.body {
+            if let Some(body) = leaf.body.filter(|_| !destroyed.arriving.contains(&at)) {
                 batch.put_body(table::body(&self.origin, at), body);
             }
         }

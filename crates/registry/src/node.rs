@@ -46,6 +46,12 @@ pub struct Registry {
     books: Mutex<HashMap<Origin, Arc<Mutex<Book>>>>,
     pub(crate) holdings: RwLock<BTreeMap<Origin, Arc<RwLock<Holding>>>>,
     pub(crate) peers: Mutex<Peers>,
+    /// Where pages of record secrets are that were written again under another number.
+    pub(crate) moved: RwLock<BTreeMap<u32, u32>>,
+    /// Ledgers with destructions that are not done, or whose receipts have not all come.
+    pub(crate) destructions: Mutex<BTreeSet<Origin>>,
+    /// Held while destructions are done: two at once would sign two receipts.
+    pub(crate) destroying: Mutex<()>,
     /// The latest time that an own ledger was signed at, in milliseconds.
     pub(crate) latest: AtomicU64,
     /// Held while a checkpoint is checked, persisted and cosigned.
@@ -171,6 +177,7 @@ impl Applicant {
             listen: self.new.listen,
             custody: self.new.custody,
             quorum: self.new.quorum,
+            receipt_days: crate::config::week(),
             witnesses: Vec::new(),
         }
         .write(&self.dir)
@@ -229,6 +236,13 @@ impl Registry {
         let catalogue = Catalogue::builtin();
         let policies =
             policy::PolicySet::builtin().map_err(|e| RegistryError::Directory(e.to_string()))?;
+        for shard in store.shards()? {
+            if let Ok(origin) = Origin::parse(&shard) {
+                crate::chain::complete(store.as_ref(), &origin)?;
+            }
+        }
+        let moved = crate::destroy::moved_pages(store.as_ref(), &pages)?;
+        let destructions = crate::destroy::ledgers_with_orders(store.as_ref())?;
         let authority = Authority::load(store.as_ref(), &config)?;
         let registry = Self {
             config,
@@ -243,6 +257,9 @@ impl Registry {
             books: Mutex::new(HashMap::new()),
             holdings: RwLock::new(BTreeMap::new()),
             peers: Mutex::new(Peers::default()),
+            moved: RwLock::new(moved),
+            destructions: Mutex::new(destructions),
+            destroying: Mutex::new(()),
             witnessing: Mutex::new(()),
             planning: Mutex::new(()),
             latest: AtomicU64::new(0),
@@ -252,6 +269,8 @@ impl Registry {
         registry.check_own_ledgers()?;
         registry.found(now)?;
         registry.open_holdings()?;
+        // What a crash cut off; a ledger that is not signed at present waits, the node does not.
+        registry.go_on_destroying(now);
         Ok(registry)
     }
 
@@ -412,7 +431,11 @@ impl Registry {
             authority: self.authority_head()?,
             now,
         };
+        let orders = leaves.iter().any(|leaf| leaf.entry.orders_destruction());
         let appended = book.append(self.store.as_ref(), &stamp, signer, leaves, extend)?;
+        if orders {
+            self.has_orders(&book.origin);
+        }
         self.moved(book, old);
         Ok(appended)
     }

@@ -17,6 +17,7 @@ use store::embedded::{Embedded, Options};
 use store::{Batch, Key, Seen, Snapshot, Store};
 
 use crate::book::commit;
+use crate::chain;
 use crate::config::NodeConfig;
 use crate::error::{RegistryError, Result};
 use crate::table::{self, Head};
@@ -182,9 +183,10 @@ fn copy_ledger(
         _ => 0,
     };
     // Cut after an act: that is a size at which a checkpoint was signed.
+    let gone = chain::ordered(from, origin)?;
     let mut probe = Kept::default();
     let mut whole = 0;
-    while probe.size() < size && probe.take(from, origin)? {
+    while probe.size() < size && probe.take(from, origin, &gone)? {
         if probe.tail == 0 {
             whole = probe.size();
         }
@@ -192,14 +194,16 @@ fn copy_ledger(
     let end = if probe.size() == size { size } else { whole };
     drop(probe);
     let mut kept = Kept::default();
-    while kept.size() < end && kept.take(from, origin)? {}
+    while kept.size() < end && kept.take(from, origin, &gone)? {}
     if let Some(head) = old.filter(|head| head.size == kept.size()) {
         // The entries are whole: only what lies beside them may have holes.
         copy(
             from,
             to,
             origin.as_str(),
-            keys.iter().filter(|k| k.table() != table::TILE),
+            // The table of records' entries is made again at opening.
+            keys.iter()
+                .filter(|k| k.table() != table::TILE && k.table() != table::CHAIN),
             report,
         )?;
         return kept.write(to, origin, Some(head));
@@ -210,8 +214,10 @@ fn copy_ledger(
         to_fetch: size - kept.size(),
     });
     let below = |key: &&Key| match key.table() {
-        table::TILE | table::HEAD | table::NOTE => false,
-        table::ENTRY | table::BODY => key.rest() < kept.size().to_be_bytes().as_slice(),
+        table::TILE | table::HEAD | table::NOTE | table::CHAIN => false,
+        table::ENTRY | table::BODY | table::DESTROY => {
+            key.rest() < kept.size().to_be_bytes().as_slice()
+        }
         _ => true,
     };
     copy(from, to, origin.as_str(), keys.iter().filter(below), report)?;
@@ -241,8 +247,8 @@ impl Kept {
         self.edge.frontier().size()
     }
 
-    /// Takes the next entry, if it and its body can be read.
-    fn take(&mut self, from: &Snapshot, origin: &Origin) -> Result<bool> {
+    /// Takes the next entry, if it can be read, and its body, unless that was to be destroyed.
+    fn take(&mut self, from: &Snapshot, origin: &Origin, gone: &BTreeSet<u64>) -> Result<bool> {
         let at = self.size();
         let Ok(Some(bytes)) = from.get(&table::entry(origin, at)) else {
             return Ok(false);
@@ -250,8 +256,8 @@ impl Kept {
         let Ok(entry) = Entry::decode(&bytes) else {
             return Ok(false);
         };
-        if entry.body_hash().is_some() && !matches!(from.get(&table::body(origin, at)), Ok(Some(_)))
-        {
+        let bodied = entry.body_hash().is_some() && !gone.contains(&at);
+        if bodied && !matches!(from.get(&table::body(origin, at)), Ok(Some(_))) {
             return Ok(false);
         }
         let leaf = leaf_hash(&bytes);

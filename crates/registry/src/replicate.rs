@@ -14,17 +14,18 @@ use minicbor::{Decode, Encode};
 use record::authority::{Charter, DivisionCode, Level, NodeKeys, Revocation, Statement};
 use record::cbor;
 use record::entry::{Entry, SUITE};
-use record::id::{DivisionId, Hash, Kind, Origin, Realm, UnixMillis};
+use record::id::{DivisionId, Hash, Kind, Origin, Realm, RecordId, UnixMillis};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use store::Batch;
 use subtle::ConstantTimeEq;
 use sync::chunk::Delivery;
-use sync::message::{Item, fill};
+use sync::message::{Gone, Item, fill};
 use sync::output::{Load, Loaded};
 use sync::trust::{Accept, Held, Refusal, Tail, Trust};
 
 use crate::book::commit;
+use crate::chain;
 use crate::config::ParentAddress;
 use crate::error::{RegistryError, Result};
 use crate::grant::checkpoint_of;
@@ -422,12 +423,17 @@ impl Registry {
                 .collect();
             let bodies = store.get_many(&keys)?;
             for ((_, entry), body) in entries.into_iter().zip(bodies) {
+                let gone = match body {
+                    None if chain::has_chains(origin) => {
+                        self.gone(origin, at, &entry, load.head_size)?
+                    }
+                    _ => None,
+                };
                 bytes += entry.len() + body.as_ref().map_or(0, Vec::len);
-                items.push(Item {
-                    entry,
-                    body,
-                    gone: None,
-                });
+                bytes += gone
+                    .as_ref()
+                    .map_or(0, |g| g.entry.len() + 32 * g.proof.len());
+                items.push(Item { entry, body, gone });
                 at += 1;
             }
         }
@@ -446,6 +452,28 @@ impl Registry {
             extends: load.known_size.map_or(Ok(Vec::new()), proof)?,
             items,
         })
+    }
+
+    /// Why the body of an entry is not here: the later entry under the head that says so.
+    fn gone(&self, origin: &Origin, at: u64, entry: &[u8], size: u64) -> Result<Option<Gone>> {
+        let store = self.store.as_ref();
+        let entry = chain::decode(origin, at, entry)?;
+        if entry.body_hash().is_none() {
+            return Ok(None);
+        }
+        let Some((index, later)) = chain::destroyer(store, origin, at, &entry, size)? else {
+            // Destroyed by an entry beyond the head that was offered: the next head covers it.
+            return Err(RegistryError::damaged(format!(
+                "`{origin}` lacks the body of entry {at}, and no entry below {size} says that it was destroyed"
+            )));
+        };
+        let proof = ledger::proof::inclusion(&Tiles { store, origin }, index, size)
+            .map_err(|e| RegistryError::damaged(format!("`{origin}`: {e}")))?;
+        Ok(Some(Gone {
+            index,
+            entry: later,
+            proof,
+        }))
     }
 
     /// Keeps what `sync` verified; returns how many entries are durable.
@@ -503,32 +531,33 @@ impl Registry {
         batch.put(table::head(&origin), cbor::to_vec(&head));
         let first = delivery.first();
         let own = origin.division() == self.config.division;
+        let entries: Vec<&Entry> = delivery.entries().iter().collect();
+        let destroyed = chain::destroyed(store, &origin, first, &entries)?;
+        chain::extend(&mut batch, &origin, first, entries.into_iter());
+        destroyed.write(&mut batch, &origin);
         if complete {
             batch.put(table::note(&origin, size), held.note.clone().into_bytes());
         }
         if own {
             // What is kept beside the entries of an own shard was lost with them.
+            let mut newest: BTreeMap<RecordId, Newest> = BTreeMap::new();
             for ((at, entry), leaf) in (first..)
                 .zip(delivery.entries())
                 .zip(delivery.leaf_hashes())
             {
                 if let Entry::Record(entry) = entry {
-                    let old = self.newest(&origin, &entry.record)?;
-                    let (page, offset, length) =
-                        old.map_or((0, 0, 0), |n| (n.page, n.offset, n.length));
-                    let newest = Newest {
-                        at,
-                        version: entry.version,
-                        leaf: *leaf,
-                        page,
-                        offset,
-                        length,
+                    let old = match newest.remove(&entry.record) {
+                        Some(old) => Some(old),
+                        None => self.newest(&origin, &entry.record)?,
                     };
-                    batch.put(
-                        table::key(&origin, table::RECORD, &entry.record.0),
-                        cbor::to_vec(&newest),
-                    );
+                    newest.insert(entry.record, Newest::after(old, entry, at, *leaf));
                 }
+            }
+            for (record, newest) in newest {
+                batch.put(
+                    table::key(&origin, table::RECORD, &record.0),
+                    cbor::to_vec(&newest),
+                );
             }
         }
         let statements: Vec<(u64, Statement)> = (first + 1..)
@@ -540,7 +569,7 @@ impl Registry {
             .collect();
         for (at, item) in (first..).zip(delivery.into_items()) {
             batch.put(table::entry(&origin, at), item.entry);
-            if let Some(body) = item.body {
+            if let Some(body) = item.body.filter(|_| !destroyed.arriving.contains(&at)) {
                 batch.put_body(table::body(&origin, at), body);
             }
         }
@@ -555,6 +584,13 @@ impl Registry {
             }
         }
         self.counters.replicated(size - first);
+        let receipts = statements
+            .iter()
+            .any(|(_, statement)| matches!(statement, Statement::Receipt(_)));
+        let orders = !destroyed.orders.is_empty();
+        if orders {
+            self.has_orders(&origin);
+        }
         if complete && own {
             self.forget_book(&origin);
             if self.guard.resume(&origin, size, &root)? {
@@ -566,6 +602,12 @@ impl Registry {
         } else if complete {
             self.on_complete(&origin, now);
         }
+        if orders || (complete && own) {
+            self.go_on_destroying(now);
+        }
+        if receipts && let Err(error) = self.settle_receipts() {
+            tracing::error!(%error, "receipts could not be compared with what they are for");
+        }
         self.changed();
         Ok(size)
     }
@@ -573,14 +615,24 @@ impl Registry {
     /// What follows from a ledger that came whole. It is not lost when it fails: the next
     /// checkpoint, or the next start, does it again.
     fn on_complete(&self, origin: &Origin, now: UnixMillis) {
-        let ours = origin.grant_id().is_some_and(|id| {
-            self.authority()
-                .grant(&id)
-                .is_some_and(|g| g.holder == self.config.division)
-        });
-        if ours && let Err(error) = self.advance_holding(origin) {
-            tracing::error!(%origin, %error, "a grant's ledger could not be worked through");
-            self.alarm(origin, "holding", &error.to_string(), vec![], now);
+        let mut ours = BTreeSet::new();
+        if origin.ledger().as_str() == "authority" {
+            // It may name envelopes that came before it.
+            let held = self
+                .holdings
+                .read()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            let of_owner =
+                |o: &&Origin| o.grant_id().is_some() && o.division() == origin.division();
+            ours.extend(held.keys().filter(of_owner).cloned());
+        } else {
+            ours.extend(self.holds_grant(origin).then(|| origin.clone()));
+        }
+        for ledger in ours {
+            if let Err(error) = self.advance_holding(&ledger) {
+                tracing::error!(origin = %ledger, %error, "a grant's ledger could not be worked through");
+                self.alarm(&ledger, "holding", &error.to_string(), vec![], now);
+            }
         }
     }
 

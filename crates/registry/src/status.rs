@@ -7,6 +7,7 @@ use record::authority::Level;
 use record::id::{DivisionId, Origin, UnixMillis};
 use serde::Serialize;
 
+use crate::destroy::receipts::DestructionCounts;
 use crate::error::Result;
 use crate::grant::checkpoint_of;
 use crate::guard::Halt;
@@ -96,6 +97,10 @@ pub struct NodeStatus {
     pub alarms: Vec<Alarm>,
     /// Own ledgers that are not signed at present, and why.
     pub halted: BTreeMap<Origin, Halt>,
+    /// The key epochs of own shards, and how far their resealing came.
+    pub epochs: Vec<crate::reseal::ShardEpochs>,
+    /// Destructions of own ledgers that are not finished, or whose receipts are missing.
+    pub destructions: DestructionCounts,
 }
 
 /// One ledger whose records this node can open.
@@ -200,6 +205,10 @@ impl Registry {
             peers: lock(&self.peers).lines.values().cloned().collect(),
             alarms: self.alarms()?,
             halted: self.guard.halted(),
+            epochs: self.epochs()?,
+            // As of the latest time that was signed here: the doctor is told the time.
+            destructions: self
+                .destruction_counts(UnixMillis(self.latest.load(Ordering::Relaxed)))?,
         })
     }
 
@@ -272,6 +281,19 @@ impl Registry {
             "Alarms that an officer must look at.",
             vec![(String::new(), status.alarms.len() as u64)],
         );
+        metric(
+            "fangzhi_destructions",
+            "gauge",
+            "Destructions that this node ordered: not finished here, or with receipts missing.",
+            vec![
+                (
+                    "{state=\"unfinished\"}".into(),
+                    status.destructions.unfinished,
+                ),
+                ("{state=\"waiting\"}".into(), status.destructions.waiting),
+                ("{state=\"overdue\"}".into(), status.destructions.overdue),
+            ],
+        );
         let by_ledger = |value: fn(&LedgerLine) -> u64| {
             status
                 .ledgers
@@ -300,6 +322,32 @@ impl Registry {
                 .iter()
                 .map(|h| (format!("{{origin=\"{}\"}}", h.origin), h.records))
                 .collect(),
+        );
+        metric(
+            "fangzhi_epoch",
+            "gauge",
+            "The key epoch that an own shard is sealed under.",
+            status
+                .epochs
+                .iter()
+                .map(|e| (format!("{{origin=\"{}\"}}", e.origin), u64::from(e.current)))
+                .collect(),
+        );
+        let resealing = status.epochs.iter().flat_map(|e| {
+            let counts = e
+                .resealing
+                .as_ref()
+                .map_or([0; 3], |p| [p.total, p.done, p.failed]);
+            let words = ["total", "done", "failed"].into_iter();
+            words
+                .zip(counts)
+                .map(|(word, count)| (format!("{{origin=\"{}\",is=\"{word}\"}}", e.origin), count))
+        });
+        metric(
+            "fangzhi_reseal_bodies",
+            "gauge",
+            "Bodies to be sealed under the present epoch when it began, those done, those that failed.",
+            resealing.collect(),
         );
         metric(
             "fangzhi_peer_connected",
@@ -383,6 +431,20 @@ impl Registry {
             ),
             "this directory was restored or copied: let the node reach its parent, and stop any other copy",
         );
+        let counts = self.destruction_counts(now)?;
+        let health = match (counts.unfinished, counts.overdue) {
+            (0, 0) => Health::Ok,
+            _ => Health::Warning,
+        };
+        check(
+            "receipts",
+            health,
+            format!(
+                "{0} 项销毁未完成，{1} 项待回执，其中 {2} 项逾期 / {0} destructions are not finished, {1} wait for receipts, {2} of these overdue",
+                counts.unfinished, counts.waiting, counts.overdue
+            ),
+            "see `fangzhi receipts`, and ask the nodes that it names to connect",
+        );
         let health = if self.guard.is_outside() {
             Health::Ok
         } else {
@@ -446,6 +508,37 @@ impl Registry {
                 "密钥库由口令打开 / the keystore is opened by a passphrase".into()
             },
             "keep the directory on an encrypted disk, or make the node with `--passphrase-file`",
+        );
+        let failed: u64 = status
+            .epochs
+            .iter()
+            .filter_map(|e| e.resealing.as_ref())
+            .map(|progress| progress.failed)
+            .sum();
+        let health = if failed == 0 {
+            Health::Ok
+        } else {
+            Health::Failure
+        };
+        check(
+            "resealing",
+            health,
+            format!("{failed} 份正文重封失败 / {failed} bodies could not be resealed"),
+            "see `fangzhi keys status` for which and why; `fangzhi verify` tells whether they are damaged",
+        );
+        let overdue = self.overdue_grants(now).len();
+        let health = if overdue == 0 {
+            Health::Ok
+        } else {
+            Health::Warning
+        };
+        check(
+            "grant-receipts",
+            health,
+            format!(
+                "{overdue} 份授权终止后逾期无回执 / {overdue} grants ended and their holder's receipt is overdue"
+            ),
+            "see `fangzhi grant list` for whose, and ask the holder",
         );
         let operators = self.operators()?.len();
         let health = if operators == 0 {

@@ -4,6 +4,7 @@
 
 use minicbor::{Decode, Encode};
 use record::cbor;
+use record::entry::{Operation, RecordEntry};
 use record::id::{Hash, Origin};
 use store::{Key, Store};
 
@@ -19,6 +20,13 @@ pub const TILE: &str = "tile";
 pub const HEAD: &str = "head";
 /// Newest version of each record.
 pub const RECORD: &str = "record";
+/// How far resealing came, and what could not be resealed.
+pub const RESEAL: &str = "reseal";
+/// Every entry of a record in a shard's or a grant's ledger, own or replica: record, then index.
+/// The row without a record says that none is missing.
+pub const CHAIN: &str = "chain";
+/// Destructions that an entry ordered, by its index, until they are done and told.
+pub const DESTROY: &str = "destroy";
 /// Import chunks that were taken.
 pub const IMPORT: &str = "import";
 /// Records in scope of a grant, and how far the shard was worked through.
@@ -31,6 +39,9 @@ pub const GRANT: &str = "grant";
 pub const INVITATION: &str = "invitation";
 /// Charters whose node lost its keys and may be chartered again.
 pub const REPLACEMENT: &str = "replacement";
+
+/// Pages of record secrets that were written again: old number to new.
+pub const PAGE: &str = "page";
 
 /// Checkpoints cosigned of ledgers that are not held here.
 pub const WITNESS: &str = "witness";
@@ -143,6 +154,31 @@ pub struct Newest {
     /// Length of the chunk.
     #[n(5)]
     pub length: u32,
+}
+
+impl Newest {
+    /// What it is after one more entry of the record, at `at`, with this leaf hash.
+    pub(crate) fn after(old: Option<Self>, entry: &RecordEntry, at: u64, leaf: Hash) -> Self {
+        let (page, offset, length) = match &old {
+            // Nothing opens an erased record any more.
+            _ if entry.operation == Operation::Erase => (0, 0, 0),
+            Some(old) => (old.page, old.offset, old.length),
+            None => (0, 0, 0),
+        };
+        // A reseal of an earlier version leaves the newest one where it is.
+        let (at, version) = match &old {
+            Some(old) if entry.version < old.version => (old.at, old.version),
+            _ => (at, entry.version),
+        };
+        Self {
+            at,
+            version,
+            leaf,
+            page,
+            offset,
+            length,
+        }
+    }
 }
 
 /// Reads a value that this program wrote.

@@ -10,14 +10,15 @@ use ledger::hash::{leaf_hash, root_of};
 use ledger::note::{KeyKind, Note, Verifier};
 use ledger::tile::{TreeEdge, plan_append};
 use record::act::{Act, Capacity};
-use record::entry::{Entry, GrantEntry, GrantOperation, RecordEntry};
-use record::id::{Hash, Origin, RecordId};
+use record::entry::{Entry, GrantEntry, GrantOperation, Operation, RecordEntry};
+use record::id::{DivisionId, Hash, Origin, RecordId};
 use seal::parcel::Parcel;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use store::{Snapshot, Store};
 
 use crate::authority::Authority;
+use crate::chain;
 use crate::clock::TOLERANCE_MILLIS;
 use crate::config::NodeConfig;
 use crate::error::Result;
@@ -87,6 +88,8 @@ pub struct VerifyFinding {
 type Checked = (Vec<VerifiedLedger>, Vec<VerifyFinding>, Vec<String>);
 
 struct Checker<'a> {
+    /// Whose directory it is.
+    own: &'a DivisionId,
     snapshot: &'a Snapshot,
     authority: &'a Authority,
     /// For each authority ledger, the root at each size.
@@ -191,6 +194,7 @@ pub fn verify(dir: &Path) -> Result<VerifyReport> {
             .iter()
             .map(|half| {
                 let mut checker = Checker {
+                    own: &config.division,
                     snapshot: &snapshot,
                     authority: &authority,
                     authority_roots: &authority_roots,
@@ -298,7 +302,11 @@ struct Walk {
     latest: u64,
     /// The most of the authority ledger that an act relied on so far.
     authority_size: u64,
-    newest: HashMap<RecordId, (u64, Hash)>,
+    newest: HashMap<RecordId, Newest>,
+    /// Where the entries of each record are.
+    entries_of: HashMap<RecordId, Places>,
+    /// Entries without their body that no later entry accounts for so far.
+    missing: BTreeMap<RecordId, Vec<(u64, Entry)>>,
     /// Shard heads that parcels since the last heartbeat were proven under.
     cited: BTreeSet<(u64, Hash)>,
     /// Serial of the newest charter whose key signed a service act so far.
@@ -306,6 +314,35 @@ struct Walk {
     acts: u64,
     bodies: u64,
     whole_root: Option<Hash>,
+}
+
+/// Where the entries of a record are: most have one, and there are millions of them.
+enum Places {
+    One(u64),
+    Many(Vec<u64>),
+}
+
+impl Places {
+    fn push(&mut self, at: u64) {
+        match self {
+            Places::One(first) => *self = Places::Many(vec![*first, at]),
+            Places::Many(places) => places.push(at),
+        }
+    }
+
+    fn all(&self) -> Vec<u64> {
+        match self {
+            Places::One(at) => vec![*at],
+            Places::Many(places) => places.clone(),
+        }
+    }
+}
+
+/// The newest entry of a record.
+struct Newest {
+    version: u64,
+    leaf: Hash,
+    erased: bool,
 }
 
 impl Checker<'_> {
@@ -375,6 +412,17 @@ impl Checker<'_> {
             if rows.len() < SCAN || leaves.len() < rows.len() {
                 break;
             }
+        }
+        let missing: Vec<u64> = walk.missing.values().flatten().map(|(at, _)| *at).collect();
+        if head.target.is_none() {
+            missing.iter().for_each(|at| self.missing(origin, *at));
+        } else if !missing.is_empty() {
+            // Proven by entries under the head that is being fetched, which are not here yet.
+            self.remarks.push(format!(
+                "`{origin}`: 传输中，{} 个正文待后续条目说明 / in transfer, {} bodies are accounted for by entries still to come",
+                missing.len(),
+                missing.len()
+            ));
         }
         self.end(origin, &head, &walk);
         // In transfer there are entries that the whole checkpoint does not cover.
@@ -507,17 +555,32 @@ impl Checker<'_> {
                     Some(at),
                     format!("the body of entry {at} is not the one that it names"),
                 ),
-                Ok(None) => self.find(
-                    origin,
-                    Some(at),
-                    format!("the body of entry {at} is missing"),
-                ),
+                // A later entry may say that it was to be destroyed; the end of the ledger decides.
+                Ok(None) => {
+                    let record = entry.record().filter(|_| chain::has_chains(origin));
+                    match record {
+                        Some(record) => {
+                            let missing = walk.missing.entry(record).or_default();
+                            missing.push((at, entry.clone()));
+                        }
+                        None => self.missing(origin, at),
+                    }
+                }
                 Err(error) => self.find(
                     origin,
                     Some(at),
                     format!("the body of entry {at} cannot be read: {error}"),
                 ),
             }
+        }
+        if entry.orders_destruction() {
+            self.destruction(origin, at, &entry, walk);
+        }
+        if let Some(record) = entry.record() {
+            walk.entries_of
+                .entry(record)
+                .and_modify(|places| places.push(at))
+                .or_insert(Places::One(at));
         }
         match &entry {
             Entry::Act(act) => {
@@ -530,6 +593,51 @@ impl Checker<'_> {
             _ => {}
         }
         walk.tail.push(leaf);
+    }
+
+    fn missing(&mut self, origin: &Origin, at: u64) {
+        if origin.grant_id().is_some() && self.authority.dropped(self.own, origin) {
+            // The grant ended, and this node signed that it dropped everything of it.
+            return;
+        }
+        self.find(
+            origin,
+            Some(at),
+            format!(
+                "the body of entry {at} is missing, and no later entry says that it was to be destroyed"
+            ),
+        );
+    }
+
+    /// An entry that orders bodies to be destroyed accounts for those that are missing; one of
+    /// those that is still here was kept against the order.
+    fn destruction(&mut self, origin: &Origin, at: u64, entry: &Entry, walk: &mut Walk) {
+        let Some(record) = entry.record() else {
+            return;
+        };
+        if let Some(missing) = walk.missing.get_mut(&record) {
+            missing.retain(|(_, earlier)| !entry.destroys_body_of(earlier));
+            if missing.is_empty() {
+                walk.missing.remove(&record);
+            }
+        }
+        let places = walk.entries_of.get(&record);
+        for index in places.map(Places::all).unwrap_or_default() {
+            let bytes = self.snapshot.get(&table::entry(origin, index));
+            let Ok(Some(Ok(before))) = bytes.map(|bytes| bytes.map(|b| Entry::decode(&b))) else {
+                continue;
+            };
+            let here = self.snapshot.get(&table::body(origin, index));
+            if entry.destroys_body_of(&before) && matches!(here, Ok(Some(_))) {
+                self.find(
+                    origin,
+                    Some(index),
+                    format!(
+                        "the body of entry {index} is still here, which entry {at} ordered to be destroyed; start the node, which finishes it"
+                    ),
+                );
+            }
+        }
     }
 
     /// The time of the earliest cosignature on a checkpoint: nothing under it is later.
@@ -554,10 +662,18 @@ impl Checker<'_> {
         leaf: Hash,
         walk: &mut Walk,
     ) {
-        let follows = match walk.newest.get(&entry.record) {
-            None => entry.version == 1 && entry.previous.is_none(),
-            Some((version, previous)) => {
-                entry.version == version + 1 && entry.previous == Some(*previous)
+        let known = walk.newest.get(&entry.record);
+        let resealed = entry.operation == Operation::Reseal;
+        let follows = match known {
+            None => !resealed && entry.version == 1 && entry.previous.is_none(),
+            Some(newest) => {
+                let version = match resealed {
+                    // The same version once more, of those before.
+                    true => (1..=newest.version).contains(&entry.version),
+                    false => entry.version == newest.version + 1,
+                };
+                let content = !resealed || self.seals_content_anew(origin, entry, walk);
+                version && content && !newest.erased && entry.previous == Some(newest.leaf)
             }
         };
         if !follows {
@@ -567,7 +683,27 @@ impl Checker<'_> {
                 format!("entry {at} does not follow the version of its record before it"),
             );
         }
-        walk.newest.insert(entry.record, (entry.version, leaf));
+        let version = known.map_or(entry.version, |newest| newest.version.max(entry.version));
+        let newest = Newest {
+            version,
+            leaf,
+            erased: entry.operation == Operation::Erase,
+        };
+        walk.newest.insert(entry.record, newest);
+    }
+
+    /// Whether a reseal has the content of the version that it says it seals anew.
+    fn seals_content_anew(&self, origin: &Origin, reseal: &RecordEntry, walk: &Walk) -> bool {
+        let places = walk.entries_of.get(&reseal.record);
+        let mut before = places.map(Places::all).unwrap_or_default().into_iter();
+        before.any(|index| {
+            let bytes = self.snapshot.get(&table::entry(origin, index));
+            matches!(
+                bytes.map(|bytes| bytes.map(|b| Entry::decode(&b))),
+                Ok(Some(Ok(Entry::Record(entry))))
+                    if entry.version == reseal.version && entry.content == reseal.content
+            )
+        })
     }
 
     fn act(&mut self, origin: &Origin, at: u64, act: &Act, walk: &mut Walk) {
@@ -658,7 +794,7 @@ impl Checker<'_> {
     ) {
         let shard = origin.shard();
         match entry.operation {
-            GrantOperation::Enter | GrantOperation::Update => {
+            GrantOperation::Enter | GrantOperation::Update | GrantOperation::Reseal => {
                 let proven = Parcel::decode(body)
                     .map_err(|e| e.to_string())
                     .and_then(|parcel| {

@@ -9,7 +9,7 @@ use ledger::frontier::Frontier;
 use ledger::hash::leaf_hash;
 use ledger::proof::{verify_consistency, verify_inclusion};
 use record::act::{ACT_ENTRIES_MAX, Act};
-use record::entry::{Entry, GrantOperation, Operation};
+use record::entry::Entry;
 use record::id::{Hash, Origin};
 use sha2::{Digest, Sha256};
 
@@ -262,18 +262,7 @@ fn is_gone(head: &Checkpoint, gone: &Gone, entry: &Entry, index: u64) -> bool {
     let Ok(later) = Entry::decode(&gone.entry) else {
         return false;
     };
-    let says_so = match (entry, &later) {
-        (Entry::Record(entry), Entry::Record(later)) => {
-            let same = entry.record == later.record;
-            let resealed = later.operation == Operation::Reseal && entry.content == later.content;
-            same && (later.operation == Operation::Erase || resealed)
-        }
-        (Entry::Grant(entry), Entry::Grant(later)) => {
-            let same = entry.record.is_some() && entry.record == later.record;
-            same && later.operation == GrantOperation::Retract
-        }
-        _ => false,
-    };
+    let says_so = later.destroys_body_of(entry);
     gone.index > index && included.is_ok() && says_so
 }
 

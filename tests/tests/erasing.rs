@@ -31,7 +31,7 @@ use store::Snapshot;
 use store::pages::Pages;
 use tests::realm::forge::{self, keystore};
 use tests::realm::{
-    DAY, NOW, PASSPHRASE, REALM, Row, Site, division, kind, origin, purpose, rows, settle,
+    DAY, NOW, REALM, Row, Site, division, kind, origin, purpose, rows, settle,
 };
 
 const PERSONS: usize = 24;

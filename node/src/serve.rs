@@ -86,6 +86,7 @@ pub async fn run(registry: Arc<Registry>, dir: &Path, while_stdin: bool) -> Resu
     let witnessing = tokio::spawn(witness::ask(registry.clone()));
     let persisting = tokio::spawn(persist(registry.clone()));
     let backing_up = tokio::spawn(back_up(dir.to_owned()));
+    let tending = tokio::spawn(crate::tend::tend(registry.clone()));
 
     let page_registry = registry.clone();
     let router = api::router(AppState::new(registry.clone())).route(
@@ -117,6 +118,7 @@ pub async fn run(registry: Arc<Registry>, dir: &Path, while_stdin: bool) -> Resu
     accepting.abort();
     persisting.abort();
     backing_up.abort();
+    tending.abort();
     witnessing.abort();
     if let Some(dialing) = dialing {
         dialing.abort();

@@ -7,6 +7,7 @@
 
 pub mod error;
 pub mod given;
+mod grants;
 pub mod ledgers;
 pub mod plans;
 pub mod routes;

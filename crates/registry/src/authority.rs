@@ -55,6 +55,9 @@ struct Begun {
     plan: Hash,
     #[n(1)]
     retired: bool,
+    /// The size of the authority ledger with its beginning.
+    #[n(2)]
+    since: u64,
 }
 
 /// What the authority ledgers held here say.
@@ -280,6 +283,7 @@ impl Authority {
                             let plan = change.plan;
                             self.epochs.entry(at).or_insert(Begun {
                                 plan,
+                                since: size,
                                 retired: false,
                             });
                         }
@@ -288,6 +292,7 @@ impl Authority {
                             // The first epoch begins with its shard, unsaid.
                             let begun = self.epochs.entry(at).or_insert(Begun {
                                 plan,
+                                since: 0,
                                 retired: true,
                             });
                             begun.retired = true;
@@ -593,6 +598,15 @@ impl Authority {
             .map_or(FIRST_EPOCH, |((_, epoch), _)| *epoch)
     }
 
+    /// The epoch in force for whoever relies on so much of the owner's authority ledger.
+    pub(crate) fn epoch_at(&self, origin: &Origin, size: u64) -> u32 {
+        let of = (origin.clone(), 0)..=(origin.clone(), u32::MAX);
+        let mut begun = self.epochs.range(of).rev();
+        begun
+            .find(|(_, begun)| begun.since <= size)
+            .map_or(FIRST_EPOCH, |((_, epoch), _)| *epoch)
+    }
+
     /// The plan that an epoch began under; none for the first.
     pub fn epoch_plan(&self, origin: &Origin, epoch: u32) -> Option<Hash> {
         let begun = self.epochs.get(&(origin.clone(), epoch))?;
@@ -629,14 +643,19 @@ impl Authority {
     ) -> Option<&DestructionReceipt> {
         self.receipts
             .get(&(division.clone(), origin.clone(), index))
+            .or_else(|| self.whole_grant(division, origin))
     }
 
     /// Whether a holder signed that it dropped a whole grant.
     pub fn dropped(&self, holder: &DivisionId, ledger: &Origin) -> bool {
+        self.whole_grant(holder, ledger).is_some()
+    }
+
+    /// The receipt for a whole grant, which says it for every row.
+    fn whole_grant(&self, holder: &DivisionId, ledger: &Origin) -> Option<&DestructionReceipt> {
         let of = (holder.clone(), ledger.clone(), 0)..=(holder.clone(), ledger.clone(), u64::MAX);
-        self.receipts
-            .range(of)
-            .any(|(_, receipt)| receipt.record.is_none())
+        let mut all = self.receipts.range(of).map(|(_, receipt)| receipt);
+        all.find(|receipt| receipt.record.is_none())
     }
 
     /// Takes a charter as if its issuer had been checked.

@@ -297,7 +297,7 @@ impl Registry {
             let bytes = store.get(&table::entry(ledger, last))?;
             let bytes = bytes
                 .ok_or_else(|| RegistryError::damaged(format!("`{ledger}` lacks entry {last}")))?;
-            if !chain::decode(ledger, last, &bytes)?.orders_destruction() {
+            if !is_retraction(&chain::decode(ledger, last, &bytes)?) {
                 had.push(*record);
             }
         }
@@ -353,6 +353,11 @@ impl Registry {
                 holding.index.remove(record);
             }
         }
+        self.renew_generation()
+    }
+
+    /// Destroys the working indexes at rest, and writes them under a new key.
+    pub(crate) fn renew_generation(&self) -> Result<()> {
         destroy_files(&self.files.index())?;
         cut_here(7)?;
         self.keys.renew_index()?;
@@ -386,6 +391,10 @@ impl Registry {
             if self.authority().receipt(own, &p.origin, p.at).is_some() {
                 continue;
             }
+            if self.is_ended_grant_of_own(&p.origin) {
+                // One receipt for the whole grant says it for every row.
+                continue;
+            }
             statements.push(Statement::Receipt(DestructionReceipt {
                 origin: p.origin.clone(),
                 index: p.at,
@@ -401,6 +410,14 @@ impl Registry {
             self.state(part.to_vec(), &self.service(purpose("security")), now)?;
         }
         Ok(())
+    }
+
+    fn is_ended_grant_of_own(&self, ledger: &Origin) -> bool {
+        let authority = self.authority();
+        let grant = ledger.grant_id().and_then(|id| authority.grant(&id));
+        grant.is_some_and(|grant| {
+            grant.holder == self.config.division && authority.grant_ended(&grant.id).is_some()
+        })
     }
 
     /// Rows of others' ledgers go; those of own ledgers wait for the receipts of others.
@@ -445,6 +462,10 @@ impl Registry {
         from.remove(own);
         from
     }
+}
+
+fn is_retraction(entry: &Entry) -> bool {
+    matches!(entry, Entry::Grant(e) if e.operation == GrantOperation::Retract)
 }
 
 /// Overwrites and removes every file under a folder, and the folders in it.

@@ -3,6 +3,7 @@
 //! All but an offline approval goes through the node's routes. Refuses to guess which plan is meant.
 
 pub mod args;
+mod status;
 
 use std::process::ExitCode;
 
@@ -11,7 +12,7 @@ use registry::plan::request::PlanRequest;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::client::{Client, passphrase, passphrase_file};
+use crate::client::{Client, operator_passphrase};
 use crate::fault::{Fault, Result};
 use crate::output;
 use args::{Approve, Export, Keys, List, One, Take, Whose, Work};
@@ -43,6 +44,7 @@ pub fn run(command: &Keys, json: bool) -> Result<ExitCode> {
         Keys::Approve(command) => approve(command, json),
         Keys::Take(command) => take(command, json),
         Keys::Run(one) => change(one, "run", &json!({}), json),
+        Keys::Status(command) => status::run(command, json),
         Keys::Withdraw(one) => change(one, "withdrawn", &json!({}), json),
     }
 }
@@ -250,13 +252,7 @@ fn approve(command: &Approve, json: bool) -> Result<ExitCode> {
             output::line(format!("  {}: {}", figure.name, figure.count));
         }
     }
-    let phrase = match &whose.who.operator_passphrase_file {
-        Some(path) => passphrase_file(path)?,
-        None => passphrase(
-            None,
-            &format!("操作员 {login} 的口令 / passphrase of {login}"),
-        )?,
-    };
+    let phrase = operator_passphrase(&whose.at.dir, &whose.who, &login)?;
     let signed = sign_file(
         &whose.at.dir,
         (&login, &phrase),

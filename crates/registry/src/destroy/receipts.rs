@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use record::authority::Finality;
-use record::entry::{Entry, Operation};
+use record::entry::{Entry, GrantOperation, Operation};
 use record::id::{DivisionId, Kind, Origin, RecordId, UnixMillis};
 use serde::Serialize;
 
@@ -160,10 +160,7 @@ impl Registry {
                 };
                 let (recorded_at, told) = match chain::decode(origin, at, &bytes)? {
                     Entry::Record(e) => (e.recorded_at, e.operation == Operation::Erase),
-                    Entry::Grant(e) => {
-                        let told = Entry::Grant(e.clone()).orders_destruction();
-                        (e.recorded_at, told)
-                    }
+                    Entry::Grant(e) => (e.recorded_at, e.operation == GrantOperation::Retract),
                     _ => continue,
                 };
                 if !told {

@@ -255,6 +255,8 @@ impl Registry {
         if size == 0 || (bodies == 0 && self.authority().dropped(own, ledger)) {
             return Ok(());
         }
+        // What lay sealed of the working index opens with nothing before the receipt is signed.
+        self.renew_generation()?;
         let receipt = DestructionReceipt {
             origin: ledger.clone(),
             index: size - 1,

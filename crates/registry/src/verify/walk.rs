@@ -34,6 +34,8 @@ pub(super) struct Walk<'a> {
     edge: TreeEdge,
     /// Leaf hashes after the last act.
     tail: Vec<Hash>,
+    /// The epochs that bodies after the last act are sealed under.
+    tail_epochs: BTreeSet<u32>,
     previous_act: Option<Hash>,
     /// The latest time of an act so far.
     latest: u64,
@@ -68,6 +70,7 @@ impl<'a> Walk<'a> {
             whole_root: None,
             edge: TreeEdge::new(),
             tail: Vec::new(),
+            tail_epochs: BTreeSet::new(),
             previous_act: None,
             latest: 0,
             authority_size: 0,
@@ -187,7 +190,12 @@ impl<'a> Walk<'a> {
                 self.previous_act = Some(leaf);
                 return;
             }
-            Entry::Record(entry) => self.version(at, entry, leaf),
+            Entry::Record(entry) => {
+                self.version(at, entry, leaf);
+                if entry.operation != Operation::Erase {
+                    self.tail_epochs.insert(entry.epoch);
+                }
+            }
             Entry::Grant(entry) => self.granted(at, entry, stretch),
             Entry::Authority(_) | Entry::Access(_) | Entry::Recovery(_) => {}
         }
@@ -435,6 +443,15 @@ impl<'a> Walk<'a> {
         if root.is_some_and(|root| *root != act.authority_root) {
             let what = format!(
                 "第 {at} 条经办所依权限账本另有历史 / the act at {at} relies on another history of `{authority}`"
+            );
+            self.find(Some(at), what);
+        }
+        let in_force = self.known.authority.epoch_at(origin, act.authority_size);
+        let epochs = std::mem::take(&mut self.tail_epochs);
+        for other in epochs.into_iter().filter(|e| known_here && *e != in_force) {
+            // Else whoever knows the keys of an old epoch reads what is written today.
+            let what = format!(
+                "第 {at} 条经办的正文封于第 {other} 期，当时应为第 {in_force} 期 / entries of the act at {at} are sealed under epoch {other}, while {in_force} was in force"
             );
             self.find(Some(at), what);
         }

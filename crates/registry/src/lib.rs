@@ -34,6 +34,7 @@ pub mod register;
 pub mod repair;
 pub mod replicate;
 mod reseal;
+pub mod retention;
 mod rotate;
 mod secrets;
 pub mod session;

@@ -127,6 +127,7 @@ fn the_authority_entries_of_the_page_hold() {
             organization: division("b"),
             role: Role::Clerk,
             not_after: TIME,
+            grid: None,
         })),
     );
     check(

@@ -25,6 +25,7 @@ pub struct Counters {
     replicated: AtomicU64,
     refused: AtomicU64,
     alarms: AtomicU64,
+    logins_failed: AtomicU64,
 }
 
 fn add(counter: &AtomicU64, count: u64) {
@@ -44,6 +45,9 @@ impl Counters {
     }
     pub(crate) fn replicated(&self, count: u64) {
         add(&self.replicated, count);
+    }
+    pub(crate) fn login_failed(&self) {
+        add(&self.logins_failed, 1);
     }
     pub(crate) fn refused(&self) {
         add(&self.refused, 1);
@@ -93,6 +97,8 @@ pub struct NodeStatus {
     pub alarms: Vec<Alarm>,
     /// Own ledgers that are not signed at present, and why.
     pub halted: BTreeMap<Origin, Halt>,
+    /// The key epochs of own shards, and how far their resealing came.
+    pub epochs: Vec<crate::reseal::ShardEpochs>,
     /// Destructions of own ledgers that are not finished, or whose receipts are missing.
     pub destructions: DestructionCounts,
 }
@@ -199,6 +205,7 @@ impl Registry {
             peers: lock(&self.peers).lines.values().cloned().collect(),
             alarms: self.alarms()?,
             halted: self.guard.halted(),
+            epochs: self.epochs()?,
             // As of the latest time that was signed here: the doctor is told the time.
             destructions: self
                 .destruction_counts(UnixMillis(self.latest.load(Ordering::Relaxed)))?,
@@ -243,6 +250,12 @@ impl Registry {
             "counter",
             "Readings denied by policy since the start.",
             count(&counters.denied),
+        );
+        metric(
+            "fangzhi_logins_failed_total",
+            "counter",
+            "Logins refused since the start.",
+            count(&counters.logins_failed),
         );
         metric(
             "fangzhi_entries_replicated_total",
@@ -309,6 +322,32 @@ impl Registry {
                 .iter()
                 .map(|h| (format!("{{origin=\"{}\"}}", h.origin), h.records))
                 .collect(),
+        );
+        metric(
+            "fangzhi_epoch",
+            "gauge",
+            "The key epoch that an own shard is sealed under.",
+            status
+                .epochs
+                .iter()
+                .map(|e| (format!("{{origin=\"{}\"}}", e.origin), u64::from(e.current)))
+                .collect(),
+        );
+        let resealing = status.epochs.iter().flat_map(|e| {
+            let counts = e
+                .resealing
+                .as_ref()
+                .map_or([0; 3], |p| [p.total, p.done, p.failed]);
+            let words = ["total", "done", "failed"].into_iter();
+            words
+                .zip(counts)
+                .map(|(word, count)| (format!("{{origin=\"{}\",is=\"{word}\"}}", e.origin), count))
+        });
+        metric(
+            "fangzhi_reseal_bodies",
+            "gauge",
+            "Bodies to be sealed under the present epoch when it began, those done, those that failed.",
+            resealing.collect(),
         );
         metric(
             "fangzhi_peer_connected",
@@ -469,6 +508,37 @@ impl Registry {
                 "密钥库由口令打开 / the keystore is opened by a passphrase".into()
             },
             "keep the directory on an encrypted disk, or make the node with `--passphrase-file`",
+        );
+        let failed: u64 = status
+            .epochs
+            .iter()
+            .filter_map(|e| e.resealing.as_ref())
+            .map(|progress| progress.failed)
+            .sum();
+        let health = if failed == 0 {
+            Health::Ok
+        } else {
+            Health::Failure
+        };
+        check(
+            "resealing",
+            health,
+            format!("{failed} 份正文重封失败 / {failed} bodies could not be resealed"),
+            "see `fangzhi keys status` for which and why; `fangzhi verify` tells whether they are damaged",
+        );
+        let overdue = self.overdue_grants(now).len();
+        let health = if overdue == 0 {
+            Health::Ok
+        } else {
+            Health::Warning
+        };
+        check(
+            "grant-receipts",
+            health,
+            format!(
+                "{overdue} 份授权终止后逾期无回执 / {overdue} grants ended and their holder's receipt is overdue"
+            ),
+            "see `fangzhi grant list` for whose, and ask the holder",
         );
         let operators = self.operators()?.len();
         let health = if operators == 0 {

@@ -37,6 +37,8 @@ pub const ALARM: &str = "alarm";
 pub const GRANT: &str = "grant";
 /// Invitations given out.
 pub const INVITATION: &str = "invitation";
+/// Charters whose node lost its keys and may be chartered again.
+pub const REPLACEMENT: &str = "replacement";
 
 /// Pages of record secrets that were written again: old number to new.
 pub const PAGE: &str = "page";

@@ -3,6 +3,7 @@
 //! All but an offline approval goes through the node's routes. Refuses to guess which plan is meant.
 
 pub mod args;
+mod status;
 
 use std::process::ExitCode;
 
@@ -43,6 +44,7 @@ pub fn run(command: &Keys, json: bool) -> Result<ExitCode> {
         Keys::Approve(command) => approve(command, json),
         Keys::Take(command) => take(command, json),
         Keys::Run(one) => change(one, "run", &json!({}), json),
+        Keys::Status(command) => status::run(command, json),
         Keys::Withdraw(one) => change(one, "withdrawn", &json!({}), json),
     }
 }

@@ -26,8 +26,19 @@ pub enum Keys {
     Take(Take),
     /// 执行已批准的方案 / run an approved plan
     Run(One),
+    /// 密钥期与重封进度 / key epochs, and how far resealing came
+    Status(Status),
     /// 撤回方案，或终止常令 / withdraw a plan, or end a standing order
     Withdraw(One),
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Status {
+    #[command(flatten)]
+    pub at: Dir,
+    /// 守候至重封完成 / stay until nothing is left to reseal
+    #[arg(long)]
+    pub watch: bool,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -90,7 +90,7 @@ impl Registry {
 
     /// [`Registry::finish_destroying`] where a failure is no reason to stop: it is tried again with
     /// the next entries that come, and at the next start.
-    pub(crate) fn go_on_destroying(&self, now: UnixMillis) {
+    pub fn go_on_destroying(&self, now: UnixMillis) {
         if let Err(error) = self.finish_destroying(now) {
             tracing::error!(%error, "a destruction is not finished; it is gone on with later");
         }

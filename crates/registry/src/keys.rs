@@ -140,6 +140,52 @@ impl Keys {
         store::atomic::replace(&path, &bytes).map_err(RegistryError::from)
     }
 
+    fn read(&self, path: &Path) -> Result<Keystore> {
+        let bytes = store::atomic::read_bounded(path, KEYSTORE_MAX)?;
+        Keystore::open(&bytes, &self.provider).map_err(|e| {
+            RegistryError::Directory(format!("`{}` does not open: {e}", path.display()))
+        })
+    }
+
+    /// Other node keys, which wait beside the present ones for their charter. Asked again, they
+    /// are the same: the parent may have issued the charter, and the answer been lost.
+    pub(crate) fn renewed(self) -> Result<Self> {
+        let path = self.files.next_keystore();
+        let keystore = if path.exists() {
+            self.read(&path)?
+        } else {
+            let mut keystore = self.read(&self.files.keystore())?;
+            keystore.renew(&mut rng()?);
+            let bytes = keystore
+                .seal(&self.provider, &mut rng()?)
+                .map_err(|e| RegistryError::Store(e.to_string()))?;
+            store::atomic::replace(&path, &bytes)?;
+            keystore
+        };
+        Ok(Self::from_keystore(keystore, self.provider, self.files))
+    }
+
+    /// Takes up the keys that waited, when they are those of the charter. Only node keys are taken:
+    /// the present keystore may have got epoch secrets meanwhile. The keys before are destroyed.
+    pub(crate) fn settled(self, chartered: &NodeKeys) -> Result<Self> {
+        let path = self.files.next_keystore();
+        if self.public() == *chartered || !path.exists() {
+            return Ok(self);
+        }
+        let next = self.read(&path)?;
+        if next.public_keys() != *chartered {
+            return Err(RegistryError::Directory(
+                "密钥与节点证书不符 / neither the keystore nor `keystore.next` has the keys of the charter in `node.json`; restore all three from one backup".into(),
+            ));
+        }
+        let mut keystore = self.read(&self.files.keystore())?;
+        keystore.adopt(next);
+        self.save(&keystore)?;
+        // Gone after the keystore has the keys: cut off between the two, it is removed later.
+        std::fs::remove_file(&path).map_err(|e| RegistryError::file(&path, e))?;
+        Ok(Self::from_keystore(keystore, self.provider, self.files))
+    }
+
     /// The public half of every key.
     pub(crate) fn public(&self) -> NodeKeys {
         self.lock().public_keys()

@@ -169,6 +169,9 @@ pub struct Join {
     pub at: Dir,
     /// 邀请文件 / the invitation file
     pub invitation: PathBuf,
+    /// 目录中已有的节点换新密钥，其余不变；节点须先停下 / other keys for the node that is in the directory, which must not run; everything else of it stays
+    #[arg(long)]
+    pub new_keys: bool,
     #[command(flatten)]
     pub listen: Listen,
     #[command(flatten)]

@@ -133,6 +133,33 @@ impl Site {
         Self::first(dir, now)
     }
 
+    /// Other keys for a node that is closed, chartered by its parent, which has leave to do so.
+    pub fn renew(parent: &Site, dir: &Path, now: UnixMillis) -> Self {
+        let config = registry::config::NodeConfig::read(dir).unwrap();
+        let name = config.division.as_str();
+        let new = NewInvitation {
+            division: config.division.clone(),
+            name: config.name.clone(),
+            level: config.level,
+            codes: vec![],
+            address: parent.registry.config().listen.clone(),
+        };
+        let invitation = parent.registry.invite(&parent.officer, &new, now).unwrap();
+        let new = new_node(invitation.realm.as_str(), name, config.level);
+        let applicant = Applicant::renew(dir, new, &Opener::File).unwrap();
+        let secret = registry::config::key_from_hex(&invitation.secret).unwrap();
+        let keys = applicant.public();
+        let chain = parent
+            .registry
+            .enrol(&config.division, &secret, &keys, now)
+            .unwrap();
+        let root = registry::config::key_from_hex(&invitation.root).unwrap();
+        applicant
+            .chartered(&chain, &root, Some(invitation.parent), now)
+            .unwrap();
+        Self::open(dir, now)
+    }
+
     fn first(dir: PathBuf, now: UnixMillis) -> Self {
         let registry = open(&dir, now);
         let new = NewOperator {

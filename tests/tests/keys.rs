@@ -108,6 +108,16 @@ fn an_approval_by_file_lets_its_plan_run_and_no_other() {
         district,
         community,
     } = Pair::start(base.path());
+    until("the community knows the district's officers", || {
+        let status = community.http.status();
+        let mut ledgers = status["ledgers"].as_array().unwrap().iter();
+        ledgers.any(|l| {
+            l["origin"]
+                .as_str()
+                .unwrap()
+                .ends_with("/jiangjin/authority")
+        })
+    });
     // The line is down: the district's node does not even run.
     let above = district.site.clone();
     district.stop();

@@ -16,6 +16,7 @@ use registry::plan::{Discounted, NotApproved, PLAN_MILLIS};
 use registry::replicate::NewInvitation;
 use registry::session::Session;
 use sha2::{Digest, Sha256};
+use sync::trust::Trust;
 use tests::realm::{
     DAY, NOW, PASSPHRASE, REALM, Site, division, forge, kind, origin, purpose, replicate, rows,
     settle,
@@ -610,6 +611,71 @@ fn a_division_is_chartered_again_on_two_officers_word_and_its_history_goes_on() 
     assert!(!seen.refused.is_empty(), "the old keys open a session");
     let report = registry::verify::verify(&district.dir).unwrap();
     assert!(report.ok, "{:?}", report.findings);
+}
+
+#[test]
+fn a_node_goes_on_under_other_keys_and_whoever_follows_it_needs_no_restart() {
+    let World {
+        base,
+        district,
+        town,
+    } = World::new();
+    let community = Site::join(&town, base.path(), "jinfu", Level::Community, NOW);
+    let clerk = community.operator(Role::Clerk, None, NOW);
+    community.import(&clerk, "unit", &rows("unit", 1, 30, 1), NOW);
+    settle(&[(&community, &town), (&town, &district)], NOW);
+    town.replace_charter("jinfu", NOW);
+    let old = community.charter();
+    let dir = community.close();
+    let thief = base.path().join("thief");
+    tests::copy_dir(&dir, &thief);
+    // Revoked, and not chartered again yet: it opens with the keys it had.
+    let community = Site::open(&dir, NOW);
+    assert_eq!(community.charter().keys, old.keys);
+    let dir = community.close();
+    let community = Site::renew(&town, &dir, NOW);
+    let new = community.charter();
+    assert_eq!((old.serial, new.serial), (1, 2));
+    assert_ne!(old.keys, new.keys);
+    assert!(!dir.join("keystore.next").exists());
+    // Old records open, new ones are written, and the head passes both levels.
+    let clerk = community.registry.login("clerk", PASSPHRASE, NOW).unwrap();
+    community.import(&clerk, "unit", &rows("unit", 2, 30, 2), NOW);
+    settle(&[(&community, &town), (&town, &district)], NOW);
+    let sizes = [&community, &town, &district].map(|site| {
+        let status = site.registry.status().unwrap();
+        let mut ledgers = status.ledgers.into_iter();
+        let unit = ledgers.find(|l| l.origin == origin("jinfu", "unit"));
+        unit.map(|l| (l.size, l.root))
+    });
+    assert!(
+        sizes[0].is_some() && sizes.iter().all(|s| *s == sizes[0]),
+        "{sizes:?}"
+    );
+    // A head that the old keys sign now is not followed, wherever it comes from.
+    let stolen = forge::keystore(&thief).sign.signing_key();
+    let unit = origin("jinfu", "unit");
+    let seen = {
+        let thief = Site::open(&thief, NOW);
+        replicate(&thief, &town, NOW)
+    };
+    assert!(!seen.refused.is_empty(), "the old keys open a session");
+    let log = ledger::note::NoteSigner::new(unit.as_str(), stolen).unwrap();
+    let forged = ledger::checkpoint::Checkpoint::new(unit.as_str(), 10_000, [7; 32])
+        .unwrap()
+        .sign(&log)
+        .unwrap();
+    let offered = town.registry.accept(&new, &unit, &forged).unwrap();
+    assert!(
+        ledger::checkpoint::open(forged.as_bytes(), &offered.verifier).is_err(),
+        "a head under the replaced key is taken"
+    );
+    assert!(town.registry.log(&unit, &forged).is_none());
+    // Everything verifies at each of them, from the bytes alone.
+    for site in [community, town, district] {
+        let report = registry::verify::verify(&site.close()).unwrap();
+        assert!(report.ok, "{:?}", report.findings);
+    }
 }
 
 #[test]

@@ -375,17 +375,31 @@ fn a_revoked_nodes_open_session_is_cut_and_its_next_one_refused() {
     assert_eq!(town.ledger(&unit).unwrap(), before);
     assert_ne!(community.ledger(&unit).unwrap().0, before.0);
 
-    // Enrolled again, under new keys or not, it goes on where it was.
+    // Chartered again under other keys it goes on where it was; never under the keys it had.
     let dir = community.stop();
     let config = NodeConfig::read(&dir).unwrap();
     let file = nodes.dir("again.json");
     replace_charter(&town, "jinfu");
     invite(&town, "jinfu", &file);
+    let before = keystore(&dir).public_keys();
+    let config_file = std::fs::read(dir.join("node.json")).unwrap();
     std::fs::remove_file(dir.join("node.json")).unwrap();
     let output = join(&dir, &file, &config.http, &config.listen);
-    // The first officer is enrolled already; the charter is what this was for.
-    assert!(dir.join("node.json").exists(), "{}", words(&output));
+    assert!(!output.status.success(), "the lost keys were chartered");
+    std::fs::write(dir.join("node.json"), config_file).unwrap();
+    let renewed = fangzhi([
+        "join",
+        "--new-keys",
+        "--dir",
+        dir.to_str().unwrap(),
+        file.to_str().unwrap(),
+    ]);
+    assert!(renewed.status.success(), "{}", words(&renewed));
     let community = Daemon::start(&dir);
+    let after = keystore(&dir).public_keys();
+    assert!(before.sign != after.sign && before.seal != after.seal);
+    assert!(!dir.join("keystore.next").exists());
+    register(&community, "unit", "3", &rows("unit", 8, 40, 3));
     converged(&community, &town);
     assert!(town.ledger(&unit).unwrap().0 > before.0);
 }

@@ -171,11 +171,18 @@ fn secrets(dir: &Path, mut put: impl FnMut(&str) -> Result<Item>) -> Result<Vec<
 
 /// The names of what opens records, and a hash of the keystore, which changes with every page key.
 fn names_and_keystore(dir: &Path) -> Result<(Vec<String>, Vec<u8>)> {
-    let mut names: Vec<String> = ["node.json", "keystore", "kek", "transport", "backup.json"]
-        .into_iter()
-        .filter(|name| dir.join(name).is_file())
-        .map(str::to_owned)
-        .collect();
+    let mut names: Vec<String> = [
+        "node.json",
+        "keystore",
+        "keystore.next",
+        "kek",
+        "transport",
+        "backup.json",
+    ]
+    .into_iter()
+    .filter(|name| dir.join(name).is_file())
+    .map(str::to_owned)
+    .collect();
     for folder in ["operators", "secrets"] {
         let path = dir.join(folder);
         if !path.is_dir() {

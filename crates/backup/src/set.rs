@@ -128,7 +128,15 @@ pub(crate) fn is_ours(path: &str) -> bool {
                 .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.')
     };
     match path.split_once('/') {
-        None => ["node.json", "keystore", "kek", "transport", "backup.json"].contains(&path),
+        None => [
+            "node.json",
+            "keystore",
+            "keystore.next",
+            "kek",
+            "transport",
+            "backup.json",
+        ]
+        .contains(&path),
         Some((folder, name)) => {
             ["segments", "secrets", "operators"].contains(&folder) && plain(name)
         }

@@ -3,7 +3,8 @@
 //! Owns who may be chartered again: a division that has a charter gets another only under a plan
 //! that two other officers approved, and only for the keys that they approved, if the plan names
 //! any. The charter before is revoked at once, for everybody.
-//! Refuses to rotate a node's own keys while it goes on; `docs/operating/keys.md` says what to do.
+//! Refuses to charter keys that a charter had before, and to change a node's own keys while it
+//! runs; `docs/operating/keys.md` says what to do.
 
 use minicbor::{Decode, Encode};
 use record::authority::{NodeKeys, Revocation, Statement};
@@ -108,7 +109,16 @@ impl Registry {
                 "`{division}` 已有节点证书；失钥须作方案 replace-charter，由另两名安全员批准 / `{division}` has a charter; if its keys are lost, make the plan `fangzhi keys plan replace-charter {division}`, which two other officers approve"
             )));
         };
+        let lost = |keys: &NodeKeys| {
+            self.authority()
+                .charters_ever(division)
+                .iter()
+                .any(|c| c.keys.sign == keys.sign || c.keys.transport == keys.transport)
+        };
         match (leave.keys, keys) {
+            (_, Some(keys)) if lost(keys) => Err(RegistryError::BadRequest(
+                "这些是已吊销的公钥 / these are keys of a charter that was revoked; join with `--new-keys`".into(),
+            )),
             (Some(approved), Some(keys)) if approved != keys_hash(keys) => {
                 Err(RegistryError::BadRequest(
                     "这些公钥不是所批准的 / these are not the keys that were approved".into(),
@@ -122,6 +132,6 @@ impl Registry {
 /// What to do instead of rotating a node's own keys.
 pub(crate) fn no_rotation() -> RegistryError {
     RegistryError::BadRequest(
-        "本版本不能在运行中更换节点自身的签名、传输与封装密钥 / this version does not rotate a node's own signing, transport and seal keys while it goes on; if they are lost or known to others, the parent replaces the charter: `fangzhi keys plan replace-charter`".into(),
+        "节点自身的密钥由上级换发证书来更换：上级作方案 replace-charter，本节点停下，`fangzhi join --new-keys` / a node's own keys are replaced by its parent: plan `replace-charter` there, stop this node, then `fangzhi join --new-keys`".into(),
     )
 }

@@ -203,6 +203,11 @@ impl Files {
         self.dir.join("ceremony")
     }
 
+    /// A keystore with the node keys that wait for their charter.
+    pub fn next_keystore(&self) -> PathBuf {
+        self.dir.join("keystore.next")
+    }
+
     /// The sealed keystore.
     pub fn keystore(&self) -> PathBuf {
         self.dir.join("keystore")

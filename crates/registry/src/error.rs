@@ -83,7 +83,7 @@ pub enum RegistryError {
     #[error(transparent)]
     NotApproved(#[from] crate::plan::NotApproved),
     /// An approval would not count.
-    #[error("批准无效：{0} / this approval would not count: {0}")]
+    #[error("此批准不计 / this approval would not count: {0}")]
     Discounted(#[from] crate::plan::Discounted),
     /// Another plan for the same thing is open, or its work is under way.
     #[error(

@@ -224,6 +224,11 @@ impl Keys {
     /// The keystore is replaced in one step. A fresh key file is durable before it and takes the
     /// old one's place after it; [`finish_kek`] does that when a crash comes between.
     pub(crate) fn rekey(&self, opener: &Opener) -> Result<KeyCustody> {
+        if self.files.next_keystore().exists() {
+            return Err(RegistryError::BadRequest(
+                "节点密钥正在更换，请先完成 / other node keys wait for their charter; finish that first: they are sealed under the present key".into(),
+            ));
+        }
         // Nothing else is written to the keystore meanwhile.
         let keystore = self.lock();
         let (provider, custody) = match opener {
@@ -271,6 +276,60 @@ impl Keys {
             return Ok(());
         }
         store::atomic::replace(&path, keystore.transport.expose()).map_err(RegistryError::from)
+    }
+
+    fn read(&self, path: &Path) -> Result<Keystore> {
+        let bytes = store::atomic::read_bounded(path, KEYSTORE_MAX)?;
+        Keystore::open(&bytes, &*lock(&self.provider)).map_err(|e| {
+            RegistryError::Directory(format!("`{}` does not open: {e}", path.display()))
+        })
+    }
+
+    /// Other node keys, which wait beside the present ones for their charter. Asked again, they
+    /// are the same: the parent may have issued the charter, and the answer been lost.
+    pub(crate) fn renewed(self) -> Result<Self> {
+        let path = self.files.next_keystore();
+        let keystore = if path.exists() {
+            self.read(&path)?
+        } else {
+            let mut keystore = self.read(&self.files.keystore())?;
+            keystore.renew(&mut rng()?);
+            let bytes = keystore
+                .seal(&*lock(&self.provider), &mut rng()?)
+                .map_err(|e| RegistryError::Store(e.to_string()))?;
+            store::atomic::replace(&path, &bytes)?;
+            keystore
+        };
+        let provider = self
+            .provider
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        Ok(Self::from_keystore(keystore, provider, self.files))
+    }
+
+    /// Takes up the keys that waited, when they are those of the charter. Only node keys are taken:
+    /// the present keystore may have got epoch secrets meanwhile. The keys before are destroyed.
+    pub(crate) fn settled(self, chartered: &NodeKeys) -> Result<Self> {
+        let path = self.files.next_keystore();
+        if self.public() == *chartered || !path.exists() {
+            return Ok(self);
+        }
+        let next = self.read(&path)?;
+        if next.public_keys() != *chartered {
+            return Err(RegistryError::Directory(
+                "密钥与节点证书不符 / neither the keystore nor `keystore.next` has the keys of the charter in `node.json`; restore all three from one backup".into(),
+            ));
+        }
+        let mut keystore = self.read(&self.files.keystore())?;
+        keystore.adopt(next);
+        self.save(&keystore)?;
+        // Gone after the keystore has the keys: cut off between the two, it is removed later.
+        std::fs::remove_file(&path).map_err(|e| RegistryError::file(&path, e))?;
+        let provider = self
+            .provider
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        Ok(Self::from_keystore(keystore, provider, self.files))
     }
 
     /// The public half of every key.
@@ -427,7 +486,13 @@ impl Custody {
     pub(crate) fn of(dir: &Path, config: &NodeConfig, opener: &Opener) -> Result<Self> {
         let open = match opener {
             Opener::Locked => None,
-            opener => Some(Arc::new(Keys::open(dir, opener)?)),
+            opener => {
+                let mut keys = Keys::open(dir, opener)?;
+                if let Some(own) = config.charters()?.first() {
+                    keys = keys.settled(&own.keys)?;
+                }
+                Some(Arc::new(keys))
+            }
         };
         let (public, transport) = match &open {
             Some(keys) => (keys.public(), keys.transport_seed()),

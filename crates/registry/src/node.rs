@@ -141,6 +141,32 @@ impl Applicant {
         })
     }
 
+    /// Makes other keys for a node that is there, under its own division, to be chartered again.
+    /// Everything else of it stays; it must not run meanwhile.
+    ///
+    /// # Errors
+    /// [`RegistryError::Directory`] when the directory holds no node of this division.
+    pub fn renew(dir: &Path, new: NewNode, opener: &Opener) -> Result<Self> {
+        let config = NodeConfig::read(dir)?;
+        if config.division != new.division || config.realm != new.realm {
+            return Err(RegistryError::Directory(format!(
+                "邀请给的是 `{}`，此处是 `{}` / the invitation is for another division than the node here",
+                new.division, config.division
+            )));
+        }
+        let keys = Keys::open(dir, opener)?.renewed()?;
+        Ok(Self {
+            keys,
+            new: NewNode {
+                http: config.http,
+                listen: config.listen,
+                custody: config.custody,
+                ..new
+            },
+            dir: dir.to_owned(),
+        })
+    }
+
     /// The public keys to be chartered.
     pub fn public(&self) -> NodeKeys {
         self.keys.public()
@@ -170,6 +196,8 @@ impl Applicant {
                 "the charter is for other keys or another division; ask the parent for a fresh invitation".into(),
             ));
         }
+        // A node that is chartered again goes on asking its witnesses.
+        let witnesses = NodeConfig::read(&self.dir).map_or(Vec::new(), |old| old.witnesses);
         NodeConfig {
             format: CONFIG_FORMAT,
             realm: self.new.realm,
@@ -187,7 +215,7 @@ impl Applicant {
             custody: self.new.custody,
             quorum: self.new.quorum,
             receipt_days: crate::config::week(),
-            witnesses: Vec::new(),
+            witnesses,
         }
         .write(&self.dir)
     }

@@ -152,6 +152,25 @@ impl Keystore {
         }
     }
 
+    /// Other node keys, for another charter; what the old ones opened they open no longer. Epoch
+    /// secrets, page keys and the rest stay.
+    pub fn renew(&mut self, rng: &mut (impl CryptoRng + ?Sized)) {
+        self.sign = Seed::generate(rng);
+        self.witness = Seed::generate(rng);
+        self.held = Seed::generate(rng);
+        self.transport = Seed::generate(rng);
+        self.seal = SealPrivateKey::generate(rng);
+    }
+
+    /// Takes the node keys of another keystore, and nothing else of it.
+    pub fn adopt(&mut self, other: Self) {
+        self.sign = other.sign;
+        self.witness = other.witness;
+        self.held = other.held;
+        self.transport = other.transport;
+        self.seal = other.seal;
+    }
+
     /// The public halves, as a charter names them.
     pub fn public_keys(&self) -> NodeKeys {
         let public = |seed: &Seed| seed.signing_key().verifying_key().to_bytes();
@@ -302,6 +321,23 @@ fn read(bytes: &[u8]) -> Result<Wire, CborError> {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn other_node_keys_change_all_five_and_nothing_else() {
+        let mut keystore = super::Keystore::generate(&mut crate::vectors::rng(1));
+        let before = keystore.public_keys();
+        let mark = *keystore.mark.expose();
+        keystore.renew(&mut crate::vectors::rng(2));
+        let after = keystore.public_keys();
+        assert!(before.sign != after.sign && before.witness != after.witness);
+        assert!(before.held != after.held && before.transport != after.transport);
+        assert!(before.seal != after.seal);
+        assert_eq!(mark, *keystore.mark.expose());
+        let mut other = super::Keystore::generate(&mut crate::vectors::rng(3));
+        other.adopt(keystore);
+        assert_eq!(other.public_keys(), after);
+        assert_ne!(mark, *other.mark.expose());
+    }
+
     use super::*;
     use crate::secret::Kek;
     use crate::vectors::{check_golden, rng};

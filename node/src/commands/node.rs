@@ -134,6 +134,7 @@ pub fn join_with(
     listen: &Listen,
     custody: KeyCustody,
     opener: &Opener,
+    new_keys: bool,
 ) -> Result<()> {
     if invitation.format != 1 {
         return Err(Fault::usage(
@@ -162,7 +163,11 @@ pub fn join_with(
         custody,
         quorum: invitation.quorum,
     };
-    let applicant = Applicant::create(dir, new, opener)?;
+    let applicant = if new_keys {
+        Applicant::renew(dir, new, opener)?
+    } else {
+        Applicant::create(dir, new, opener)?
+    };
     let enrolment = Enrolment {
         division: invitation.division.clone(),
         secret: Secret::new(secret),
@@ -210,6 +215,9 @@ pub fn join(command: &Join, json: bool) -> Result<ExitCode> {
             command.invitation.display()
         ))
     })?;
+    if command.new_keys {
+        return renew(command, &invitation, json);
+    }
     let phrase = officer_passphrase(&command.officer)?;
     let opener = opener(&command.at.open)?;
     join_with(
@@ -218,8 +226,30 @@ pub fn join(command: &Join, json: bool) -> Result<ExitCode> {
         &command.listen,
         custody(&command.at.open),
         &opener,
+        false,
     )?;
     first_officer(&command.at.dir, &opener, &command.officer.officer, &phrase)?;
+    made(&command.at.dir, json)
+}
+
+/// Other keys for the node that is there; it takes them up when it opens.
+fn renew(command: &Join, invitation: &Invitation, json: bool) -> Result<ExitCode> {
+    if crate::client::running(&command.at.dir).is_some() {
+        return Err(Fault::new(
+            exit::BUSY,
+            "busy",
+            "节点正在运行，请先停下 / the node runs; stop it first",
+        ));
+    }
+    let opener = opener(&command.at.open)?;
+    join_with(
+        &command.at.dir,
+        invitation,
+        &command.listen,
+        custody(&command.at.open),
+        &opener,
+        true,
+    )?;
     made(&command.at.dir, json)
 }
 

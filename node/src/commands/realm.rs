@@ -187,7 +187,14 @@ pub fn make(
                 address: parent.listen.clone(),
             };
             let invitation: Invitation = client.post("/api/v1/invitations", &new)?;
-            node::join_with(dir, &invitation, &listen, KeyCustody::File, &Opener::File)?;
+            node::join_with(
+                dir,
+                &invitation,
+                &listen,
+                KeyCustody::File,
+                &Opener::File,
+                false,
+            )?;
         }
     }
     node::first_officer(dir, &Opener::File, OFFICER, officer)?;

@@ -41,6 +41,8 @@ struct Driver {
     registry: Arc<Registry>,
     session: Session,
     peer_key: [u8; 32],
+    /// How often the node's keys were opened or locked when the session began.
+    turns: u64,
     outgoing: mpsc::Sender<Vec<u8>>,
     /// The note last offered of each ledger.
     offered: BTreeMap<Origin, String>,
@@ -71,6 +73,7 @@ pub async fn drive(
         let _ = tokio::time::timeout(Duration::from_secs(5), sender.close()).await;
     });
     let mut driver = Driver {
+        turns: registry.custody_turns(),
         registry,
         session,
         peer_key,
@@ -148,6 +151,10 @@ impl Driver {
 
     /// Ends the session of a peer whose charter was revoked meanwhile.
     fn check_standing(&mut self) {
+        // A locked node cosigns nothing: once it is open, everything is offered to it again.
+        if self.registry.custody_turns() != self.turns {
+            self.end("密钥已打开或锁定，重新连接 / the keys were opened or locked; the session begins anew");
+        }
         let revoked = self.session.peer().is_some_and(|peer| {
             self.registry.is_revoked(&peer.id()) || peer.not_after < api::now()
         });

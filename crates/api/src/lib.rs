@@ -5,6 +5,7 @@
 //!
 //! Read in this order: [`routes`], [`plans`], [`given`], [`state`], [`error`].
 
+pub mod custody;
 pub mod error;
 pub mod given;
 pub mod ledgers;

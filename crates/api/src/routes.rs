@@ -59,6 +59,7 @@ pub fn router(state: AppState) -> Router {
         .route("/api/v1/invitations", post(invite))
         .route("/api/v1/revocations", post(revoke))
         .merge(crate::plans::routes())
+        .merge(crate::custody::routes())
         .route(
             "/witness/add-checkpoint",
             post(crate::ledgers::add_checkpoint)

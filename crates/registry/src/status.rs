@@ -82,6 +82,8 @@ pub struct NodeStatus {
     pub level: Level,
     /// The parent, unless this is the root.
     pub parent: Option<DivisionId>,
+    /// Whether its keys are closed.
+    pub locked: bool,
     /// Every ledger, by origin.
     pub ledgers: Vec<LedgerLine>,
     /// Records in the working indexes, by ledger.
@@ -191,6 +193,7 @@ impl Registry {
             name: self.config.name.clone(),
             level: self.config.level,
             parent: self.config.parent.as_ref().map(|p| p.division.clone()),
+            locked: self.is_locked(),
             ledgers,
             holdings,
             peers: lock(&self.peers).lines.values().cloned().collect(),

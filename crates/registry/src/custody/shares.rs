@@ -347,7 +347,7 @@ impl Registry {
     /// [`RegistryError::BadRequest`] when the shares do not fit.
     pub fn unlock_with_shares(
         &self,
-        shares: &[Zeroizing<String>],
+        shares: &[impl AsRef<str>],
         custody: &KeyCustody,
         opener: &Opener,
         now: UnixMillis,

@@ -368,6 +368,9 @@ impl End<'_> {
                     vec![]
                 }
                 Output::Alarm { origin, code, .. } => {
+                    if code == RejectCode::Shorter {
+                        registry.owner_is_behind(&origin);
+                    }
                     registry.alarm(&origin, code.as_str(), "", vec![], now);
                     vec![]
                 }

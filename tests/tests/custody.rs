@@ -177,21 +177,20 @@ fn new_place() -> NewPlace {
 fn a_destroyed_node_is_rebuilt_from_shares_and_its_parents_replica() {
     let pair = Pair::new();
     let people = rows("person", 1, 60, 1);
-    pair.community
-        .import(&pair.clerk, "building", &rows("building", 1, 60, 1), NOW);
-    pair.community
-        .import(&pair.clerk, "person", &people[..30], NOW);
+    let buildings = rows("building", 1, 60, 1);
+    pair.community.import(&pair.clerk, "person", &people, NOW);
     let shares = pair.share();
     // What is registered after the ceremony is recovered, too.
     pair.community
-        .import(&pair.clerk, "person", &people[30..], NOW);
+        .import(&pair.clerk, "building", &buildings, NOW);
+    let read = pair.read_all();
+    let (person, _) = read.last_key_value().unwrap();
+    let person = person.strip_prefix("person ").unwrap().parse().unwrap();
+    let phone = [("phone", "13800000000")];
+    pair.community
+        .amend(&pair.clerk, "person", person, 1, &phone, NOW);
     let records = pair.read_all();
-    assert!(
-        records.len() > people.len(),
-        "{} of {}",
-        records.len(),
-        people.len()
-    );
+    assert_eq!(records.len(), people.len() + buildings.len());
     pair.settle();
     assert_eq!(pair.status().in_force.unwrap().behind, 0);
 

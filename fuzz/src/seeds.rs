@@ -174,6 +174,7 @@ fn statements() -> Vec<Statement> {
             organization: division("jinfu"),
             role: Role::GridWorker,
             not_after: NOW,
+            grid: None,
         }),
         Statement::OperatorDisabled(OperatorId([1; 16])),
         Statement::Grant(GrantStatement {

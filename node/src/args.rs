@@ -235,6 +235,8 @@ pub struct Revoke {
 pub enum Operator {
     /// 登记操作员 / enrol an operator
     Add(OperatorAdd),
+    /// 换钥：失机、忘记口令或停用后恢复 / another key: after a lost phone, a forgotten passphrase, a disabling
+    Renew(OperatorRenew),
     /// 停用操作员 / disable an operator: the key signs nothing from then on
     Disable(OperatorDisable),
     /// 列出操作员 / list operators
@@ -256,6 +258,19 @@ pub struct OperatorAdd {
     #[arg(long)]
     pub grid: Option<String>,
     /// 新操作员的口令文件；省略则询问 / file with the new operator's passphrase; asked for when left out
+    #[arg(long, value_name = "FILE")]
+    pub new_passphrase_file: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct OperatorRenew {
+    #[command(flatten)]
+    pub at: Dir,
+    #[command(flatten)]
+    pub who: As,
+    /// 登录名 / login name
+    pub login: DivisionId,
+    /// 新口令文件；省略则询问 / file with the new passphrase; asked for when left out
     #[arg(long, value_name = "FILE")]
     pub new_passphrase_file: Option<PathBuf>,
 }

@@ -420,11 +420,16 @@ impl Trust for NoStore {
         false
     }
 
-    fn log(&self, _: &Origin) -> Option<ledger::note::Verifier> {
+    fn log(&self, _: &Origin, _: &str) -> Option<ledger::note::Verifier> {
         None
     }
 
-    fn accept(&self, _: &Charter, _: &Origin) -> Result<sync::trust::Accept, sync::trust::Refusal> {
+    fn accept(
+        &self,
+        _: &Charter,
+        _: &Origin,
+        _: &str,
+    ) -> Result<sync::trust::Accept, sync::trust::Refusal> {
         Err(sync::trust::Refusal {
             reason: "this node is not enrolled yet".into(),
         })

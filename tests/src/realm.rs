@@ -20,6 +20,8 @@ use registry::Registry;
 use registry::config::KeyCustody;
 use registry::keys::Opener;
 use registry::node::{Applicant, NewNode};
+use registry::plan::approve::plan_id;
+use registry::plan::request::PlanRequest;
 use registry::register::{Amendment, IMPORT_ROWS, ImportChunk, ImportReport, Registered};
 use registry::replicate::NewInvitation;
 use registry::session::{NewOperator, Session};
@@ -169,7 +171,11 @@ impl Site {
 
     /// Enrols an operator, whose login is the role's word, and logs in.
     pub fn operator(&self, role: Role, grid: Option<&str>, now: UnixMillis) -> Session {
-        let login = role.as_str();
+        self.enrol(role.as_str(), role, grid, now)
+    }
+
+    /// Enrols an operator under a login, and logs in.
+    pub fn enrol(&self, login: &str, role: Role, grid: Option<&str>, now: UnixMillis) -> Session {
         let new = NewOperator {
             login: login.into(),
             passphrase: PASSPHRASE.into(),
@@ -181,6 +187,23 @@ impl Site {
             .unwrap();
         keep_passphrase(&self.dir, login);
         self.registry.login(login, PASSPHRASE, now).unwrap()
+    }
+
+    /// Revokes the charter of a node below and lets it be chartered again, on the word of two
+    /// more officers, who are enrolled for it.
+    pub fn replace_charter(&self, name: &str, now: UnixMillis) {
+        let others =
+            ["fu-yi", "fu-er"].map(|login| self.enrol(login, Role::SecurityOfficer, None, now));
+        let request = PlanRequest::ReplaceCharter {
+            division: division(name),
+            keys: None,
+        };
+        let plan = self.registry.plan(&self.officer, &request, now).unwrap();
+        let id = plan_id(&plan.id).unwrap();
+        for officer in &others {
+            self.registry.approve(officer, &id, true, now).unwrap();
+        }
+        self.registry.run_plan(&self.officer, &id, now).unwrap();
     }
 
     /// Registers rows; all of them are accepted.

@@ -370,6 +370,7 @@ fn a_revoked_nodes_open_session_is_cut_and_its_next_one_refused() {
     let dir = community.stop();
     let config = NodeConfig::read(&dir).unwrap();
     let file = nodes.dir("again.json");
+    replace_charter(&town, "jinfu");
     invite(&town, "jinfu", &file);
     std::fs::remove_file(dir.join("node.json")).unwrap();
     let output = join(&dir, &file, &config.http, &config.listen);
@@ -381,6 +382,46 @@ fn a_revoked_nodes_open_session_is_cut_and_its_next_one_refused() {
 }
 
 // ---- invitations ---------------------------------------------------------------------------
+
+/// Lets a division be chartered again, as two more officers of the parent approve.
+fn replace_charter(parent: &Daemon, division: &str) {
+    let dir = parent.dir.to_str().unwrap();
+    let call = |args: &[&str]| {
+        let output = fangzhi(args.iter().chain(&["--json", "--dir", dir]));
+        assert!(output.status.success(), "{}", words(&output));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let phrase = parent.dir.join("operators/anquan.pass");
+    for login in ["fu-yi", "fu-er"] {
+        let pass = parent.dir.join(format!("operators/{login}.pass"));
+        std::fs::copy(&phrase, &pass).unwrap();
+        let file = pass.to_str().unwrap();
+        call(&[
+            "operator",
+            "add",
+            login,
+            "--as",
+            "anquan",
+            "--role",
+            "security-officer",
+            "--new-passphrase-file",
+            file,
+        ]);
+    }
+    let plan = call(&[
+        "keys",
+        "plan",
+        "replace-charter",
+        division,
+        "--as",
+        "anquan",
+    ]);
+    let id = plan["id"].as_str().unwrap();
+    for login in ["fu-yi", "fu-er"] {
+        call(&["keys", "approve", id, "--as", login]);
+    }
+    call(&["keys", "run", id, "--as", "anquan"]);
+}
 
 fn invite(parent: &Daemon, division: &str, file: &Path) {
     let run: Value =
@@ -751,11 +792,11 @@ impl Trust for Offering {
         false
     }
 
-    fn log(&self, _: &Origin) -> Option<ledger::note::Verifier> {
+    fn log(&self, _: &Origin, _: &str) -> Option<ledger::note::Verifier> {
         None
     }
 
-    fn accept(&self, _: &Charter, _: &Origin) -> Result<Accept, Refusal> {
+    fn accept(&self, _: &Charter, _: &Origin, _: &str) -> Result<Accept, Refusal> {
         Err(Refusal {
             reason: "nothing is taken here".into(),
         })

@@ -1198,6 +1198,7 @@ fn the_keys_of_a_charter_that_was_replaced_open_no_session() {
     let world = World::new();
     let lost = &world.community;
     let again = world.base.path().join("again");
+    world.town.replace_charter("jinfu", NOW);
     let fresh = Site::join(&world.town, &again, "jinfu", Level::Community, NOW);
     assert_eq!(fresh.charter().serial, 2);
     let seen = replicate(&fresh, &world.town, NOW);

@@ -50,6 +50,7 @@ pub fn router(state: AppState) -> Router {
         )
         .route("/api/v1/operators", get(operators).post(enrol_operator))
         .route("/api/v1/operators/{login}/disabled", post(disable_operator))
+        .route("/api/v1/operators/{login}/renewed", post(renew_operator))
         .route("/api/v1/import", post(import))
         .route("/api/v1/read", post(read))
         .route("/api/v1/amendments", post(amend))
@@ -175,10 +176,30 @@ async fn enrol_operator(
     caller: Caller,
     Given(new): Given<NewOperator>,
 ) -> Answered<Value> {
-    let operator: OperatorId = state
-        .run(move |registry| registry.enrol_operator(Some(&caller.session), &new, now()))
+    let enrolled = state
+        .run(move |registry| registry.enrol_or_plan(Some(&caller.session), &new, now()))
         .await?;
-    Ok(Json(json!({ "operator": operator })))
+    Ok(Json(json!(enrolled)))
+}
+
+/// The passphrase under which an operator gets another key.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Renewal {
+    passphrase: String,
+}
+
+async fn renew_operator(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path(login): Path<String>,
+    Given(renewal): Given<Renewal>,
+) -> Answered<Value> {
+    let passphrase = zeroize::Zeroizing::new(renewal.passphrase);
+    let enrolled = state
+        .run(move |registry| registry.renew_operator(&caller.session, &login, &passphrase, now()))
+        .await?;
+    Ok(Json(json!(enrolled)))
 }
 
 async fn disable_operator(

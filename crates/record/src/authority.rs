@@ -523,6 +523,10 @@ pub struct OperatorCertificate {
     /// Valid until.
     #[n(4)]
     pub not_after: UnixMillis,
+    /// Of a grid worker: a keyed hash of the grid that only the node can make, so that the
+    /// certificate says which grid and tells it to nobody else.
+    #[cbor(n(5), with = "minicbor::bytes")]
+    pub grid: Option<Hash>,
 }
 
 /// What one holder may hold of a shard (授权).

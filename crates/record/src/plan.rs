@@ -105,6 +105,18 @@ pub enum Work {
     /// Routine work is allowed in advance.
     #[n(9)]
     Order(#[n(0)] StandingOrder),
+    /// A security officer is enrolled, or gets another key: whoever could do that alone could
+    /// approve the own plans under that name.
+    #[n(10)]
+    Officer {
+        /// The officer.
+        #[n(0)]
+        operator: OperatorId,
+        /// The officer's Ed25519 public key.
+        #[cbor(n(1), with = "minicbor::bytes")]
+        #[serde(serialize_with = "hex_key")]
+        key: [u8; 32],
+    },
 }
 
 impl Work {
@@ -120,6 +132,7 @@ impl Work {
             Work::Share { .. } => "share",
             Work::RotateKek { .. } => "rotate-kek",
             Work::Order(_) => "order",
+            Work::Officer { .. } => "officer",
         }
     }
 }
@@ -127,6 +140,10 @@ impl Work {
 fn hex<S: serde::Serializer>(hash: &Option<Hash>, to: S) -> Result<S::Ok, S::Error> {
     let text = hash.map(|hash| data_encoding::HEXLOWER.encode(&hash));
     text.serialize(to)
+}
+
+fn hex_key<S: serde::Serializer>(key: &[u8; 32], to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&data_encoding::HEXLOWER.encode(key))
 }
 
 /// An officer who is to hold a share.

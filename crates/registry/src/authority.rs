@@ -21,10 +21,27 @@ use crate::table;
 /// How many entries are read at a time.
 const SCAN: usize = 1024;
 
+/// From which size of the authority ledger on an operator's key signs, and up to which.
+#[derive(Debug, Clone)]
+pub(crate) struct Term {
+    pub(crate) operator: OperatorId,
+    pub(crate) since: u64,
+    pub(crate) until: Option<u64>,
+}
+
+impl Term {
+    /// Whether the key may sign an act that relies on this size.
+    pub(crate) fn covers(&self, size: u64) -> bool {
+        self.since <= size && self.until.is_none_or(|until| size < until)
+    }
+}
+
 /// What the authority ledgers held here say.
 #[derive(Debug, Default)]
 pub struct Authority {
     charters: BTreeMap<DivisionId, Charter>,
+    /// Every charter of a division that held at some time, by serial: what it signed stays signed.
+    ever: BTreeMap<DivisionId, Vec<Charter>>,
     revoked: BTreeSet<Hash>,
     /// Ids of charters that a later one of the same division replaced.
     replaced: BTreeSet<Hash>,
@@ -42,8 +59,10 @@ pub struct Authority {
     receipts: BTreeMap<(DivisionId, Origin, u64), DestructionReceipt>,
     /// The newest sharing of each node's root.
     sharings: BTreeMap<DivisionId, Sharing>,
-    /// Charters whose issuer is not known yet.
-    waiting: Vec<Charter>,
+    /// Charters whose issuer is not known yet, and whether the issuer's own ledger states them.
+    waiting: Vec<(Charter, bool)>,
+    /// Of each operator's key, from which size of the authority ledger on and up to which it signs.
+    terms: BTreeMap<(DivisionId, [u8; 32]), Term>,
 }
 
 impl Authority {
@@ -51,6 +70,7 @@ impl Authority {
     pub(crate) fn load(store: &dyn Store, config: &NodeConfig) -> Result<Self> {
         let mut authority = Self::default();
         for charter in config.charters()?.into_iter().rev() {
+            authority.remember(charter.clone());
             authority.charters.insert(charter.division.clone(), charter);
         }
         for shard in store.shards()? {
@@ -70,25 +90,26 @@ impl Authority {
         loop {
             let rows = store.scan(origin.as_str(), table::ENTRY, &at.to_be_bytes(), SCAN)?;
             for (_, bytes) in &rows {
+                at += 1;
                 let entry =
                     Entry::decode(bytes).map_err(|e| RegistryError::damaged(e.to_string()))?;
                 if let Entry::Authority(entry) = entry {
-                    self.learn(&origin.division(), &entry.statement);
+                    self.learn(&origin.division(), &entry.statement, at);
                 }
             }
-            at += rows.len() as u64;
             if rows.len() < SCAN {
                 return Ok(());
             }
         }
     }
 
-    /// Takes a statement out of the ledger of `division`.
-    pub(crate) fn learn(&mut self, division: &DivisionId, statement: &Statement) {
+    /// Takes a statement out of the ledger of `division`, which has `size` entries with it.
+    pub(crate) fn learn(&mut self, division: &DivisionId, statement: &Statement, size: u64) {
         match statement {
             Statement::Charter(charter) => {
                 if charter.parent == *division || charter.division == *division {
-                    self.waiting.push(charter.clone());
+                    self.waiting
+                        .push((charter.clone(), charter.parent == *division));
                     self.settle();
                 }
             }
@@ -103,7 +124,21 @@ impl Authority {
             }
             Statement::Operator(certificate) => {
                 let at = (division.clone(), certificate.operator);
-                // Enrolled again, after a lost key or an absence.
+                let term = self.terms.get(&(division.clone(), certificate.key));
+                if term.is_some_and(|term| term.since == size) {
+                    // Read before.
+                    return;
+                }
+                // Enrolled again, after a lost key or an absence: the key before signs no longer.
+                self.end_terms(&at, size);
+                let term = Term {
+                    operator: certificate.operator,
+                    since: size,
+                    until: None,
+                };
+                self.terms
+                    .entry((division.clone(), certificate.key))
+                    .or_insert(term);
                 self.disabled.remove(&at);
                 self.operators
                     .entry(at)
@@ -111,7 +146,9 @@ impl Authority {
                     .push(certificate.clone());
             }
             Statement::OperatorDisabled(operator) => {
-                self.disabled.insert((division.clone(), *operator));
+                let at = (division.clone(), *operator);
+                self.end_terms(&at, size);
+                self.disabled.insert(at);
             }
             Statement::Grant(grant) => {
                 if grant.origin.division() == *division {
@@ -159,20 +196,51 @@ impl Authority {
         }
     }
 
+    /// The operator's keys sign nothing that relies on this size of the authority ledger.
+    fn end_terms(&mut self, (division, operator): &(DivisionId, OperatorId), size: u64) {
+        let of = self.terms.iter_mut().filter(|((d, _), _)| d == division);
+        for (_, term) in of.filter(|(_, term)| term.operator == *operator) {
+            term.until.get_or_insert(size);
+        }
+    }
+
+    /// The term of an operator's key.
+    pub(crate) fn term(&self, division: &DivisionId, key: &[u8; 32]) -> Option<&Term> {
+        self.terms.get(&(division.clone(), *key))
+    }
+
+    fn remember(&mut self, charter: Charter) {
+        let ever = self.ever.entry(charter.division.clone()).or_default();
+        if ever.iter().all(|known| known.serial != charter.serial) {
+            ever.push(charter);
+            ever.sort_by_key(|charter| charter.serial);
+        }
+    }
+
+    /// Every charter of a division that held at some time, the oldest first.
+    pub fn charters_ever(&self, division: &DivisionId) -> &[Charter] {
+        self.ever.get(division).map_or(&[], Vec::as_slice)
+    }
+
     /// Accepts waiting charters whose issuer is known, until none is left that can be.
     fn settle(&mut self) {
         loop {
             let before = self.waiting.len();
             let mut waiting = std::mem::take(&mut self.waiting);
-            waiting.retain(|charter| {
+            waiting.retain(|(charter, by_issuer)| {
                 let Some(issuer) = self.charters.get(&charter.parent) else {
                     return true;
                 };
+                // Under a key that the issuer had before only as its own ledger states it: a key
+                // that was lost makes nobody a charter elsewhere.
+                let before = self.charters_ever(&charter.parent).iter();
+                let holds = charter.verify(&issuer.keys.sign).is_ok()
+                    || (*by_issuer && { before }.any(|i| charter.verify(&i.keys.sign).is_ok()));
                 // A root's own charter is given by configuration; nobody can replace it.
-                if charter.parent == charter.division || charter.verify(&issuer.keys.sign).is_err()
-                {
+                if charter.parent == charter.division || !holds {
                     return false;
                 }
+                self.remember(charter.clone());
                 let newest = self
                     .charters
                     .get(&charter.division)
@@ -213,6 +281,36 @@ impl Authority {
         self.charters
             .values()
             .filter(|charter| !self.within(&charter.division, owner))
+    }
+
+    /// The same with the charters that were replaced since: what they cosigned stays cosigned.
+    pub fn witnesses_ever<'a>(
+        &'a self,
+        owner: &'a DivisionId,
+    ) -> impl Iterator<Item = &'a Charter> {
+        self.ever
+            .values()
+            .flatten()
+            .filter(|charter| !self.within(&charter.division, owner))
+    }
+
+    /// The charter whose key signed a checkpoint of a ledger, as the key's id on the note has it;
+    /// the newest when it is none of them.
+    pub fn signer_of(&self, origin: &Origin, note: &str) -> Option<&Charter> {
+        let division = origin.division();
+        let note = ledger::note::Note::parse(note.as_bytes()).ok();
+        let signed = |charter: &&Charter| {
+            let Ok(log) = crate::replicate::log_verifier(origin, &charter.keys.sign) else {
+                return false;
+            };
+            let mut lines = note.iter().flat_map(|note| note.signatures());
+            lines.any(|line| line.name() == log.name() && line.id() == log.id())
+        };
+        let ever = self.charters_ever(&division);
+        ever.iter()
+            .rev()
+            .find(signed)
+            .or_else(|| self.charter(&division))
     }
 
     /// Whether a charter was revoked, or replaced by one with a higher serial.
@@ -352,6 +450,7 @@ impl Authority {
     /// Takes a charter as if its issuer had been checked.
     #[cfg(test)]
     pub(crate) fn trust(&mut self, charter: Charter) {
+        self.remember(charter.clone());
         self.charters.insert(charter.division.clone(), charter);
     }
 }

@@ -500,8 +500,8 @@ impl Registry {
             .authority
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        for statement in &statements {
-            authority.learn(&self.config.division, statement);
+        for (at, statement) in (appended.first + 1..).zip(&statements) {
+            authority.learn(&self.config.division, statement, at);
         }
         drop(authority);
         drop(book);

@@ -314,6 +314,7 @@ impl Registry {
             Some(Work::RotateNode { .. }) => self.rotate_node(session, &warrant, now),
             Some(Work::ReplaceCharter { .. }) => self.replace_charter(session, &warrant, now),
             Some(Work::Share { .. }) => self.share_root(session, &warrant, now),
+            Some(Work::Officer { .. }) => self.enrol_officer(session, &warrant, now),
             Some(Work::RotateKek { .. }) => self.rotate_kek(session, &warrant, now),
             Some(Work::Order(_)) | None => Ok(()),
         }?;

@@ -176,6 +176,7 @@ impl Registry {
                 "`address` must be `IP:port` of this node, as the new node reaches it".into(),
             ));
         }
+        self.may_charter(&new.division, None)?;
         let mut secret = zeroize::Zeroizing::new([0u8; 32]);
         rand_core::Rng::fill_bytes(&mut rng()?, secret.as_mut());
         let invited = Invited {
@@ -254,6 +255,8 @@ impl Registry {
                 _ => Err(refused()),
             };
         }
+        self.may_charter(division, Some(keys))
+            .map_err(|_| refused())?;
         let serial = self
             .authority()
             .charter(division)
@@ -489,6 +492,7 @@ impl Registry {
         if old.size != delivery.first() {
             return Err(RegistryError::Conflict(origin));
         }
+        self.refuse_unentitled(&delivery, &old, now)?;
         let edge = TreeEdge::load(
             &Tiles {
                 store,
@@ -568,11 +572,10 @@ impl Registry {
                 );
             }
         }
-        let statements: Vec<Statement> = delivery
-            .entries()
-            .iter()
-            .filter_map(|entry| match entry {
-                Entry::Authority(entry) => Some(entry.statement.clone()),
+        let statements: Vec<(u64, Statement)> = (first + 1..)
+            .zip(delivery.entries())
+            .filter_map(|(size, entry)| match entry {
+                Entry::Authority(entry) => Some((size, entry.statement.clone())),
                 _ => None,
             })
             .collect();
@@ -588,8 +591,8 @@ impl Registry {
                 .authority
                 .write()
                 .unwrap_or_else(std::sync::PoisonError::into_inner);
-            for statement in &statements {
-                authority.learn(&origin.division(), statement);
+            for (size, statement) in &statements {
+                authority.learn(&origin.division(), statement, *size);
             }
         }
         self.counters.replicated(size - first);
@@ -858,14 +861,31 @@ impl Registry {
         }
     }
 
-    /// The verifier of a ledger's checkpoints.
-    pub(crate) fn log_verifier(&self, origin: &Origin) -> Result<Verifier> {
-        let division = origin.division();
+    /// The verifier of a ledger's checkpoint: of whichever charter signed it. A key of a charter
+    /// that was replaced signs nothing any more once what is held was signed by a later one.
+    pub(crate) fn log_verifier(&self, origin: &Origin, note: &str) -> Result<Verifier> {
+        let held = Head::read(self.store.as_ref(), origin)?;
+        let held = held.target.or(held.whole);
         let authority = self.authority();
-        let charter = authority
-            .charter(&division)
-            .ok_or(RegistryError::NoCharter(division))?;
-        log_verifier(origin, &charter.keys.sign)
+        let none = || RegistryError::NoCharter(origin.division());
+        let signer = authority.signer_of(origin, note).ok_or_else(none)?;
+        let before = held.and_then(|held| authority.signer_of(origin, &held));
+        let signer = match before {
+            Some(before) if before.serial > signer.serial => before,
+            _ => signer,
+        };
+        log_verifier(origin, &signer.keys.sign)
+    }
+
+    /// The same, unless the charter was revoked: for what comes from anywhere.
+    pub(crate) fn standing_log(&self, origin: &Origin, note: &str) -> Result<Verifier> {
+        let authority = self.authority();
+        let signer = authority.signer_of(origin, note);
+        if signer.is_some_and(|signer| authority.revoked(&signer.id())) {
+            return Err(RegistryError::NoCharter(origin.division()));
+        }
+        drop(authority);
+        self.log_verifier(origin, note)
     }
 }
 
@@ -917,11 +937,16 @@ impl Trust for Registry {
         self.authority().revoked(charter)
     }
 
-    fn log(&self, origin: &Origin) -> Option<Verifier> {
-        self.log_verifier(origin).ok()
+    fn log(&self, origin: &Origin, note: &str) -> Option<Verifier> {
+        self.standing_log(origin, note).ok()
     }
 
-    fn accept(&self, peer: &Charter, origin: &Origin) -> std::result::Result<Accept, Refusal> {
+    fn accept(
+        &self,
+        peer: &Charter,
+        origin: &Origin,
+        note: &str,
+    ) -> std::result::Result<Accept, Refusal> {
         let refuse = |reason: &str| Refusal {
             reason: reason.to_owned(),
         };
@@ -933,7 +958,7 @@ impl Trust for Registry {
         }
         if division == *own {
             drop(authority);
-            return self.accept_own(peer, origin);
+            return self.accept_own(peer, origin, note);
         }
         if authority.charter(&division).is_none() {
             return Err(refuse(
@@ -958,7 +983,7 @@ impl Trust for Registry {
             return Err(refuse("this node does not take this ledger from this peer"));
         }
         let verifier = self
-            .log_verifier(origin)
+            .log_verifier(origin, note)
             .map_err(|e| refuse(&e.to_string()))?;
         let held = self.held(origin).map_err(|e| refuse(&e.to_string()))?;
         Ok(Accept {
@@ -972,7 +997,12 @@ impl Trust for Registry {
 impl Registry {
     /// An own ledger is taken from the parent only, and only while it is halted: the rest of a
     /// history that this node signed and lost.
-    fn accept_own(&self, peer: &Charter, origin: &Origin) -> std::result::Result<Accept, Refusal> {
+    fn accept_own(
+        &self,
+        peer: &Charter,
+        origin: &Origin,
+        note: &str,
+    ) -> std::result::Result<Accept, Refusal> {
         let refuse = |reason: &str| Refusal {
             reason: reason.to_owned(),
         };
@@ -992,7 +1022,7 @@ impl Registry {
             ));
         }
         let verifier = self
-            .log_verifier(origin)
+            .log_verifier(origin, note)
             .map_err(|e| refuse(&e.to_string()))?;
         let held = self.held(origin).map_err(|e| refuse(&e.to_string()))?;
         Ok(Accept {
@@ -1009,8 +1039,9 @@ impl Registry {
             return false;
         }
         let proven = (|| {
-            let verifier = self.log_verifier(origin).ok()?;
-            let checkpoint = ledger::checkpoint::open(note?.as_bytes(), &verifier).ok()?;
+            let note = note?;
+            let verifier = self.log_verifier(origin, note).ok()?;
+            let checkpoint = ledger::checkpoint::open(note.as_bytes(), &verifier).ok()?;
             let held = Head::read(self.store.as_ref(), origin).ok()?.size;
             (checkpoint.size() > held).then_some((checkpoint.size(), held))
         })();

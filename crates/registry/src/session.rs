@@ -4,6 +4,7 @@ use ed25519_dalek::SigningKey;
 use record::act::Capacity;
 use record::authority::{OperatorCertificate, Role, Statement};
 use record::id::{DivisionId, Hash, OperatorId, Purpose, UnixMillis};
+use record::plan::Work;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -93,6 +94,17 @@ impl Drop for NewOperator {
     }
 }
 
+/// What became of an enrolment.
+#[derive(Debug, Clone, Serialize)]
+pub struct Enrolled {
+    /// The operator.
+    pub operator: OperatorId,
+    /// The plan that has to be approved and run first, hexadecimal; absent when the operator may
+    /// log in at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan: Option<String>,
+}
+
 /// An operator as listed.
 #[derive(Debug, Clone, Serialize)]
 pub struct OperatorLine {
@@ -138,6 +150,29 @@ pub(crate) fn unlock(files: &Files, login: &str, passphrase: &str) -> Result<Unl
     })
 }
 
+fn no_operator() -> RegistryError {
+    RegistryError::NotFound {
+        what: "操作员 / operator",
+        name: "named".into(),
+        next: "see `fangzhi operator list`",
+    }
+}
+
+fn altered() -> RegistryError {
+    RegistryError::Directory(
+        "操作员文件中的网格与登记的不符，文件被改动过 / the grid in the operator's file is not the one that was enrolled: the file was altered; restore it, or enrol the operator anew".into(),
+    )
+}
+
+fn long_enough(passphrase: &str) -> Result<()> {
+    if passphrase.len() < PASSPHRASE_MIN {
+        return Err(RegistryError::BadRequest(format!(
+            "口令至少 {PASSPHRASE_MIN} 个字符 / the passphrase is shorter than {PASSPHRASE_MIN} bytes; choose a longer one"
+        )));
+    }
+    Ok(())
+}
+
 fn path_of(files: &Files, login: &str) -> Result<std::path::PathBuf> {
     let login = DivisionId::new(login).map_err(|_| {
         RegistryError::BadRequest(
@@ -163,20 +198,36 @@ impl Registry {
     /// security officer; every later one by a security officer.
     ///
     /// # Errors
-    /// [`RegistryError::Denied`] or [`RegistryError::BadRequest`] when the login is taken or the
-    /// passphrase too short.
+    /// [`RegistryError::Denied`] or [`RegistryError::BadRequest`] when the login is taken, the
+    /// passphrase too short, or another officer has to approve first.
     pub fn enrol_operator(
         &self,
         by: Option<&Session>,
         new: &NewOperator,
         now: UnixMillis,
     ) -> Result<OperatorId> {
-        let path = path_of(&self.files, &new.login)?;
-        if new.passphrase.len() < PASSPHRASE_MIN {
-            return Err(RegistryError::BadRequest(format!(
-                "口令至少 {PASSPHRASE_MIN} 个字符 / the passphrase is shorter than {PASSPHRASE_MIN} bytes; choose a longer one"
-            )));
+        let enrolled = self.enrol_or_plan(by, new, now)?;
+        match enrolled.plan {
+            None => Ok(enrolled.operator),
+            Some(plan) => Err(RegistryError::BadRequest(format!(
+                "须先批准方案 {plan} / plan {plan} has to be approved and run first"
+            ))),
         }
+    }
+
+    /// Enrols an operator; a security officer, once the node makes plans, by a plan.
+    ///
+    /// # Errors
+    /// [`RegistryError::Denied`] or [`RegistryError::BadRequest`] when the login is taken or the
+    /// passphrase too short.
+    pub fn enrol_or_plan(
+        &self,
+        by: Option<&Session>,
+        new: &NewOperator,
+        now: UnixMillis,
+    ) -> Result<Enrolled> {
+        let path = path_of(&self.files, &new.login)?;
+        long_enough(&new.passphrase)?;
         match by {
             Some(session) => {
                 self.may(session, policy::Action::Administer, &purpose("security"))?;
@@ -190,18 +241,69 @@ impl Registry {
                 }
             }
         }
-        if path.exists() {
+        // An officer whose plan was never run left a file that opens nothing.
+        let taken = path.exists() && {
+            let file = read_file(&path)?;
+            let authority = self.authority();
+            !authority
+                .certificates(&self.config.division, &file.operator)
+                .is_empty()
+        };
+        if taken {
             return Err(RegistryError::BadRequest(
-                "登录名已有人用 / this login name is taken; choose another".into(),
+                "登录名已有人用 / this login name is taken; choose another, or give the same operator another key with `fangzhi operator renew`".into(),
             ));
         }
+        let mut id = [0u8; 16];
+        rand_core::Rng::fill_bytes(&mut rng()?, &mut id);
+        let operator = OperatorId(id);
+        let key = self.write_file(operator, new)?;
+        self.certify(by, operator, key, new, now)
+    }
+
+    /// Gives an operator another key under another passphrase: after a lost phone, a forgotten
+    /// passphrase, or an absence. The key before signs nothing from this entry on; who was disabled
+    /// is enabled again. Role and grid stay.
+    ///
+    /// # Errors
+    /// [`RegistryError::Denied`], [`RegistryError::NotFound`], or [`RegistryError::BadRequest`].
+    pub fn renew_operator(
+        &self,
+        by: &Session,
+        login: &str,
+        passphrase: &str,
+        now: UnixMillis,
+    ) -> Result<Enrolled> {
+        self.may(by, policy::Action::Administer, &purpose("security"))?;
+        long_enough(passphrase)?;
+        let path = path_of(&self.files, login)?;
+        if !path.exists() {
+            return Err(no_operator());
+        }
+        let file = read_file(&path)?;
+        let certificate = {
+            let authority = self.authority();
+            let all = authority.certificates(&self.config.division, &file.operator);
+            all.last().cloned().ok_or_else(no_operator)?
+        };
+        if !self.is_grid(&certificate, file.grid.as_deref()) {
+            return Err(altered());
+        }
+        let new = NewOperator {
+            login: login.to_owned(),
+            passphrase: passphrase.to_owned(),
+            role: certificate.role,
+            grid: file.grid,
+        };
+        let key = self.write_file(file.operator, &new)?;
+        self.certify(Some(by), file.operator, key, &new, now)
+    }
+
+    /// Makes an operator's key and writes its file; gives the public half.
+    fn write_file(&self, operator: OperatorId, new: &NewOperator) -> Result<[u8; 32]> {
         let mut rng = rng()?;
         let mut seed = Zeroizing::new([0u8; 32]);
         rand_core::Rng::fill_bytes(&mut rng, seed.as_mut());
-        let key = SigningKey::from_bytes(&seed);
-        let mut id = [0u8; 16];
-        rand_core::Rng::fill_bytes(&mut rng, &mut id);
-        let operator = OperatorId(id);
         let params = seal::passphrase::Argon2Params::recommended(&mut rng);
         let sealed =
             seal::operator::seal_operator(&seed, new.passphrase.as_bytes(), &params, &mut rng)
@@ -219,20 +321,103 @@ impl Registry {
         let bytes =
             serde_json::to_vec_pretty(&file).map_err(|e| RegistryError::Store(e.to_string()))?;
         // The key is durable before the ledger names it; a file without an entry opens nothing.
+        let path = path_of(&self.files, &new.login)?;
         store::atomic::replace(&path, &bytes).map_err(RegistryError::from)?;
-        let certificate = OperatorCertificate {
-            operator,
-            key: key.verifying_key().to_bytes(),
-            organization: self.config.division.clone(),
-            role: new.role,
-            not_after: UnixMillis(now.0 + CHARTER_MILLIS),
-        };
+        Ok(SigningKey::from_bytes(&seed).verifying_key().to_bytes())
+    }
+
+    /// States the certificate, or makes the plan for it.
+    fn certify(
+        &self,
+        by: Option<&Session>,
+        operator: OperatorId,
+        key: [u8; 32],
+        new: &NewOperator,
+        now: UnixMillis,
+    ) -> Result<Enrolled> {
+        // While a node is founded its officers are enrolled by the first; from its first plan on
+        // by two, else one could enrol somebody to approve the own plans.
+        let own = &self.config.division;
+        let founded = self.authority().plans().any(|(_, p)| p.division == *own);
+        if let Some(session) = by
+            && new.role == Role::SecurityOfficer
+            && founded
+        {
+            let work = Work::Officer { operator, key };
+            let plan = self.state_plan(session, work, vec![], now)?;
+            return Ok(Enrolled {
+                operator,
+                plan: Some(data_encoding::HEXLOWER.encode(&plan.id())),
+            });
+        }
+        let grid = new
+            .grid
+            .as_deref()
+            .map(|grid| self.grid_hash(operator, grid))
+            .transpose()?;
+        let certificate = self.certificate(operator, key, new.role, grid, now);
         let signer = match by {
             Some(session) => session.signer(purpose("administration"), None),
             None => self.service(purpose("administration")),
         };
         self.state(vec![Statement::Operator(certificate)], &signer, now)?;
-        Ok(operator)
+        Ok(Enrolled {
+            operator,
+            plan: None,
+        })
+    }
+
+    fn certificate(
+        &self,
+        operator: OperatorId,
+        key: [u8; 32],
+        role: Role,
+        grid: Option<Hash>,
+        now: UnixMillis,
+    ) -> OperatorCertificate {
+        OperatorCertificate {
+            operator,
+            key,
+            organization: self.config.division.clone(),
+            role,
+            not_after: UnixMillis(now.0 + CHARTER_MILLIS),
+            grid,
+        }
+    }
+
+    /// Enrols the security officer of an approved plan.
+    ///
+    /// # Errors
+    /// A failure of the store.
+    pub(crate) fn enrol_officer(
+        &self,
+        by: &Session,
+        warrant: &crate::plan::Warrant,
+        now: UnixMillis,
+    ) -> Result<()> {
+        let Some(Work::Officer { operator, key }) = warrant.work() else {
+            return Err(RegistryError::BadRequest(
+                "this warrant is for other work; run its own plan".into(),
+            ));
+        };
+        let certificate = self.certificate(*operator, *key, Role::SecurityOfficer, None, now);
+        let signer = by.signer(purpose("administration"), None);
+        self.state(vec![Statement::Operator(certificate)], &signer, now)?;
+        Ok(())
+    }
+
+    /// What a certificate has of a grid.
+    fn grid_hash(&self, operator: OperatorId, grid: &str) -> Result<Hash> {
+        let mut bytes = operator.0.to_vec();
+        bytes.extend(grid.as_bytes());
+        self.keys.blind("operator-grid", &bytes)
+    }
+
+    /// Whether the grid in an operator's file is the one that was enrolled.
+    fn is_grid(&self, certificate: &OperatorCertificate, grid: Option<&str>) -> bool {
+        // A locked node cannot tell, and lets no grid worker in.
+        let hash = grid.map(|grid| self.grid_hash(certificate.operator, grid));
+        hash.transpose().is_ok_and(|hash| hash == certificate.grid)
     }
 
     /// Disables an operator: from this entry of the authority ledger on the key signs nothing.
@@ -247,13 +432,8 @@ impl Registry {
     ) -> Result<OperatorId> {
         self.may(by, policy::Action::Administer, &purpose("security"))?;
         let path = path_of(&self.files, login)?;
-        let missing = || RegistryError::NotFound {
-            what: "操作员 / operator",
-            name: "named".into(),
-            next: "see `fangzhi operator list`",
-        };
         if !path.exists() {
-            return Err(missing());
+            return Err(no_operator());
         }
         let file = read_file(&path)?;
         if file.login != login {
@@ -268,7 +448,7 @@ impl Registry {
             .operator(&self.config.division, &operator)
             .is_none()
         {
-            return Err(missing());
+            return Err(no_operator());
         }
         let officers = self
             .authority()
@@ -288,12 +468,26 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::BadLogin`], the same for an unknown name and a wrong passphrase.
     pub fn login(&self, login: &str, passphrase: &str, now: UnixMillis) -> Result<Session> {
+        let session = self.try_login(login, passphrase, now);
+        if let Err(error) = &session {
+            // Without the name: it may be a passphrase typed into the wrong field.
+            self.counters.login_failed();
+            tracing::warn!(code = error.code(), "a login failed");
+        }
+        session
+    }
+
+    fn try_login(&self, login: &str, passphrase: &str, now: UnixMillis) -> Result<Session> {
         let unlocked = unlock(&self.files, login, passphrase)?;
         let authority = self.authority();
         let certificate = authority
             .operator(&self.config.division, &unlocked.operator)
             .filter(|c| c.key == unlocked.key.verifying_key().to_bytes() && c.not_after > now)
             .ok_or(RegistryError::BadLogin)?;
+        if !self.is_grid(certificate, unlocked.grid.as_deref()) {
+            // Whoever may write the directory could otherwise widen what a grid worker sees.
+            return Err(altered());
+        }
         Ok(Session {
             operator: certificate.operator,
             login: login.to_owned(),
@@ -307,9 +501,11 @@ impl Registry {
 
     /// Whether the operator of a session may still act.
     pub fn in_good_standing(&self, session: &Session) -> bool {
+        // By key, too: who got another key since has to log in with that.
+        let key = session.key.verifying_key().to_bytes();
         self.authority()
             .operator(&self.config.division, &session.operator)
-            .is_some()
+            .is_some_and(|certificate| certificate.key == key)
     }
 
     /// The operators of this node, by login name.

@@ -24,6 +24,7 @@ pub struct Counters {
     replicated: AtomicU64,
     refused: AtomicU64,
     alarms: AtomicU64,
+    logins_failed: AtomicU64,
 }
 
 fn add(counter: &AtomicU64, count: u64) {
@@ -43,6 +44,9 @@ impl Counters {
     }
     pub(crate) fn replicated(&self, count: u64) {
         add(&self.replicated, count);
+    }
+    pub(crate) fn login_failed(&self) {
+        add(&self.logins_failed, 1);
     }
     pub(crate) fn refused(&self) {
         add(&self.refused, 1);
@@ -240,6 +244,12 @@ impl Registry {
             "counter",
             "Readings denied by policy since the start.",
             count(&counters.denied),
+        );
+        metric(
+            "fangzhi_logins_failed_total",
+            "counter",
+            "Logins refused since the start.",
+            count(&counters.logins_failed),
         );
         metric(
             "fangzhi_entries_replicated_total",

@@ -35,6 +35,8 @@ pub const ALARM: &str = "alarm";
 pub const GRANT: &str = "grant";
 /// Invitations given out.
 pub const INVITATION: &str = "invitation";
+/// Charters whose node lost its keys and may be chartered again.
+pub const REPLACEMENT: &str = "replacement";
 
 /// What was sealed last for a recovery: a keyed hash of it.
 pub const RECOVERY: &str = "recovery";

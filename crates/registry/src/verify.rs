@@ -10,9 +10,8 @@ use ledger::hash::{leaf_hash, root_of};
 use ledger::note::{KeyKind, Note, Verifier};
 use ledger::tile::{TreeEdge, plan_append};
 use record::act::{Act, Capacity};
-use record::authority::Statement;
 use record::entry::{Entry, GrantEntry, GrantOperation, Operation, RecordEntry};
-use record::id::{Hash, OperatorId, Origin, RecordId};
+use record::id::{Hash, Origin, RecordId};
 use seal::parcel::Parcel;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -93,8 +92,6 @@ struct Checker<'a> {
     authority: &'a Authority,
     /// For each authority ledger, the root at each size.
     authority_roots: &'a BTreeMap<Origin, Vec<Hash>>,
-    /// At which size of its division's authority ledger each operator's key was enrolled.
-    enrolled: &'a Enrolled,
     findings: Vec<VerifyFinding>,
     remarks: Vec<String>,
 }
@@ -173,15 +170,11 @@ pub fn verify(dir: &Path) -> Result<VerifyReport> {
         }
     };
     let mut authority_roots = BTreeMap::new();
-    let mut enrolled = HashMap::new();
     for origin in origins
         .iter()
         .filter(|o| o.ledger().as_str() == "authority")
     {
-        authority_roots.insert(
-            origin.clone(),
-            prefix_roots(&snapshot, origin, &mut enrolled),
-        );
+        authority_roots.insert(origin.clone(), prefix_roots(&snapshot, origin));
     }
     // Ledgers are independent of each other: both cores work.
     let halves: Vec<Vec<&Origin>> = (0..2)
@@ -202,7 +195,6 @@ pub fn verify(dir: &Path) -> Result<VerifyReport> {
                     snapshot: &snapshot,
                     authority: &authority,
                     authority_roots: &authority_roots,
-                    enrolled: &enrolled,
                     findings: Vec::new(),
                     remarks: Vec::new(),
                 };
@@ -281,8 +273,8 @@ fn check_signed_last(report: &mut VerifyReport, signed: &BTreeMap<Origin, u64>) 
     }
 }
 
-/// The root of an authority ledger at each size, and where each operator's key was enrolled.
-fn prefix_roots(snapshot: &Snapshot, origin: &Origin, enrolled: &mut Enrolled) -> Vec<Hash> {
+/// The root of an authority ledger at each size.
+fn prefix_roots(snapshot: &Snapshot, origin: &Origin) -> Vec<Hash> {
     let mut frontier = Frontier::new();
     let mut roots = vec![frontier.root()];
     let mut at = 0u64;
@@ -291,28 +283,6 @@ fn prefix_roots(snapshot: &Snapshot, origin: &Origin, enrolled: &mut Enrolled) -
             frontier.append(leaf_hash(bytes));
             roots.push(frontier.root());
             at += 1;
-            let Ok(Entry::Authority(entry)) = Entry::decode(bytes) else {
-                continue;
-            };
-            let division = origin.division().to_string();
-            match entry.statement {
-                Statement::Operator(certificate) => {
-                    let term = Term {
-                        operator: certificate.operator,
-                        since: at,
-                        until: None,
-                    };
-                    enrolled.entry((division, certificate.key)).or_insert(term);
-                }
-                Statement::OperatorDisabled(operator) => {
-                    for ((of, _), term) in enrolled.iter_mut() {
-                        if *of == division && term.operator == operator {
-                            term.until.get_or_insert(at);
-                        }
-                    }
-                }
-                _ => {}
-            }
         }
         if rows.len() < SCAN {
             break;
@@ -320,16 +290,6 @@ fn prefix_roots(snapshot: &Snapshot, origin: &Origin, enrolled: &mut Enrolled) -
     }
     roots
 }
-
-/// From which size of the authority ledger on, and up to which, an operator's key may sign.
-struct Term {
-    operator: OperatorId,
-    since: u64,
-    until: Option<u64>,
-}
-
-/// By division and key.
-type Enrolled = HashMap<(String, [u8; 32]), Term>;
 
 /// What is remembered while a ledger is walked.
 #[derive(Default)]
@@ -350,6 +310,8 @@ struct Walk {
     missing: BTreeMap<RecordId, Vec<(u64, Entry)>>,
     /// Shard heads that parcels since the last heartbeat were proven under.
     cited: BTreeSet<(u64, Hash)>,
+    /// Serial of the newest charter whose key signed a service act so far.
+    serial: u32,
     acts: u64,
     bodies: u64,
     whole_root: Option<Hash>,
@@ -507,7 +469,7 @@ impl Checker<'_> {
         origin: &Origin,
         note: &str,
     ) -> Option<(ledger::checkpoint::Checkpoint, u64)> {
-        let Some(charter) = self.authority.charter(&origin.division()) else {
+        let Some(charter) = self.authority.signer_of(origin, note) else {
             self.find(
                 origin,
                 None,
@@ -532,7 +494,7 @@ impl Checker<'_> {
             }
         };
         let mut known: Vec<Verifier> = Vec::new();
-        for charter in self.authority.witnesses_of(&origin.division()) {
+        for charter in self.authority.witnesses_ever(&origin.division()) {
             for (role, key) in [
                 ("witness", &charter.keys.witness),
                 ("held", &charter.keys.held),
@@ -679,7 +641,7 @@ impl Checker<'_> {
     fn first_cosigned(&self, origin: &Origin, note: &str) -> Option<u64> {
         let owner = origin.division();
         self.authority
-            .witnesses_of(&owner)
+            .witnesses_ever(&owner)
             .filter_map(|charter| {
                 let name = format!("{}/{}/witness", charter.realm, charter.division);
                 let key = &charter.keys.witness;
@@ -753,15 +715,20 @@ impl Checker<'_> {
         let entitled = match act.capacity {
             Capacity::Service => self
                 .authority
-                .charter(&division)
-                .is_some_and(|charter| charter.keys.sign == act.key),
-            Capacity::Operator => self
-                .enrolled
-                .get(&(division.to_string(), act.key))
-                .is_some_and(|term| {
-                    term.since <= act.authority_size
-                        && term.until.is_none_or(|until| act.authority_size < until)
+                .charters_ever(&division)
+                .iter()
+                .rev()
+                .find(|charter| charter.keys.sign == act.key)
+                .is_some_and(|charter| {
+                    // A key that was replaced signs nothing after its successor did.
+                    let follows = charter.serial >= walk.serial;
+                    walk.serial = walk.serial.max(charter.serial);
+                    follows
                 }),
+            Capacity::Operator => self
+                .authority
+                .term(&division, &act.key)
+                .is_some_and(|term| term.covers(act.authority_size)),
         };
         let authority = Origin::new(&origin.realm(), &division, &crate::node::word("authority"));
         let roots = self.authority_roots.get(&authority);

@@ -52,7 +52,7 @@ impl Registry {
         if origin.division() == self.config.division {
             return Ok(Witnessed::Unknown);
         }
-        let Ok(log) = self.log_verifier(&origin) else {
+        let Ok(log) = self.standing_log(&origin, &request.note) else {
             return Ok(Witnessed::Unknown);
         };
         // Check, persist and sign are one step: two requests at once never both pass the check.

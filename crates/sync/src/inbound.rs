@@ -80,7 +80,7 @@ impl Inbound {
             return;
         };
         ledger.waiting = None;
-        let accept = match trust.accept(peer, origin) {
+        let accept = match trust.accept(peer, origin, &note) {
             Ok(accept) => accept,
             Err(refusal) => {
                 let reject = Reject::new(RejectCode::NotAccepted, refusal.reason);

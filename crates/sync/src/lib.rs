@@ -27,8 +27,8 @@
 //! impl Trust for Nothing {
 //!     fn realm_root(&self) -> [u8; 32] { [0; 32] }
 //!     fn is_revoked(&self, _: &Hash) -> bool { false }
-//!     fn log(&self, _: &Origin) -> Option<ledger::note::Verifier> { None }
-//!     fn accept(&self, _: &Charter, _: &Origin) -> Result<Accept, Refusal> {
+//!     fn log(&self, _: &Origin, _: &str) -> Option<ledger::note::Verifier> { None }
+//!     fn accept(&self, _: &Charter, _: &Origin, _: &str) -> Result<Accept, Refusal> {
 //!         Err(Refusal { reason: "nothing is received here".into() })
 //!     }
 //! }

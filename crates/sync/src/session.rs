@@ -459,7 +459,8 @@ fn close(out: &mut Vec<Output>, reason: &str) {
 fn heads_seen(seen: Seen, trust: &dyn Trust, out: &mut Vec<Output>) {
     let Seen { origin, notes } = seen;
     // Of a ledger whose owner is not known here nothing can be said.
-    let Some(log) = trust.log(&origin) else {
+    let first = notes.first().map_or("", String::as_str);
+    let Some(log) = trust.log(&origin, first) else {
         return;
     };
     match notes.as_slice() {

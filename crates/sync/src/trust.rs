@@ -19,17 +19,18 @@ pub trait Trust {
     /// Whether the charter with this id is known to be revoked.
     fn is_revoked(&self, charter: &Hash) -> bool;
 
-    /// The key of a ledger's log, if its owner's charter is known; whoever holds the ledger.
-    fn log(&self, origin: &Origin) -> Option<Verifier>;
+    /// The key of a ledger's log that may have signed `note`, if its owner's charter is known;
+    /// whoever holds the ledger.
+    fn log(&self, origin: &Origin, note: &str) -> Option<Verifier>;
 
     /// Whether this peer may bring this ledger, and what is held of it.
     ///
     /// A session only knows that the peer is parent or child: that the origin's division lies on
-    /// the peer's side, and which key its owner signs with, is answered here.
+    /// the peer's side, and with which of the owner's keys `note` may be signed, is answered here.
     ///
     /// # Errors
     /// [`Refusal`], whose words the peer and this node's status page show.
-    fn accept(&self, peer: &Charter, origin: &Origin) -> Result<Accept, Refusal>;
+    fn accept(&self, peer: &Charter, origin: &Origin, note: &str) -> Result<Accept, Refusal>;
 }
 
 /// How a ledger is received.

@@ -319,11 +319,16 @@ impl sync::Trust for Anyone {
     fn is_revoked(&self, charter: &[u8; 32]) -> bool {
         self.0.revoked.contains(charter)
     }
-    fn log(&self, _: &record::id::Origin) -> Option<ledger::note::Verifier> {
+    fn log(&self, _: &record::id::Origin, _: &str) -> Option<ledger::note::Verifier> {
         None
     }
 
-    fn accept(&self, _: &Charter, _: &record::id::Origin) -> Result<sync::Accept, sync::Refusal> {
+    fn accept(
+        &self,
+        _: &Charter,
+        _: &record::id::Origin,
+        _: &str,
+    ) -> Result<sync::Accept, sync::Refusal> {
         Err(sync::Refusal {
             reason: "nothing".into(),
         })

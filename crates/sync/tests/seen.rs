@@ -24,12 +24,12 @@ impl Trust for Known {
         false
     }
 
-    fn log(&self, origin: &Origin) -> Option<Verifier> {
+    fn log(&self, origin: &Origin, _: &str) -> Option<Verifier> {
         let log = NoteSigner::new(origin.as_str(), key(origin.division().as_str(), "sign"));
         Some(log.unwrap().verifier(KeyKind::Note))
     }
 
-    fn accept(&self, _: &Charter, _: &Origin) -> Result<Accept, Refusal> {
+    fn accept(&self, _: &Charter, _: &Origin, _: &str) -> Result<Accept, Refusal> {
         Err(Refusal {
             reason: "nothing is received here".into(),
         })

@@ -130,8 +130,10 @@ pub fn share(command: &Share, json: bool) -> Result<ExitCode> {
                 Some(path) => {
                     store::atomic::replace(path, share.as_bytes())
                         .map_err(|e| Fault::failed(e.to_string()))?;
-                    output::line(
+                    told(
+                        &json!({ "share": path }),
                         "份额只给这一次；另存他处后确认 / the share is given this once; put it away, then confirm it: fangzhi keys share confirm",
+                        json,
                     );
                 }
                 None if json => output::json(&answer),

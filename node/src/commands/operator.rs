@@ -1,11 +1,11 @@
-//! Operators: enrolling and listing.
+//! Operators: enrolling, giving another key, disabling, listing.
 
 use std::process::ExitCode;
 
 use registry::session::NewOperator;
 use serde_json::{Value, json};
 
-use crate::args::{Operator, OperatorAdd, OperatorDisable, OperatorList};
+use crate::args::{Operator, OperatorAdd, OperatorDisable, OperatorList, OperatorRenew};
 use crate::client::{Client, passphrase};
 use crate::fault::Result;
 use crate::output;
@@ -13,6 +13,7 @@ use crate::output;
 pub fn run(command: &Operator, json: bool) -> Result<ExitCode> {
     match command {
         Operator::Add(command) => add(command, json),
+        Operator::Renew(command) => renew(command, json),
         Operator::Disable(command) => disable(command, json),
         Operator::List(command) => list(command, json),
     }
@@ -37,13 +38,49 @@ fn add(command: &OperatorAdd, json: bool) -> Result<ExitCode> {
     let answer: Value = client.post("/api/v1/operators", &new)?;
     if json {
         output::json(
-            &json!({ "login": command.login, "role": command.role, "operator": answer["operator"] }),
+            &json!({ "login": command.login, "role": command.role, "operator": answer["operator"], "plan": answer["plan"] }),
         );
-    } else {
+    } else if !waits(&answer) {
         output::line(format!(
             "已登记操作员 / enrolled: {} ({})",
             command.login,
             command.role.as_str()
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says that another officer has to approve first, if so.
+fn waits(answer: &Value) -> bool {
+    let Some(plan) = answer["plan"].as_str() else {
+        return false;
+    };
+    output::line(format!(
+        "安全员须经批准：另一名安全员批准后执行 / a security officer needs approval: fangzhi keys approve {plan}, then fangzhi keys run {plan}"
+    ));
+    true
+}
+
+fn renew(command: &OperatorRenew, json: bool) -> Result<ExitCode> {
+    let mut client = Client::connect(&command.at)?;
+    client.login(&command.who, &["security-officer"])?;
+    let phrase = passphrase(
+        command.new_passphrase_file.as_deref(),
+        &format!(
+            "为 {0} 设新口令 / choose the new passphrase of {0}",
+            command.login
+        ),
+    )?;
+    let path = format!("/api/v1/operators/{}/renewed", command.login);
+    let answer: Value = client.post(&path, &json!({ "passphrase": phrase.as_str() }))?;
+    if json {
+        output::json(
+            &json!({ "login": command.login, "operator": answer["operator"], "plan": answer["plan"] }),
+        );
+    } else if !waits(&answer) {
+        output::line(format!(
+            "已换钥，旧钥即时失效 / another key; the one before signs nothing any more: {}",
+            command.login
         ));
     }
     Ok(ExitCode::SUCCESS)

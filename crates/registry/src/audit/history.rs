@@ -164,8 +164,10 @@ impl<'a> Acts<'a> {
             Capacity::Service => self
                 .view
                 .authority()
-                .charter(&division)
-                .filter(|charter| charter.keys.sign == act.key)
+                .charters_ever(&division)
+                .iter()
+                .rev()
+                .find(|charter| charter.keys.sign == act.key)
                 .map(|charter| SignerOf {
                     operator: None,
                     role: "service",

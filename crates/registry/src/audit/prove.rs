@@ -43,7 +43,7 @@ pub fn prove(view: &View, origin: &Origin, index: u64) -> Result<Proved> {
     let proof = TlogProof::new(leaf.to_vec(), index, hashes, shown.note.as_bytes())
         .map_err(|e| damaged(words(&e)))?;
     proof
-        .verify(&leaf, &view.log(origin)?)
+        .verify(&leaf, &view.log(origin, Some(&shown.note))?)
         .map_err(|e| damaged(words(&e)))?;
     Ok(Proved {
         proof,

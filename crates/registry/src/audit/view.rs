@@ -108,24 +108,23 @@ impl View {
             })
     }
 
-    /// The verifier of a ledger's checkpoints: its log's key under the ledger's own name.
+    /// The verifier of a ledger's checkpoints: its log's key under the ledger's own name; of the
+    /// charter that signed `note`, else of the newest.
     ///
     /// # Errors
     /// [`RegistryError::NoCharter`].
-    pub fn log(&self, origin: &Origin) -> Result<Verifier> {
-        let division = origin.division();
+    pub fn log(&self, origin: &Origin, note: Option<&str>) -> Result<Verifier> {
         let charter = self
             .authority
-            .charter(&division)
-            .ok_or(RegistryError::NoCharter(division))?;
+            .signer_of(origin, note.unwrap_or_default())
+            .ok_or_else(|| RegistryError::NoCharter(origin.division()))?;
         log_verifier(origin, &charter.keys.sign)
     }
 
     /// Everybody whose signature on a ledger's checkpoint is known: the log first, then `witness`
     /// and `held` of every node above it, and of whoever else signed `note`.
     ///
-    /// Keys are those of the newest charters; a signature by a key that was rotated away counts as
-    /// unknown.
+    /// With a note, keys of charters that were replaced since are among them.
     ///
     /// # Errors
     /// [`RegistryError::NoCharter`].
@@ -141,9 +140,18 @@ impl View {
                     .collect()
             })
             .unwrap_or_default();
-        let mut signers = vec![self.log(origin)?];
+        let mut signers = vec![self.log(origin, note)?];
         let mut others: Vec<(usize, Verifier)> = Vec::new();
-        for charter in self.authority.charters().filter(|c| c.division != owner) {
+        let mut charters: Vec<_> = self.authority.charters().collect();
+        if note.is_some() {
+            // What a key signed that was replaced since stays signed.
+            let divisions: Vec<_> = charters.iter().map(|c| c.division.clone()).collect();
+            charters.clear();
+            for division in &divisions {
+                charters.extend(self.authority.charters_ever(division).iter().rev());
+            }
+        }
+        for charter in charters.into_iter().filter(|c| c.division != owner) {
             let depth = above.iter().position(|d| *d == charter.division);
             for (role, key) in [
                 ("witness", &charter.keys.witness),
@@ -169,9 +177,13 @@ impl View {
             return 0;
         };
         signers.retain(|s| s.name().ends_with("/witness"));
-        let held = Note::parse(note.as_bytes())
-            .ok()
-            .and_then(|note| note.verify(&signers).ok().map(|signed| signed.len()));
+        let held = Note::parse(note.as_bytes()).ok().and_then(|note| {
+            let signed = note.verify(&signers).ok()?;
+            // By name: a witness that got other keys since is one witness.
+            let names: std::collections::BTreeSet<_> =
+                signed.iter().map(|line| line.verifier.name()).collect();
+            Some(names.len())
+        });
         held.unwrap_or(0)
     }
 

@@ -183,9 +183,8 @@ impl Registry {
                     basis: basis.clone(),
                 }
             }
-            PlanRequest::RotateNode {} => Work::RotateNode {
-                division: self.config.division.clone(),
-            },
+            // A plan that could not be run is not made.
+            PlanRequest::RotateNode {} => return Err(crate::charters::no_rotation()),
             PlanRequest::ReplaceCharter { division, keys } => {
                 self.child_charter(division)?;
                 let keys = keys
@@ -332,7 +331,10 @@ impl Registry {
                 figure("shares", u64::from(*shares)),
                 figure("threshold", u64::from(*threshold)),
             ],
-            Work::ReplaceCharter { .. } | Work::RotateKek { .. } | Work::Order(_) => vec![],
+            Work::ReplaceCharter { .. }
+            | Work::RotateKek { .. }
+            | Work::Order(_)
+            | Work::Officer { .. } => vec![],
         };
         let unreachable = self.unreachable(work).len() as u64;
         figures.push(figure("unreachable", unreachable));

@@ -67,8 +67,9 @@ fn enrol(authority: &mut Authority, name: &str, operator: u8, seed: u8, role: Ro
         organization: division(name),
         role,
         not_after: UnixMillis(9_000),
+        grid: None,
     };
-    authority.learn(&division(name), &Statement::Operator(certificate));
+    authority.learn(&division(name), &Statement::Operator(certificate), 1);
 }
 
 /// A plan of the town by officer 2.
@@ -85,7 +86,7 @@ fn plan(authority: &mut Authority, work: Work) -> Plan {
         signature: [0; 64],
     }
     .sign(&key(2));
-    authority.learn(&division("town"), &Statement::Plan(plan.clone()));
+    authority.learn(&division("town"), &Statement::Plan(plan.clone()), 1);
     plan
 }
 
@@ -111,7 +112,7 @@ fn word(plan: &Plan, organization: &str, operator: u8, seed: u8) -> Approval {
 
 fn say(authority: &mut Authority, approval: Approval) {
     let at = approval.organization.clone();
-    authority.learn(&at, &Statement::Approval(approval));
+    authority.learn(&at, &Statement::Approval(approval), 1);
 }
 
 #[test]
@@ -213,7 +214,7 @@ fn a_plan_made_in_anothers_name_is_not_run_even_with_approvals() {
     // Officer 3 writes officer 2 as the maker, to approve it then.
     forged.nonce = [7; 16];
     let forged = forged.sign(&key(3));
-    authority.learn(&division("town"), &Statement::Plan(forged.clone()));
+    authority.learn(&division("town"), &Statement::Plan(forged.clone()), 1);
     say(&mut authority, word(&forged, "district", 1, 1));
     assert_eq!(
         authority.approved(&forged.id(), NOW),
@@ -248,9 +249,13 @@ fn a_plan_that_expired_was_refused_or_was_closed_is_not_run_and_says_which() {
         outcome: Outcome::Run,
     };
     // Another division's ledger closes nothing.
-    authority.learn(&division("sister"), &Statement::PlanClosed(closed.clone()));
+    authority.learn(
+        &division("sister"),
+        &Statement::PlanClosed(closed.clone()),
+        1,
+    );
     assert_eq!(authority.plan_closed(&plan.id()), None);
-    authority.learn(&division("town"), &Statement::PlanClosed(closed));
+    authority.learn(&division("town"), &Statement::PlanClosed(closed), 1);
     assert_eq!(
         authority.approved(&plan.id(), NOW),
         Err(NotApproved::Closed)
@@ -326,7 +331,7 @@ fn a_standing_order_allows_its_tasks_on_its_shards_until_it_ends_or_is_withdrawn
         })
     };
     // Closed as run without an approval, by software that does not ask: it is not in force.
-    authority.learn(&division("town"), &close(Outcome::Run));
+    authority.learn(&division("town"), &close(Outcome::Run), 1);
     assert_eq!(authority.standing_order(Task::Reseal, &person, NOW), None);
     say(&mut authority, word(&plan, "district", 1, 1));
     assert_eq!(
@@ -340,8 +345,8 @@ fn a_standing_order_allows_its_tasks_on_its_shards_until_it_ends_or_is_withdrawn
     let after = UnixMillis(1_501);
     assert_eq!(authority.standing_order(Task::Reseal, &person, after), None);
     assert_eq!(authority.plan_state(&plan, after), PlanState::Lapsed);
-    authority.learn(&division("town"), &close(Outcome::Withdrawn));
-    authority.learn(&division("town"), &close(Outcome::Run));
+    authority.learn(&division("town"), &close(Outcome::Withdrawn), 1);
+    authority.learn(&division("town"), &close(Outcome::Run), 1);
     assert_eq!(authority.standing_order(Task::Reseal, &person, NOW), None);
     assert_eq!(authority.plan_state(&plan, NOW), PlanState::Withdrawn);
 }

@@ -338,12 +338,12 @@ impl Trust for View<'_> {
         self.0.revoked.contains(charter)
     }
 
-    fn log(&self, origin: &Origin) -> Option<Verifier> {
+    fn log(&self, origin: &Origin, _: &str) -> Option<Verifier> {
         let log = NoteSigner::new(origin.as_str(), key(origin.division().as_str(), "sign"));
         Some(log.unwrap().verifier(KeyKind::Note))
     }
 
-    fn accept(&self, _: &Charter, origin: &Origin) -> Result<Accept, Refusal> {
+    fn accept(&self, _: &Charter, origin: &Origin, _: &str) -> Result<Accept, Refusal> {
         if self.0.refuses.contains(origin) {
             return Err(Refusal {
                 reason: "this node does not keep that ledger".into(),

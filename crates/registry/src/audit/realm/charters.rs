@@ -40,14 +40,15 @@ impl Auditor<'_> {
                 continue;
             }
             let issuer = origin.division();
-            let key = view.authority().charter(&issuer).map(|c| c.keys.sign);
+            let keys = view.authority().charters_ever(&issuer);
             let mut forged = Vec::new();
             let mut strangers = Vec::new();
             view.walk(&origin, |at, _, entry| {
                 if let Entry::Authority(entry) = entry
                     && let Statement::Charter(charter) = entry.statement
                 {
-                    let signed = key.is_some_and(|key| charter.verify(&key).is_ok());
+                    let mut keys = keys.iter().map(|issuer| &issuer.keys.sign);
+                    let signed = keys.any(|key| charter.verify(key).is_ok());
                     if charter.division == issuer && charter.parent != issuer {
                         // The node's own charter, which its parent's ledger states too.
                     } else if charter.parent != issuer {
@@ -63,8 +64,8 @@ impl Auditor<'_> {
                     Severity::Fault,
                     "charter-signature",
                     &origin,
-                    format!("第 {at} 条：`{division}` 的节点证书不是 `{issuer}` 现用密钥所签"),
-                    format!("entry {at}: the charter of `{division}` is not signed by the present key of `{issuer}`"),
+                    format!("第 {at} 条：`{division}` 的节点证书不是 `{issuer}` 的密钥所签"),
+                    format!("entry {at}: the charter of `{division}` is not signed by any key of `{issuer}`"),
                 );
             }
             for (at, division) in strangers {

@@ -152,7 +152,7 @@ impl Auditor<'_> {
         for (_, bytes) in &rows {
             let alarm: Alarm = table::decode("alarm", bytes)?;
             let evidence = match alarm.notes.as_slice() {
-                [first, second, ..] => self.view.log(&alarm.origin).is_ok_and(|log| {
+                [first, second, ..] => self.view.log(&alarm.origin, Some(first)).is_ok_and(|log| {
                     Evidence::from_notes(first.as_bytes(), second.as_bytes(), &log).is_ok()
                 }),
                 _ => false,

@@ -287,6 +287,7 @@ fn statements() -> Vec<Statement> {
             envelope: [4; 32],
             policy: [5; 32],
             not_after: NOW,
+            owner_charter: [6; 32],
         }),
         Statement::InForce(InForce {
             what: kind("policies"),

@@ -391,7 +391,13 @@ impl End<'_> {
                     registry.cosigned(&origin, size, &lines, now).unwrap();
                     vec![]
                 }
-                Output::Rejected { origin, code, .. } => {
+                Output::Rejected {
+                    origin, code, note, ..
+                } => {
+                    // As a running node does: the rest of an own ledger is with the peer.
+                    if code == RejectCode::Shorter {
+                        registry.told_of_more(&origin, note.as_deref());
+                    }
                     // As a running node does: what is not taken yet is offered again.
                     if matches!(code, RejectCode::NotAccepted | RejectCode::Unavailable) {
                         self.offered.remove(&origin);

@@ -285,7 +285,7 @@ fn loot(holder: &Site, owner: &Site, grant: &GrantStatement) -> Loot {
             GrantOperation::Keys => {
                 keys = Some(open_envelope(&info, &keystore(&holder.dir).seal, &body).unwrap());
             }
-            GrantOperation::Enter | GrantOperation::Update => {
+            GrantOperation::Enter | GrantOperation::Update | GrantOperation::Reseal => {
                 let (secret, _) = keys.as_ref().unwrap();
                 let row_keys = row_keys(secret, grant, &body);
                 rows.insert(entry.record.unwrap(), row_keys);
@@ -1091,7 +1091,7 @@ fn policy_denies_grants_by_name_of_the_rule() {
         ));
     }
     // Nothing of all that was made.
-    assert!(world.community.registry.grants().unwrap().is_empty());
+    assert!(world.community.registry.grants(NOW).unwrap().is_empty());
     let status = world.community.registry.status().unwrap();
     assert!(status.ledgers.iter().all(|l| l.origin.grant_id().is_none()));
     world.close();

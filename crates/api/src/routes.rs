@@ -277,7 +277,7 @@ async fn changes(
 }
 
 async fn grants(State(state): State<AppState>) -> Answered<Vec<GrantLine>> {
-    Ok(Json(state.run(|registry| registry.grants()).await?))
+    Ok(Json(state.run(|registry| registry.grants(now())).await?))
 }
 
 async fn grant(

@@ -139,6 +139,23 @@ pub struct GrantEnded {
     /// A reason code such as `expired` or `agreement-ended`.
     #[n(2)]
     pub reason: Kind,
+    /// When: from then on the holder's receipt is awaited.
+    #[n(3)]
+    pub ended_at: UnixMillis,
+}
+
+/// How far a destruction reaches at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "kebab-case")]
+#[cbor(index_only)]
+pub enum Finality {
+    /// The bodies are overwritten. This node never had a key to them.
+    #[n(1)]
+    Overwritten,
+    /// The keys were destroyed, too. What flash may have kept of the keystore that had them opens
+    /// with the old key-encryption key only: it is final with its next rotation.
+    #[n(2)]
+    KeysDestroyed,
 }
 
 /// A holder's or parent's signed word that it destroyed what it held (销毁回执).
@@ -157,6 +174,9 @@ pub struct DestructionReceipt {
     /// How many bodies were destroyed.
     #[n(3)]
     pub bodies: u64,
+    /// How far that reaches.
+    #[n(4)]
+    pub finality: Finality,
 }
 
 /// The level of a node in its realm.
@@ -575,6 +595,9 @@ pub struct GrantStatement {
     /// Ends by itself.
     #[n(13)]
     pub not_after: UnixMillis,
+    /// Id of the owner's charter at that time, to which the envelope is bound.
+    #[cbor(n(14), with = "minicbor::bytes")]
+    pub owner_charter: Hash,
 }
 
 /// A set of policies, schemas or codes is in force.

@@ -146,6 +146,25 @@ pub enum GrantOperation {
     /// The envelope of keys, sealed to the holder.
     #[n(5)]
     Keys,
+    /// The same version of a record in scope under the keys of another epoch; every parcel of the
+    /// record before it is destroyed.
+    #[n(6)]
+    Reseal,
+}
+
+impl GrantOperation {
+    /// Whether every parcel of the record before this entry is to be destroyed.
+    pub fn replaces_parcels(self) -> bool {
+        matches!(self, GrantOperation::Retract | GrantOperation::Reseal)
+    }
+
+    /// Whether the entry brings a parcel of a record.
+    pub fn brings_parcel(self) -> bool {
+        matches!(
+            self,
+            GrantOperation::Enter | GrantOperation::Update | GrantOperation::Reseal
+        )
+    }
 }
 
 /// One leaf of a grant's ledger.
@@ -309,7 +328,7 @@ impl Entry {
     pub fn orders_destruction(&self) -> bool {
         match self {
             Entry::Record(e) => matches!(e.operation, Operation::Erase | Operation::Reseal),
-            Entry::Grant(e) => e.operation == GrantOperation::Retract && e.record.is_some(),
+            Entry::Grant(e) => e.operation.replaces_parcels() && e.record.is_some(),
             Entry::Recovery(_) => true,
             Entry::Act(_) | Entry::Authority(_) | Entry::Access(_) => false,
         }
@@ -317,7 +336,8 @@ impl Entry {
 
     /// Whether this entry, later in the same ledger, says that the body of `earlier` was to be
     /// destroyed: an erasure that of every version of the record, a reseal that of the content
-    /// which it seals anew, a retraction that of every parcel of the record.
+    /// which it seals anew, a retraction or a reseal in a grant's ledger that of every parcel of the
+    /// record.
     pub fn destroys_body_of(&self, earlier: &Entry) -> bool {
         match (earlier, self) {
             (Entry::Record(earlier), Entry::Record(later)) => {
@@ -328,7 +348,7 @@ impl Entry {
             (Entry::Grant(earlier), Entry::Grant(later)) => {
                 earlier.record.is_some()
                     && earlier.record == later.record
-                    && later.operation == GrantOperation::Retract
+                    && later.operation.replaces_parcels()
             }
             (Entry::Recovery(earlier), Entry::Recovery(later)) => {
                 earlier.part.is_replaced_by(&later.part)

@@ -18,8 +18,18 @@ use crate::config::NodeConfig;
 use crate::error::{RegistryError, Result};
 use crate::table;
 
+/// The epoch that a shard begins with.
+pub const FIRST_EPOCH: u32 = 1;
 /// How many entries are read at a time.
 const SCAN: usize = 1024;
+
+/// A key epoch that began.
+#[derive(Debug, Clone, Copy)]
+struct Begun {
+    /// The plan that it began under.
+    plan: Hash,
+    retired: bool,
+}
 
 /// From which size of the authority ledger on an operator's key signs, and up to which.
 #[derive(Debug, Clone)]
@@ -48,13 +58,14 @@ pub struct Authority {
     /// Every certificate of an operator, the one in force last: a new key replaces the one before.
     operators: BTreeMap<(DivisionId, OperatorId), Vec<OperatorCertificate>>,
     disabled: BTreeSet<(DivisionId, OperatorId)>,
-    grants: BTreeMap<GrantId, GrantStatement>,
+    /// Every statement of a grant, in the order of its owner's ledger: one for each epoch and charter.
+    grants: BTreeMap<GrantId, Vec<GrantStatement>>,
     /// Plans by id, each from the ledger of its own division.
     plans: BTreeMap<Hash, Plan>,
     /// What officers said of a plan, whether it counts or not.
     approvals: BTreeMap<Hash, Vec<Approval>>,
     closed: BTreeMap<Hash, Outcome>,
-    epochs: BTreeMap<(Origin, u32), EpochStep>,
+    epochs: BTreeMap<(Origin, u32), Begun>,
     ended: BTreeMap<GrantId, GrantEnded>,
     receipts: BTreeMap<(DivisionId, Origin, u64), DestructionReceipt>,
     /// The newest sharing of each node's root.
@@ -152,7 +163,11 @@ impl Authority {
             }
             Statement::Grant(grant) => {
                 if grant.origin.division() == *division {
-                    self.grants.insert(grant.id, grant.clone());
+                    let all = self.grants.entry(grant.id).or_default();
+                    // Nobody takes over another owner's grant by its id.
+                    if all.first().is_none_or(|first| first.origin == grant.origin) {
+                        all.push(grant.clone());
+                    }
                 }
             }
             Statement::InForce(_) => {}
@@ -178,7 +193,24 @@ impl Authority {
             Statement::Epoch(change) => {
                 if change.origin.division() == *division {
                     let at = (change.origin.clone(), change.epoch);
-                    self.epochs.insert(at, change.step);
+                    match change.step {
+                        EpochStep::Begun => {
+                            let plan = change.plan;
+                            self.epochs.entry(at).or_insert(Begun {
+                                plan,
+                                retired: false,
+                            });
+                        }
+                        EpochStep::Retired => {
+                            let plan = change.plan;
+                            // The first epoch begins with its shard, unsaid.
+                            let begun = self.epochs.entry(at).or_insert(Begun {
+                                plan,
+                                retired: true,
+                            });
+                            begun.retired = true;
+                        }
+                    }
                 }
             }
             Statement::GrantEnded(ended) => {
@@ -378,14 +410,19 @@ impl Authority {
         self.operators.keys().filter(|(d, _)| d == division).count()
     }
 
-    /// A grant.
+    /// A grant, as its owner stated it last.
     pub fn grant(&self, id: &GrantId) -> Option<&GrantStatement> {
-        self.grants.get(id)
+        self.grants.get(id)?.last()
     }
 
-    /// Every grant known.
+    /// Every grant known, each as its owner stated it last.
     pub fn grants(&self) -> impl Iterator<Item = &GrantStatement> {
-        self.grants.values()
+        self.grants.values().filter_map(|all| all.last())
+    }
+
+    /// Every statement of a grant, the oldest first.
+    pub fn grant_statements(&self, id: &GrantId) -> &[GrantStatement] {
+        self.grants.get(id).map_or(&[], Vec::as_slice)
     }
 
     /// A plan.
@@ -410,16 +447,35 @@ impl Authority {
 
     /// What was said last of a key epoch.
     pub fn epoch(&self, origin: &Origin, epoch: u32) -> Option<EpochStep> {
-        self.epochs.get(&(origin.clone(), epoch)).copied()
+        let begun = self.epochs.get(&(origin.clone(), epoch))?;
+        Some(if begun.retired {
+            EpochStep::Retired
+        } else {
+            EpochStep::Begun
+        })
+    }
+
+    /// The epoch that whatever is sealed in a shard is sealed under: the newest that began.
+    /// The first begins with the shard and is not stated.
+    pub fn current_epoch(&self, origin: &Origin) -> u32 {
+        let of = (origin.clone(), 0)..=(origin.clone(), u32::MAX);
+        self.epochs
+            .range(of)
+            .next_back()
+            .map_or(FIRST_EPOCH, |((_, epoch), _)| *epoch)
+    }
+
+    /// The plan that an epoch began under; none for the first.
+    pub fn epoch_plan(&self, origin: &Origin, epoch: u32) -> Option<Hash> {
+        let begun = self.epochs.get(&(origin.clone(), epoch))?;
+        (epoch > FIRST_EPOCH).then_some(begun.plan)
     }
 
     /// The epochs of a division's shards that began and were not retired.
     pub fn epochs_in_use(&self, division: &DivisionId) -> Vec<(Origin, u32)> {
         self.epochs
             .iter()
-            .filter(|((origin, _), step)| {
-                **step == EpochStep::Begun && origin.division() == *division
-            })
+            .filter(|((origin, _), begun)| !begun.retired && origin.division() == *division)
             .map(|(at, _)| at.clone())
             .collect()
     }
@@ -445,6 +501,14 @@ impl Authority {
     ) -> Option<&DestructionReceipt> {
         self.receipts
             .get(&(division.clone(), origin.clone(), index))
+    }
+
+    /// Whether a holder signed that it dropped a whole grant.
+    pub fn dropped(&self, holder: &DivisionId, ledger: &Origin) -> bool {
+        let of = (holder.clone(), ledger.clone(), 0)..=(holder.clone(), ledger.clone(), u64::MAX);
+        self.receipts
+            .range(of)
+            .any(|(_, receipt)| receipt.record.is_none())
     }
 
     /// Takes a charter as if its issuer had been checked.

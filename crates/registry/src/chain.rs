@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use minicbor::{Decode, Encode};
-use record::entry::Entry;
+use record::entry::{Entry, GrantOperation};
 use record::id::{Origin, RecordId, UnixMillis};
 use store::{Batch, Key, Store};
 
@@ -225,7 +225,7 @@ pub(crate) fn destroyed(
 fn told_of(entry: &Entry) -> Option<UnixMillis> {
     match entry {
         Entry::Record(e) if e.operation == record::entry::Operation::Erase => Some(e.recorded_at),
-        Entry::Grant(e) if entry.orders_destruction() => Some(e.recorded_at),
+        Entry::Grant(e) if e.operation == GrantOperation::Retract => Some(e.recorded_at),
         _ => None,
     }
 }

@@ -62,6 +62,9 @@ pub struct NodeConfig {
     /// How many witnesses must have cosigned a checkpoint before it is shown to others.
     #[serde(default = "one")]
     pub quorum: u32,
+    /// After how many days a receipt of destruction that has not come is overdue.
+    #[serde(default = "week")]
+    pub receipt_days: u32,
     /// Witnesses beside the parent: siblings, say.
     #[serde(default)]
     pub witnesses: Vec<WitnessAddress>,
@@ -78,6 +81,10 @@ pub struct WitnessAddress {
 
 fn one() -> u32 {
     1
+}
+
+pub(crate) fn week() -> u32 {
+    7
 }
 
 impl NodeConfig {

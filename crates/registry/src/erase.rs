@@ -1,18 +1,163 @@
 //! Erasing (销毁): a record's bodies and secret are destroyed here and at everybody who holds them.
+//!
+//! One commit has the `erase` entry, destroys every body of the record in the shard, and leaves the
+//! row from which [`crate::destroy`] goes on; from that commit on it is finished, come what may.
+//! The entries stay, so history and every other record's proof hold.
 
-use record::id::UnixMillis;
+use std::sync::PoisonError;
 
+use record::cbor;
+use record::entry::{Entry, Operation, RecordEntry, SUITE};
+use record::id::{Hash, Origin, RecordId, UnixMillis};
+use record::plan::{Task, Work};
+use sha2::{Digest, Sha256};
+
+use crate::book::{Leaf, Signer};
+use crate::chain;
 use crate::error::{RegistryError, Result};
-use crate::node::Registry;
+use crate::node::{Registry, lock, purpose};
 use crate::plan::Warrant;
 use crate::session::Session;
+use crate::table::{self, Newest};
+
+/// How many records one act erases.
+const STEP: usize = 1000;
 
 impl Registry {
-    /// Erases a record.
+    /// Erases the record that a plan names.
     ///
     /// # Errors
-    /// A failure of the store.
-    pub(crate) fn erase(&self, _by: &Session, _warrant: &Warrant, _now: UnixMillis) -> Result<()> {
-        Err(RegistryError::BadRequest("not built".into()))
+    /// [`RegistryError::NotFound`] when there is no such record or another plan erased it,
+    /// [`RegistryError::BadRequest`] when the plan is for something else, or a failure of the
+    /// store. When the entry was written, what remains is finished later in any case.
+    pub(crate) fn erase(&self, by: &Session, warrant: &Warrant, now: UnixMillis) -> Result<()> {
+        let Some(Work::Erase { origin, record, .. }) = warrant.work() else {
+            return Err(wrong_warrant());
+        };
+        if !origin.is_shard() || origin.division() != self.config.division {
+            return Err(RegistryError::NotFound {
+                what: "本单位账本 / own ledger",
+                name: origin.to_string(),
+                next: "only a record's owner erases it",
+            });
+        }
+        let signer = by.signer(purpose("security"), None);
+        self.erase_records(origin, &[*record], &warrant.plan(), &signer, now)?;
+        self.finish_destroying(now)
     }
+
+    /// Erases records that are past their retention, under a standing order.
+    ///
+    /// # Errors
+    /// As for [`Registry::erase`].
+    pub(crate) fn erase_retained(
+        &self,
+        origin: &Origin,
+        records: &[RecordId],
+        warrant: &Warrant,
+        now: UnixMillis,
+    ) -> Result<()> {
+        if warrant.task() != Some(Task::Retention) {
+            return Err(wrong_warrant());
+        }
+        for part in records.chunks(STEP) {
+            let signer = self.service(purpose("security"));
+            self.erase_records(origin, part, &warrant.plan(), &signer, now)?;
+        }
+        self.finish_destroying(now)
+    }
+
+    /// Writes the `erase` entries. Records that this very plan erased already are passed over: a
+    /// run that was cut off is run again.
+    fn erase_records(
+        &self,
+        origin: &Origin,
+        records: &[RecordId],
+        plan: &Hash,
+        signer: &Signer<'_>,
+        now: UnixMillis,
+    ) -> Result<()> {
+        let holding = self.holding(origin)?;
+        let book = self.book(origin)?;
+        let mut book = lock(&book);
+        let mut holding = holding.write().unwrap_or_else(PoisonError::into_inner);
+        let body = Hash::from(Sha256::digest(plan));
+        let mut erased: Vec<(RecordEntry, Newest)> = Vec::new();
+        for record in records {
+            let unknown = || RegistryError::NotFound {
+                what: "记录 / record",
+                name: record.to_string(),
+                next: "it was erased before, or is not of this node's own shard; see `fangzhi erase --status`",
+            };
+            let newest = self.newest(origin, record)?.ok_or_else(unknown)?;
+            let entry = self.newest_entry(origin, &newest)?;
+            if entry.operation == Operation::Erase {
+                if entry.body == body {
+                    continue;
+                }
+                return Err(unknown());
+            }
+            let erase = RecordEntry {
+                suite: SUITE,
+                record: *record,
+                version: newest.version + 1,
+                operation: Operation::Erase,
+                previous: Some(newest.leaf),
+                schema: entry.schema,
+                epoch: entry.epoch,
+                content: entry.content,
+                body,
+                recorded_at: now,
+            };
+            erased.push((erase, newest));
+        }
+        if erased.is_empty() {
+            return Ok(());
+        }
+        let leaves = erased
+            .iter()
+            .map(|(entry, _)| Leaf {
+                entry: Entry::Record(entry.clone()),
+                body: Some(plan.to_vec()),
+            })
+            .collect();
+        let appended = self.append(&mut book, signer, leaves, now, |batch, first, hashes| {
+            for ((at, (entry, newest)), leaf) in (first..).zip(&erased).zip(hashes) {
+                let next = Newest::after(Some(newest.clone()), entry, at, *leaf);
+                batch.put(
+                    table::key(origin, table::RECORD, &entry.record.0),
+                    cbor::to_vec(&next),
+                );
+            }
+        })?;
+        for (entry, _) in &erased {
+            holding.index.remove(entry.record);
+        }
+        holding.index.set_applied(appended.size);
+        drop(holding);
+        drop(book);
+        self.changed();
+        Ok(())
+    }
+
+    /// The entry of a record's newest version.
+    pub(crate) fn newest_entry(&self, origin: &Origin, newest: &Newest) -> Result<RecordEntry> {
+        let at = newest.at;
+        let bytes = self
+            .store
+            .get(&table::entry(origin, at))?
+            .ok_or_else(|| RegistryError::damaged(format!("`{origin}` lacks entry {at}")))?;
+        match chain::decode(origin, at, &bytes)? {
+            Entry::Record(entry) => Ok(entry),
+            _ => Err(RegistryError::damaged(format!(
+                "`{origin}` {at} is not a record"
+            ))),
+        }
+    }
+}
+
+fn wrong_warrant() -> RegistryError {
+    RegistryError::BadRequest(
+        "方案不是销毁方案 / the plan is not one for erasing; see `fangzhi keys show`".into(),
+    )
 }

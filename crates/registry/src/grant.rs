@@ -4,6 +4,11 @@
 //! row keys, cells and proofs, through the grant's own ledger. Rows enter, change and leave
 //! by signed entries; a heartbeat says up to where nothing is missing.
 
+pub mod ending;
+mod keying;
+
+use ending::GrantState;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 
@@ -12,19 +17,18 @@ use policy::Action;
 use record::authority::{GrantStatement, Statement};
 use record::cbor;
 use record::entry::{Entry, GrantEntry, GrantOperation, Operation, RecordEntry, SUITE};
-use record::id::{DivisionId, GrantId, Kind, Origin, Purpose, RecordId, UnixMillis};
+use record::id::{DivisionId, GrantId, Hash, Kind, Origin, Purpose, RecordId, UnixMillis};
 use record::schema::{Position, Schema};
 use seal::body::Body;
-use seal::grant::EnvelopeInfo;
 use seal::parcel::{GrantScope, Parcel, ShardLeaf};
-use seal::secret::GrantSecret;
+use seal::secret::{FieldKey, GrantSecret};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use store::Batch;
 
 use crate::book::{Leaf, commit};
 use crate::error::{RegistryError, Result};
-use crate::holding::{Access, EPOCH, Version};
+use crate::holding::{Access, Version, envelope_info};
 use crate::keys::rng;
 use crate::node::{Registry, lock, purpose};
 use crate::session::Session;
@@ -83,6 +87,19 @@ pub struct GrantLine {
     pub size: u64,
     /// At the owner: whether the shard was worked through to its newest cosigned checkpoint.
     pub current: bool,
+    /// Where it stands.
+    pub state: GrantState,
+    /// Why it ended, if its owner ended it.
+    pub reason: Option<Kind>,
+    /// The key epoch whose keys the holder was given last.
+    pub epoch: u32,
+}
+
+/// What a grant is given on.
+pub(crate) struct Terms<'a> {
+    pub shard: &'a Origin,
+    pub assessment: &'a str,
+    pub purpose: &'a Purpose,
 }
 
 /// What the owner keeps of a grant, sealed.
@@ -124,24 +141,6 @@ pub(crate) fn put_cursor(batch: &mut Batch, ledger: &Origin, shard_size: u64) {
 }
 
 impl Registry {
-    /// What an envelope is bound to: nothing of it can be opened for another grant or holder.
-    pub(crate) fn envelope_info(&self, grant: &GrantStatement) -> Result<EnvelopeInfo> {
-        let owner = grant.origin.division();
-        let authority = self.authority();
-        let owner_charter = authority
-            .charter(&owner)
-            .ok_or_else(|| RegistryError::NoCharter(owner.clone()))?
-            .id();
-        Ok(EnvelopeInfo {
-            grant: grant.id,
-            owner_charter,
-            holder_charter: grant.holder_charter,
-            origin: grant.origin.clone(),
-            epoch: grant.epoch,
-            fields: grant.fields.clone(),
-        })
-    }
-
     /// Grants a subset of an own shard to another node of the realm.
     ///
     /// # Errors
@@ -171,14 +170,20 @@ impl Registry {
             .charter(&request.holder)
             .cloned()
             .ok_or_else(|| RegistryError::NoCharter(request.holder.clone()))?;
-        self.may_grant(session, schema, &positions, &holder, request)?;
+        let shard = self.shard(&request.kind);
+        let terms = Terms {
+            shard: &shard,
+            assessment: &request.assessment,
+            purpose: &request.purpose,
+        };
+        self.may_hold(session, schema, &positions, &holder, &terms)?;
 
         let mut rng = rng()?;
         let mut id = [0u8; 16];
         rand_core::Rng::fill_bytes(&mut rng, &mut id);
         let id = GrantId(id);
-        let shard = self.shard(&request.kind);
         let secret = GrantSecret::generate(&mut rng);
+        let (epoch, keys) = self.granted_keys(&shard, &positions)?;
         let mut statement = GrantStatement {
             id,
             origin: shard.clone(),
@@ -190,22 +195,13 @@ impl Registry {
             purpose: request.purpose.clone(),
             basis: request.basis.clone(),
             assessment: request.assessment.clone(),
-            epoch: EPOCH,
+            epoch,
             envelope: [0; 32],
             policy: self.policies.hash(),
             not_after: UnixMillis(now.0 + u64::from(request.days) * 86_400_000),
+            owner_charter: self.own_charter()?,
         };
-        let epoch = self.keys.epoch(&shard, EPOCH)?;
-        let keys = positions
-            .iter()
-            .map(|position| {
-                (
-                    *position,
-                    seal::derive::field_key(&epoch, &shard, EPOCH, *position),
-                )
-            })
-            .collect();
-        let info = self.envelope_info(&statement)?;
+        let info = envelope_info(&statement);
         let envelope =
             seal::grant::seal_envelope(&info, &holder.keys.seal, &secret, &keys, &mut rng)
                 .map_err(|e| {
@@ -222,14 +218,9 @@ impl Registry {
             secret: *secret.expose(),
             rows,
         };
-        let sealed = seal::blob::seal_blob(
-            &self.keys.index_key()?,
-            &kept_aad(&ledger),
-            &cbor::to_vec(&kept),
-            &mut rng,
-        );
+        let sealed = self.seal_kept(&ledger, &kept)?;
         let mut batch = Batch::new(ledger.as_str(), Some(0));
-        batch.put(table::key(&ledger, table::GRANT, b""), sealed);
+        batch.put_body(table::key(&ledger, table::GRANT, b""), sealed);
         commit(self.store.as_ref(), &ledger, &batch)?;
         let keys_entry = GrantEntry {
             suite: SUITE,
@@ -261,6 +252,28 @@ impl Registry {
         Ok(id)
     }
 
+    /// The present epoch of an own shard, and its keys of some fields.
+    fn granted_keys(
+        &self,
+        shard: &Origin,
+        positions: &BTreeSet<Position>,
+    ) -> Result<(u32, BTreeMap<Position, FieldKey>)> {
+        let holding = self.holding(shard)?;
+        let holding = holding.read().unwrap_or_else(PoisonError::into_inner);
+        let Access::Own(keys) = &holding.access else {
+            return Err(RegistryError::damaged("an own shard is held by grant"));
+        };
+        let (epoch, keys) = keys.current();
+        let positions: Vec<Position> = positions.iter().copied().collect();
+        Ok((epoch, keys.subset(&positions)))
+    }
+
+    fn own_charter(&self) -> Result<Hash> {
+        let own = &self.config.division;
+        let charter = self.authority().charter(own).map(|c| c.id());
+        charter.ok_or_else(|| RegistryError::NoCharter(own.clone()))
+    }
+
     /// Works every own grant up to the newest cosigned checkpoint of its shard.
     ///
     /// # Errors
@@ -269,12 +282,7 @@ impl Registry {
         if self.keys.is_locked() {
             return Ok(());
         }
-        let own: Vec<GrantStatement> = self
-            .authority()
-            .grants()
-            .filter(|g| g.origin.division() == self.config.division && g.not_after > now)
-            .cloned()
-            .collect();
+        let own = self.grants_in_force(now);
         for grant in own {
             while self.advance_grant(&grant, now)? {}
         }
@@ -291,9 +299,18 @@ impl Registry {
         };
         let checkpoint = checkpoint_of(&note)?;
         let (target, root) = (checkpoint.size(), *checkpoint.root());
-        let cursor_key = table::key(&ledger, table::SCOPE, b"cursor");
-        let from = self.cursor(&ledger)?.shard_size;
+        let cursor_key = cursor_key(&ledger);
+        let Cursor {
+            shard_size: from,
+            target: begun,
+        } = self.cursor(&ledger)?;
         if from >= target {
+            return Ok(false);
+        }
+        // A heartbeat says that nothing is missing: what is still to be sealed anew under the keys
+        // that the holder has, or was after the checkpoint, is waited for.
+        let keyed = grant.epoch == self.authority().current_epoch(&grant.origin);
+        if begun.is_none() && !(keyed && self.is_whole_at(&grant.origin, from, target)?) {
             return Ok(false);
         }
         let to = target.min(from + STEP);
@@ -312,6 +329,12 @@ impl Registry {
                 Some(known) => known.is_some(),
                 None => self.in_scope(&ledger, &entry.record)?,
             };
+            if entry.operation == Operation::Reseal
+                && self.has_later_version(&grant.origin, at, &entry)?
+            {
+                // The holder's row is of the newest version.
+                continue;
+            }
             let version = match entry.operation {
                 Operation::Erase | Operation::TransferOut => None,
                 _ => Some(self.open_shard(&grant.origin, at)?).filter(|v| matches(v, &kept.rows)),
@@ -320,11 +343,17 @@ impl Registry {
                 (None, false) => continue,
                 (None, true) => (GrantOperation::Retract, None),
                 (Some(version), was) => {
+                    if version.entry.epoch != grant.epoch {
+                        return Err(RegistryError::damaged(format!(
+                            "`{}` {at}: sealed under epoch {}, the holder of grant {} has epoch {}",
+                            grant.origin, version.entry.epoch, grant.id, grant.epoch
+                        )));
+                    }
                     let parcel = self.parcel(grant, &kept, version, &bytes, at, target)?;
-                    let operation = if was {
-                        GrantOperation::Update
-                    } else {
-                        GrantOperation::Enter
+                    let operation = match (was, entry.operation) {
+                        (false, _) => GrantOperation::Enter,
+                        (true, Operation::Reseal) => GrantOperation::Reseal,
+                        (true, _) => GrantOperation::Update,
                     };
                     (operation, Some(parcel))
                 }
@@ -457,16 +486,57 @@ impl Registry {
 
     /// How many entries of the shard a grant's ledger has worked through.
     fn cursor(&self, ledger: &Origin) -> Result<Cursor> {
-        match self
-            .store
-            .get(&table::key(ledger, table::SCOPE, b"cursor"))?
-        {
+        match self.store.get(&cursor_key(ledger))? {
             None => Ok(Cursor {
                 shard_size: 0,
                 target: None,
             }),
             Some(bytes) => table::decode("grant cursor", &bytes),
         }
+    }
+
+    /// The end of what a grant may not lose to a reseal at present: while it works up to a
+    /// checkpoint, it needs the bodies from here on.
+    pub(crate) fn resealable_up_to(&self, shard: &Origin, now: UnixMillis) -> Result<u64> {
+        let mut end = u64::MAX;
+        for grant in self.grants_in_force(now) {
+            if grant.origin == *shard {
+                let cursor = self.cursor(&shard.grant(&grant.id))?;
+                if cursor.target.is_some() {
+                    end = end.min(cursor.shard_size);
+                }
+            }
+        }
+        Ok(end)
+    }
+
+    /// Own grants that neither ended nor expired.
+    pub(crate) fn grants_in_force(&self, now: UnixMillis) -> Vec<GrantStatement> {
+        let authority = self.authority();
+        let own = authority
+            .grants()
+            .filter(|g| g.origin.division() == self.config.division && g.not_after > now)
+            .filter(|g| authority.grant_ended(&g.id).is_none());
+        own.cloned().collect()
+    }
+
+    /// Whether an entry of the shard before an index has a later version of the record.
+    fn has_later_version(&self, shard: &Origin, at: u64, reseal: &RecordEntry) -> Result<bool> {
+        let newest = self.newest(shard, &reseal.record)?;
+        if newest.is_some_and(|newest| newest.version == reseal.version) {
+            return Ok(false);
+        }
+        let store = self.store.as_ref();
+        for before in crate::chain::entries_of(store, shard, &reseal.record, 0)? {
+            if before >= at {
+                break;
+            }
+            let entry = self.record_entry(shard, before)?;
+            if entry.is_some_and(|(_, entry)| entry.version > reseal.version) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The checkpoint to work up to: the one begun, else the newest that is cosigned.
@@ -477,12 +547,23 @@ impl Registry {
         }
     }
 
+    fn seal_kept(&self, ledger: &Origin, kept: &Kept) -> Result<Vec<u8>> {
+        let plain = zeroize::Zeroizing::new(cbor::to_vec(kept));
+        let key = self.keys.kept_key()?;
+        Ok(seal::blob::seal_blob(
+            &key,
+            &kept_aad(ledger),
+            &plain,
+            &mut rng()?,
+        ))
+    }
+
     fn kept(&self, ledger: &Origin) -> Result<Kept> {
         let sealed = self
             .store
             .get(&table::key(ledger, table::GRANT, b""))?
             .ok_or_else(|| RegistryError::damaged(format!("`{ledger}` has no kept secret")))?;
-        let plain = seal::blob::open_blob(&self.keys.index_key()?, &kept_aad(ledger), &sealed)
+        let plain = seal::blob::open_blob(&self.keys.kept_key()?, &kept_aad(ledger), &sealed)
             .map_err(|e| RegistryError::damaged(format!("`{ledger}`: {e}")))?;
         table::decode("kept grant", &plain)
     }
@@ -494,7 +575,11 @@ impl Registry {
             .is_some())
     }
 
-    fn record_entry(&self, origin: &Origin, at: u64) -> Result<Option<(Vec<u8>, RecordEntry)>> {
+    pub(crate) fn record_entry(
+        &self,
+        origin: &Origin,
+        at: u64,
+    ) -> Result<Option<(Vec<u8>, RecordEntry)>> {
         let bytes = self
             .store
             .get(&table::entry(origin, at))?
@@ -519,7 +604,7 @@ impl Registry {
     ///
     /// # Errors
     /// A failure of the store.
-    pub fn grants(&self) -> Result<Vec<GrantLine>> {
+    pub fn grants(&self, now: UnixMillis) -> Result<Vec<GrantLine>> {
         let statements: Vec<GrantStatement> = self.authority().grants().cloned().collect();
         let holdings = self.holdings.read().unwrap_or_else(PoisonError::into_inner);
         statements
@@ -557,7 +642,12 @@ impl Registry {
                     })
                     .unwrap_or_default();
                 let current = self.is_current(&grant, &ledger)?;
+                let state = self.grant_state(&grant, now);
+                let ended = self.authority().grant_ended(&grant.id).cloned();
                 Ok(GrantLine {
+                    state,
+                    reason: ended.map(|ended| ended.reason),
+                    epoch: grant.epoch,
                     id: grant.id,
                     origin: grant.origin,
                     ledger,
@@ -614,23 +704,25 @@ impl Registry {
         Ok(allowed)
     }
 
-    fn may_grant(
+    /// Whether policy lets a holder have these fields beside all that it holds already.
+    pub(crate) fn may_hold(
         &self,
         session: &Session,
         schema: &Schema,
         positions: &BTreeSet<Position>,
         holder: &record::authority::Charter,
-        request: &GrantRequest,
+        terms: &Terms<'_>,
     ) -> Result<()> {
         let authority = self.authority();
         let ancestors = authority.ancestors(&self.config.division);
         // What counts is all that the holder could open: rows of one grant with fields of another.
-        let shard = self.shard(&request.kind);
         let mut all = positions.clone();
-        for grant in authority
-            .grants()
-            .filter(|g| g.holder == request.holder && g.origin == shard)
-        {
+        let held = authority.grants().filter(|g| {
+            g.holder == holder.division
+                && g.origin == *terms.shard
+                && authority.grant_ended(&g.id).is_none()
+        });
+        for grant in held {
             all.extend(grant.fields.iter().copied());
         }
         drop(authority);
@@ -644,12 +736,16 @@ impl Registry {
                 division: &self.config.division,
                 ancestors: &ancestors,
                 holder_level: holder.level,
-                has_assessment: !request.assessment.trim().is_empty(),
+                has_assessment: !terms.assessment.trim().is_empty(),
             },
-            &request.purpose,
+            terms.purpose,
         )?;
         Ok(())
     }
+}
+
+fn cursor_key(ledger: &Origin) -> store::Key {
+    table::key(ledger, table::SCOPE, b"cursor")
 }
 
 fn positions(schema: &Schema, ids: &[String]) -> Result<BTreeSet<Position>> {

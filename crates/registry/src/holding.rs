@@ -9,21 +9,20 @@ use std::sync::{Arc, PoisonError, RwLock};
 use index::Index;
 use record::authority::GrantStatement;
 use record::cbor;
-use record::entry::{Entry, GrantOperation, Operation, RecordEntry};
+use record::entry::{Entry, GrantEntry, GrantOperation, Operation, RecordEntry};
 use record::id::{Kind, Origin, RecordId};
 use record::schema::{Position, Schema};
 use seal::body::{Body, CellContext, Opened};
-use seal::derive::FieldKeys;
+use seal::grant::EnvelopeInfo;
 use seal::parcel::Parcel;
 use seal::secret::{FieldKey, GrantSecret};
 
+use crate::epoch::ShardKeys;
 use crate::error::{RegistryError, Result};
 use crate::keys::rng;
 use crate::node::Registry;
 use crate::table::{self, Head, Newest};
 
-/// The only key epoch until rotation is built.
-pub const EPOCH: u32 = 1;
 const SCAN: usize = 512;
 const PAGE_MAX: u64 = 2 * 1024 * 1024;
 
@@ -41,11 +40,13 @@ pub struct Holding {
 /// With what the records open.
 pub(crate) enum Access {
     /// Own shard.
-    Own(Arc<FieldKeys>),
-    /// A grant; its keys once the envelope came.
+    Own(Arc<ShardKeys>),
+    /// A grant; its keys, by epoch, as their envelopes come.
     Grant {
         statement: Box<GrantStatement>,
-        keys: Option<GrantKeys>,
+        keys: BTreeMap<u32, GrantKeys>,
+        /// Indices of envelopes that no statement known here names yet.
+        unnamed: Vec<u64>,
     },
 }
 
@@ -122,14 +123,40 @@ impl Registry {
                 continue;
             };
             let own_shard = origin.division() == self.config.division && origin.is_shard();
-            let granted = origin.grant_id().is_some_and(|id| {
-                self.authority()
-                    .grant(&id)
-                    .is_some_and(|g| g.holder == self.config.division)
-            });
-            if own_shard || granted {
+            let granted = self.holds_grant(&origin);
+            // A ledger that is lost altogether is opened when its parent has given it back.
+            let lost = self.guard.is_halted(&origin)
+                && Head::read(self.store.as_ref(), &origin)?.size == 0;
+            if (own_shard || granted) && !lost {
                 self.advance_holding(&origin)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Whether a ledger is of a grant to this node that was not dropped.
+    pub(crate) fn holds_grant(&self, ledger: &Origin) -> bool {
+        let authority = self.authority();
+        let own = &self.config.division;
+        let grant = ledger.grant_id().and_then(|id| authority.grant(&id));
+        grant.is_some_and(|grant| {
+            grant.holder == *own
+                && authority.grant_ended(&grant.id).is_none()
+                && !authority.dropped(own, ledger)
+        })
+    }
+
+    /// Closes a holding and destroys its index.
+    pub(crate) fn forget_holding(&self, origin: &Origin) -> Result<()> {
+        self.holdings
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(origin);
+        let mut page = 0;
+        while self.index_path(origin, page).exists() {
+            let path = self.index_path(origin, page);
+            std::fs::remove_file(&path).map_err(|e| RegistryError::file(&path, e))?;
+            page += 1;
         }
         Ok(())
     }
@@ -137,7 +164,7 @@ impl Registry {
     fn open_holding(&self, origin: &Origin) -> Result<Holding> {
         let kind = origin.ledger();
         let access = match origin.grant_id() {
-            None => Access::Own(Arc::new(self.field_keys(origin, self.schema(&kind)?)?)),
+            None => Access::Own(Arc::new(self.shard_keys(origin, self.schema(&kind)?)?)),
             Some(id) => {
                 let authority = self.authority();
                 let statement = authority
@@ -150,7 +177,8 @@ impl Registry {
                     })?;
                 Access::Grant {
                     statement: Box::new(statement),
-                    keys: None,
+                    keys: BTreeMap::new(),
+                    unnamed: Vec::new(),
                 }
             }
         };
@@ -170,15 +198,11 @@ impl Registry {
         Ok(holding)
     }
 
-    pub(crate) fn field_keys(&self, origin: &Origin, schema: &Schema) -> Result<FieldKeys> {
-        let secret = self.keys.epoch(origin, EPOCH)?;
-        Ok(FieldKeys::derive(&secret, origin, EPOCH, schema))
-    }
-
     /// Works through what the ledger has beyond the index.
     pub(crate) fn advance_holding(&self, origin: &Origin) -> Result<()> {
         let holding = self.holding(origin)?;
         let mut holding = holding.write().unwrap_or_else(PoisonError::into_inner);
+        self.name_keys(&mut holding)?;
         let size = Head::read(self.store.as_ref(), origin)?.size;
         while holding.index.applied() < size {
             let from = holding.index.applied();
@@ -193,14 +217,20 @@ impl Registry {
             for (at, (_, bytes)) in (from..).zip(&rows) {
                 let entry =
                     Entry::decode(bytes).map_err(|e| RegistryError::damaged(e.to_string()))?;
-                self.apply(&mut holding, at, &entry)?;
+                if !self.apply(&mut holding, at, &entry)? {
+                    // The owner's statement is on its way; its ledger's coming goes on from here.
+                    tracing::info!(%origin, at, "a grant's keys are not here yet");
+                    holding.index.set_applied(at);
+                    return Ok(());
+                }
             }
             holding.index.set_applied(from + rows.len() as u64);
         }
         Ok(())
     }
 
-    fn apply(&self, holding: &mut Holding, at: u64, whole: &Entry) -> Result<()> {
+    /// `false` when the entry needs keys that are not here yet.
+    fn apply(&self, holding: &mut Holding, at: u64, whole: &Entry) -> Result<bool> {
         match whole {
             Entry::Record(entry) => match entry.operation {
                 Operation::Erase | Operation::TransferOut => holding.index.remove(entry.record),
@@ -208,6 +238,7 @@ impl Registry {
                     // Restored from the parent without its secret: history, but no content.
                     holding.index.remove(entry.record);
                 }
+                Operation::Reseal if has_later(holding, entry) => {}
                 _ => {
                     if let Some(version) = self.open_unless_gone(holding, at, whole)? {
                         holding
@@ -217,20 +248,29 @@ impl Registry {
                 }
             },
             Entry::Grant(entry) => match (entry.operation, entry.record) {
-                (GrantOperation::Keys, _) => self.take_keys(holding, at)?,
-                (GrantOperation::Enter | GrantOperation::Update, Some(record)) => {
-                    if let Some(version) = self.open_unless_gone(holding, at, whole)? {
-                        holding
-                            .index
-                            .upsert(record, version.entry.version, at, &version.texts());
+                (GrantOperation::Keys, _) => self.take_keys(holding, at, entry)?,
+                (operation, Some(record)) if operation.brings_parcel() => {
+                    if self.is_gone(&holding.origin, at, whole)? {
+                        return Ok(true);
                     }
+                    let parcel = self.parcel_at(&holding.origin, at)?;
+                    let Access::Grant { keys, .. } = &holding.access else {
+                        return Err(RegistryError::damaged("a grant is held as an own shard"));
+                    };
+                    if !keys.contains_key(&parcel.entry().epoch) {
+                        return Ok(false);
+                    }
+                    let version = self.open_version(holding, at)?;
+                    holding
+                        .index
+                        .upsert(record, version.entry.version, at, &version.texts());
                 }
                 (GrantOperation::Retract, Some(record)) => holding.index.remove(record),
                 _ => {}
             },
             _ => {}
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Whether a record came back from the parent without the secret that opens it.
@@ -260,37 +300,116 @@ impl Registry {
             && crate::chain::destroyer(store, origin, at, entry, u64::MAX)?.is_some())
     }
 
-    /// Opens the envelope of keys at an index of the grant's ledger.
-    fn take_keys(&self, holding: &mut Holding, at: u64) -> Result<()> {
-        let Access::Grant { statement, keys } = &mut holding.access else {
+    /// Opens the envelope of keys at an index of the grant's ledger, once its owner's authority
+    /// ledger names it: whatever else lies there is nobody's word.
+    fn take_keys(&self, holding: &mut Holding, at: u64, entry: &GrantEntry) -> Result<()> {
+        let origin = holding.origin.clone();
+        let Access::Grant {
+            statement,
+            keys,
+            unnamed,
+        } = &mut holding.access
+        else {
             return Ok(());
         };
-        let envelope = self.body(&holding.origin, at)?;
-        let info = self.envelope_info(statement)?;
-        let (secret, fields) =
-            seal::grant::open_envelope(&info, &self.keys.seal_private()?, &envelope).map_err(
-                |e| RegistryError::damaged(format!("the envelope of grant {}: {e}", statement.id)),
-            )?;
-        *keys = Some(GrantKeys { secret, fields });
+        let named = self
+            .authority()
+            .grant_statements(&statement.id)
+            .iter()
+            .find(|s| Some(s.envelope) == entry.parcel)
+            .cloned();
+        let Some(named) = named else {
+            unnamed.push(at);
+            return Ok(());
+        };
+        let newest = self.authority().grant(&statement.id).cloned();
+        let own_charter = self
+            .authority()
+            .charter(&self.config.division)
+            .map(|c| c.id());
+        let envelope = self.body(&origin, at)?;
+        let opened = seal::grant::open_envelope(
+            &envelope_info(&named),
+            &self.keys.seal_private()?,
+            &envelope,
+        );
+        match opened {
+            Ok((secret, fields)) => {
+                keys.insert(named.epoch, GrantKeys { secret, fields });
+            }
+            // Sealed to a charter of this node before the present one: the owner seals it again.
+            Err(error) if own_charter != Some(named.holder_charter) => {
+                tracing::info!(%origin, at, %error, "an envelope for an earlier charter of this node");
+            }
+            Err(error) => {
+                return Err(RegistryError::damaged(format!(
+                    "the envelope of grant {}: {error}",
+                    statement.id
+                )));
+            }
+        }
+        if let Some(newest) = newest {
+            **statement = newest;
+        }
         Ok(())
     }
 
-    /// Finds the envelope in the part of the ledger that the index covers already.
+    /// Takes the envelopes that came before the statements that name them.
+    fn name_keys(&self, holding: &mut Holding) -> Result<()> {
+        let Access::Grant { unnamed, .. } = &mut holding.access else {
+            return Ok(());
+        };
+        let waiting = std::mem::take(unnamed);
+        self.take_keys_at(holding, waiting)
+    }
+
+    fn take_keys_at(&self, holding: &mut Holding, places: Vec<u64>) -> Result<()> {
+        for at in places {
+            let bytes = self.store.get(&table::entry(&holding.origin, at))?;
+            if let Some(Ok(Entry::Grant(entry))) = bytes.as_deref().map(Entry::decode) {
+                self.take_keys(holding, at, &entry)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds the envelopes in the part of the ledger that the index covers already.
     fn find_keys(&self, holding: &mut Holding) -> Result<()> {
         if !matches!(holding.access, Access::Grant { .. }) {
             return Ok(());
         }
-        // The envelope is the grant ledger's first entry; a later one replaces it when it is applied.
-        let origin = holding.origin.clone();
-        let first = self.store.get(&table::entry(&origin, 0))?;
-        match first.as_deref().map(Entry::decode) {
-            Some(Ok(Entry::Grant(entry))) if entry.operation == GrantOperation::Keys => {
-                self.take_keys(holding, 0)
+        let mut places = Vec::new();
+        let (origin, end) = (holding.origin.clone(), holding.index.applied());
+        let mut at = 0u64;
+        while at < end {
+            let limit = usize::try_from(end - at).unwrap_or(SCAN).min(SCAN);
+            let from = at.to_be_bytes();
+            let rows = self
+                .store
+                .scan(origin.as_str(), table::ENTRY, &from, limit)?;
+            if rows.is_empty() {
+                break;
             }
-            _ => Err(RegistryError::damaged(format!(
-                "`{origin}` does not begin with its keys"
-            ))),
+            for (_, bytes) in &rows {
+                let entry =
+                    Entry::decode(bytes).map_err(|e| RegistryError::damaged(e.to_string()))?;
+                if matches!(&entry, Entry::Grant(e) if e.operation == GrantOperation::Keys) {
+                    places.push(at);
+                }
+                at += 1;
+            }
         }
+        if places.first() != Some(&0) {
+            return Err(RegistryError::damaged(format!(
+                "`{origin}` does not begin with its keys"
+            )));
+        }
+        self.take_keys_at(holding, places)
+    }
+
+    fn parcel_at(&self, origin: &Origin, at: u64) -> Result<Parcel> {
+        Parcel::decode(&self.body(origin, at)?)
+            .map_err(|e| RegistryError::damaged(format!("`{origin}` {at}: {e}")))
     }
 
     pub(crate) fn body(&self, origin: &Origin, at: u64) -> Result<Vec<u8>> {
@@ -312,13 +431,17 @@ impl Registry {
         let origin = &holding.origin;
         match &holding.access {
             Access::Own(keys) => self.open_own(origin, keys, at),
-            Access::Grant { statement, keys } => {
-                let keys = keys.as_ref().ok_or_else(|| {
-                    RegistryError::damaged(format!("grant {} has no keys yet", statement.id))
-                })?;
-                let parcel = Parcel::decode(&self.body(origin, at)?)
-                    .map_err(|e| RegistryError::damaged(format!("`{origin}` {at}: {e}")))?;
+            Access::Grant {
+                statement, keys, ..
+            } => {
+                let parcel = self.parcel_at(origin, at)?;
                 let entry = parcel.entry().clone();
+                let keys = keys.get(&entry.epoch).ok_or_else(|| {
+                    RegistryError::damaged(format!(
+                        "grant {} has no keys of epoch {}",
+                        statement.id, entry.epoch
+                    ))
+                })?;
                 let schema = self.schema_version(&holding.kind, entry.schema)?;
                 let shard = statement.origin.clone();
                 let values = parcel
@@ -333,26 +456,22 @@ impl Registry {
         }
     }
 
-    pub(crate) fn open_own(&self, origin: &Origin, keys: &FieldKeys, at: u64) -> Result<Version> {
-        let bytes = self
-            .store
-            .get(&table::entry(origin, at))?
-            .ok_or_else(|| RegistryError::damaged(format!("`{origin}` lacks entry {at}")))?;
-        let entry = match Entry::decode(&bytes) {
-            Ok(Entry::Record(entry)) => entry,
-            _ => {
-                return Err(RegistryError::damaged(format!(
-                    "`{origin}` {at} is not a record"
-                )));
-            }
-        };
+    /// Opens a version of an own record. One that was resealed is opened where it lies since then.
+    pub(crate) fn open_own(&self, origin: &Origin, keys: &ShardKeys, at: u64) -> Result<Version> {
+        let (at, entry, body) = self.sealed_at(origin, at)?;
         let newest = self.newest(origin, &entry.record)?.ok_or_else(|| {
             RegistryError::damaged(format!("`{origin}`: record {} has no secret", entry.record))
         })?;
         let secret = self.secret(origin, &entry.record, &newest)?;
         let schema = self.schema_version(&origin.ledger(), entry.schema)?;
-        let body = Body::decode(&self.body(origin, at)?)
+        let body = Body::decode(&body)
             .map_err(|e| RegistryError::damaged(format!("`{origin}` {at}: {e}")))?;
+        let epoch = entry.epoch;
+        let keys = keys.of(epoch).ok_or_else(|| {
+            RegistryError::damaged(format!(
+                "`{origin}` {at}: 第 {epoch} 期的密钥已不在 / the secret of epoch {epoch} is not here; put the newest keystore back, or run `fangzhi recover`"
+            ))
+        })?;
         let context = CellContext::of(origin, &entry);
         let values = seal::body::open_all(&body, &entry, schema, &context, keys, &secret)
             .map_err(|e| RegistryError::damaged(format!("`{origin}` {at}: {e}")))?;
@@ -422,6 +541,24 @@ impl Registry {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether a later version of a resealed one is known already.
+fn has_later(holding: &Holding, resealed: &RecordEntry) -> bool {
+    let known = holding.index.get(resealed.record);
+    known.is_some_and(|known| known.version > resealed.version)
+}
+
+/// What an envelope is bound to: nothing of it can be opened for another grant, holder or epoch.
+pub(crate) fn envelope_info(grant: &GrantStatement) -> EnvelopeInfo {
+    EnvelopeInfo {
+        grant: grant.id,
+        owner_charter: grant.owner_charter,
+        holder_charter: grant.holder_charter,
+        origin: grant.origin.clone(),
+        epoch: grant.epoch,
+        fields: grant.fields.clone(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! A node's private keys in use: opened once, handed out by purpose.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -282,19 +283,43 @@ impl Keys {
         Zeroizing::new(*self.lock().transport.expose())
     }
 
-    /// The secret of a shard's epoch, made and kept before it is used for the first time.
-    pub(crate) fn epoch(&self, origin: &Origin, epoch: u32) -> Result<EpochSecret> {
+    /// The secrets of a shard's epochs that are here.
+    pub(crate) fn epochs(&self, origin: &Origin) -> BTreeMap<u32, EpochSecret> {
+        let keystore = self.lock();
+        let of = (origin.clone(), 0)..=(origin.clone(), u32::MAX);
+        keystore
+            .epochs
+            .range(of)
+            .map(|((_, epoch), secret)| (*epoch, secret.duplicate()))
+            .collect()
+    }
+
+    /// Makes the secret of an epoch; it is durable when this returns. One that lies there for this
+    /// epoch was made for a beginning that was never stated: nothing is sealed under it.
+    pub(crate) fn make_epoch(&self, origin: &Origin, epoch: u32) -> Result<EpochSecret> {
         let mut keystore = self.lock();
         let at = (origin.clone(), epoch);
-        if let Some(secret) = keystore.epochs.get(&at) {
-            return Ok(secret.duplicate());
-        }
         let secret = EpochSecret::generate(&mut rng()?);
-        keystore.epochs.insert(at.clone(), secret.duplicate());
-        // A key that is not on disk must not seal anything: the next call makes another.
-        self.save(&keystore)
-            .inspect_err(|_| drop(keystore.epochs.remove(&at)))?;
+        let before = keystore.epochs.insert(at.clone(), secret.duplicate());
+        // A key that is not on disk must not seal anything.
+        self.save(&keystore).inspect_err(|_| {
+            match before {
+                Some(before) => keystore.epochs.insert(at, before),
+                None => keystore.epochs.remove(&at),
+            };
+        })?;
         Ok(secret)
+    }
+
+    /// Destroys the secret of an epoch. One that is not there is no error.
+    pub(crate) fn remove_epoch(&self, origin: &Origin, epoch: u32) -> Result<()> {
+        let mut keystore = self.lock();
+        let at = (origin.clone(), epoch);
+        let Some(secret) = keystore.epochs.remove(&at) else {
+            return Ok(());
+        };
+        self.save(&keystore)
+            .inspect_err(|_| drop(keystore.epochs.insert(at, secret)))
     }
 
     /// The key of the page that takes new record secrets, made and kept before it is used.
@@ -321,8 +346,36 @@ impl Keys {
             })
     }
 
+    /// Destroys the keys of pages that are no more.
+    pub(crate) fn forget_pages(&self, pages: &[u64]) -> Result<()> {
+        let mut keystore = self.lock();
+        let known: Vec<_> = pages
+            .iter()
+            .filter_map(|page| Some((*page, keystore.pages.remove(page)?)))
+            .collect();
+        if known.is_empty() {
+            return Ok(());
+        }
+        // Else what is in memory and what is on disk would differ, and the next try find nothing.
+        self.save(&keystore)
+            .inspect_err(|_| keystore.pages.extend(known))
+    }
+
+    /// Replaces the key of the working index: nothing sealed under the old one opens any more.
+    pub(crate) fn renew_index(&self) -> Result<()> {
+        let mut keystore = self.lock();
+        let fresh = BlobKey::generate(&mut rng()?);
+        let old = std::mem::replace(&mut keystore.index, fresh);
+        self.save(&keystore).inspect_err(|_| keystore.index = old)
+    }
+
     pub(crate) fn index_key(&self) -> BlobKey {
         self.lock().index.duplicate()
+    }
+
+    /// Seals what an owner keeps of its grants. Not the index's key, which every erasure replaces.
+    pub(crate) fn kept_key(&self) -> BlobKey {
+        self.lock().access.duplicate()
     }
 
     pub(crate) fn access_key(&self) -> BlobKey {
@@ -458,8 +511,28 @@ impl Custody {
             .map_or_else(|_| self.transport.clone(), |keys| keys.transport_seed())
     }
 
-    pub(crate) fn epoch(&self, origin: &Origin, epoch: u32) -> Result<EpochSecret> {
-        self.unlocked()?.epoch(origin, epoch)
+    pub(crate) fn epochs(&self, origin: &Origin) -> Result<BTreeMap<u32, EpochSecret>> {
+        Ok(self.unlocked()?.epochs(origin))
+    }
+
+    pub(crate) fn make_epoch(&self, origin: &Origin, epoch: u32) -> Result<EpochSecret> {
+        self.unlocked()?.make_epoch(origin, epoch)
+    }
+
+    pub(crate) fn remove_epoch(&self, origin: &Origin, epoch: u32) -> Result<()> {
+        self.unlocked()?.remove_epoch(origin, epoch)
+    }
+
+    pub(crate) fn forget_pages(&self, pages: &[u64]) -> Result<()> {
+        self.unlocked()?.forget_pages(pages)
+    }
+
+    pub(crate) fn renew_index(&self) -> Result<()> {
+        self.unlocked()?.renew_index()
+    }
+
+    pub(crate) fn kept_key(&self) -> Result<BlobKey> {
+        Ok(self.unlocked()?.kept_key())
     }
 
     pub(crate) fn page(&self, page: u64) -> Result<PageKey> {

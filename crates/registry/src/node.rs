@@ -54,6 +54,12 @@ pub struct Registry {
     books: Mutex<HashMap<Origin, Arc<Mutex<Book>>>>,
     pub(crate) holdings: RwLock<BTreeMap<Origin, Arc<RwLock<Holding>>>>,
     pub(crate) peers: Mutex<Peers>,
+    /// Where pages of record secrets are that were written again under another number.
+    pub(crate) moved: RwLock<BTreeMap<u32, u32>>,
+    /// Ledgers with destructions that are not done, or whose receipts have not all come.
+    pub(crate) destructions: Mutex<BTreeSet<Origin>>,
+    /// Held while destructions are done: two at once would sign two receipts.
+    pub(crate) destroying: Mutex<()>,
     /// The latest time that an own ledger was signed at, in milliseconds.
     pub(crate) latest: AtomicU64,
     /// Held while a checkpoint is checked, persisted and cosigned.
@@ -176,6 +182,7 @@ impl Applicant {
             listen: self.new.listen,
             custody: self.new.custody,
             quorum: self.new.quorum,
+            receipt_days: crate::config::week(),
             witnesses: Vec::new(),
         }
         .write(&self.dir)
@@ -246,6 +253,8 @@ impl Registry {
                 crate::chain::complete(store.as_ref(), &origin)?;
             }
         }
+        let moved = crate::destroy::moved_pages(store.as_ref(), &pages)?;
+        let destructions = crate::destroy::ledgers_with_orders(store.as_ref())?;
         let authority = Authority::load(store.as_ref(), &config)?;
         let registry = Self {
             config,
@@ -264,6 +273,9 @@ impl Registry {
             books: Mutex::new(HashMap::new()),
             holdings: RwLock::new(BTreeMap::new()),
             peers: Mutex::new(Peers::default()),
+            moved: RwLock::new(moved),
+            destructions: Mutex::new(destructions),
+            destroying: Mutex::new(()),
             witnessing: Mutex::new(()),
             planning: Mutex::new(()),
             latest: AtomicU64::new(0),
@@ -282,7 +294,10 @@ impl Registry {
         self.found(now)?;
         self.check_keystore()?;
         self.seal_recovery();
-        self.open_holdings()
+        self.open_holdings()?;
+        // What a crash cut off; a ledger that is not signed at present waits, the node does not.
+        self.go_on_destroying(now);
+        Ok(())
     }
 
     /// Opens the end of every own ledger, so that one that may not be signed is known from the start.
@@ -449,7 +464,11 @@ impl Registry {
             authority: self.authority_head()?,
             now,
         };
+        let orders = leaves.iter().any(|leaf| leaf.entry.orders_destruction());
         let appended = book.append(self.store.as_ref(), &stamp, signer, leaves, extend)?;
+        if orders {
+            self.has_orders(&book.origin);
+        }
         self.moved(book, old);
         Ok(appended)
     }

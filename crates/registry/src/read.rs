@@ -19,7 +19,7 @@ use watermark::{Marked, Opened, Receipt};
 
 use crate::book::Leaf;
 use crate::error::{RegistryError, Result};
-use crate::holding::{Access, EPOCH, Holding, Version};
+use crate::holding::{Access, Holding, Version};
 use crate::keys::rng;
 use crate::node::{Registry, lock};
 use crate::session::Session;
@@ -27,6 +27,8 @@ use crate::session::Session;
 /// The most records one reading opens.
 pub const READ_RECORDS_MAX: usize = 1000;
 const FILTERS_MAX: usize = 8;
+/// The access ledger's key is not rotated by epochs.
+const ACCESS_EPOCH: u32 = 1;
 
 /// How a filter compares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Encode, Decode)]
@@ -449,7 +451,7 @@ impl Registry {
                 Leaf {
                     entry: Entry::Access(AccessEntry {
                         suite: SUITE,
-                        epoch: EPOCH,
+                        epoch: ACCESS_EPOCH,
                         content: content.finalize().into(),
                         body: Sha256::digest(&sealed).into(),
                         recorded_at: now,

@@ -10,14 +10,13 @@ use record::entry::{Entry, Operation, RecordEntry, SUITE};
 use record::id::{DivisionId, Hash, Kind, Origin, Purpose, RecordId, UnixMillis};
 use record::schema::{GRID, Position, STATUS, Schema};
 use seal::body::{CellContext, SealedBody};
-use seal::derive::FieldKeys;
 use seal::secret::RecordSecret;
 use serde::{Deserialize, Serialize};
 use store::pages::ChunkAt;
 
 use crate::book::Leaf;
 use crate::error::{RegistryError, Result};
-use crate::holding::{Access, EPOCH};
+use crate::holding::Access;
 use crate::keys::rng;
 use crate::node::{Registry, lock, purpose};
 use crate::session::Session;
@@ -267,10 +266,11 @@ impl Registry {
         let Access::Own(keys) = &holding.access else {
             return Err(RegistryError::damaged("an own shard is held by grant"));
         };
+        let (epoch, keys) = keys.current();
         let sealed: Vec<SealedBody> = rows
             .iter()
             .map(|row| {
-                let context = context(&shard, row.record, 1, schema);
+                let context = context(&shard, row.record, 1, schema, epoch);
                 seal::body::seal_body(&row.checked, schema, &context, keys, &row.secret, &mut rng)
                     .map_err(|e| RegistryError::damaged(e.to_string()))
             })
@@ -278,7 +278,10 @@ impl Registry {
         let leaves = rows
             .iter()
             .zip(sealed)
-            .map(|(row, body)| leaf(row.record, 1, Operation::Register, None, schema, body, now))
+            .map(|(row, body)| {
+                let context = context(&shard, row.record, 1, schema, epoch);
+                leaf(&context, Operation::Register, None, body, now)
+            })
             .collect();
         let mut touched = BTreeSet::new();
         for row in &rows {
@@ -346,6 +349,14 @@ impl Registry {
                 newest: newest_version.version,
             });
         }
+        let newest_entry = self.newest_entry(&shard, &newest_version)?;
+        if newest_entry.operation == Operation::Erase {
+            return Err(RegistryError::NotFound {
+                what: "记录 / record",
+                name: amendment.record.to_string(),
+                next: "it was erased; whoever is to be registered again gets a new record",
+            });
+        }
         let old = self.open_version(&holding, newest_version.at)?;
         let old_schema = self.schema_version(&amendment.kind, old.entry.schema)?;
         let previous = Checked::from_opened(old_schema, old.texts())
@@ -405,19 +416,12 @@ impl Registry {
         let Access::Own(keys) = &holding.access else {
             return Err(RegistryError::damaged("an own shard is held by grant"));
         };
-        let keys: &FieldKeys = keys;
-        let context = context(&shard, amendment.record, version, schema);
+        let (epoch, keys) = keys.current();
+        let context = context(&shard, amendment.record, version, schema, epoch);
         let body = seal::body::seal_body(&checked, schema, &context, keys, &secret, &mut rng()?)
             .map_err(|e| RegistryError::damaged(e.to_string()))?;
-        let leaves = vec![leaf(
-            amendment.record,
-            version,
-            operation,
-            Some(newest_version.leaf),
-            schema,
-            body,
-            now,
-        )];
+        let previous = Some(newest_version.leaf);
+        let leaves = vec![leaf(&context, operation, previous, body, now)];
         let signer = session.signer(amendment.purpose.clone(), None);
         let appended = self.append(&mut book, &signer, leaves, now, |batch, first, hashes| {
             let next = Newest {
@@ -599,34 +603,33 @@ fn context<'a>(
     record: RecordId,
     version: u64,
     schema: &Schema,
+    epoch: u32,
 ) -> CellContext<'a> {
     CellContext {
         origin,
         record,
         version,
-        epoch: EPOCH,
+        epoch,
         schema: schema.version,
     }
 }
 
 fn leaf(
-    record: RecordId,
-    version: u64,
+    context: &CellContext<'_>,
     operation: Operation,
     previous: Option<Hash>,
-    schema: &Schema,
     body: SealedBody,
     now: UnixMillis,
 ) -> Leaf {
     Leaf {
         entry: Entry::Record(RecordEntry {
             suite: SUITE,
-            record,
-            version,
+            record: context.record,
+            version: context.version,
             operation,
             previous,
-            schema: schema.version,
-            epoch: EPOCH,
+            schema: context.schema,
+            epoch: context.epoch,
             content: body.content,
             body: body.hash,
             recorded_at: now,

@@ -596,6 +596,13 @@ impl Registry {
             }
         }
         self.counters.replicated(size - first);
+        let receipts = statements
+            .iter()
+            .any(|(_, statement)| matches!(statement, Statement::Receipt(_)));
+        let orders = !destroyed.orders.is_empty();
+        if orders {
+            self.has_orders(&origin);
+        }
         if complete && own {
             self.forget_book(&origin);
             self.forget_recovery();
@@ -603,11 +610,23 @@ impl Registry {
                 tracing::info!(%origin, size, "the ledger is whole again and is signed again");
                 self.forget_secrets();
             }
-            if origin.is_shard() && !self.keys.is_locked() {
-                self.advance_holding(&origin)?;
+            // Which epoch is the present one is known once the authority ledger is back.
+            let authority = self.own("authority");
+            if !self.keys.is_locked() && !self.guard.is_halted(&authority) {
+                if origin == authority {
+                    self.open_holdings()?;
+                } else if origin.is_shard() {
+                    self.advance_holding(&origin)?;
+                }
             }
         } else if complete {
             self.on_complete(&origin, now);
+        }
+        if orders || (complete && own) {
+            self.go_on_destroying(now);
+        }
+        if receipts && let Err(error) = self.settle_receipts() {
+            tracing::error!(%error, "receipts could not be compared with what they are for");
         }
         self.changed();
         Ok(size)
@@ -616,17 +635,26 @@ impl Registry {
     /// What follows from a ledger that came whole. It is not lost when it fails: the next
     /// checkpoint, or the next start, does it again.
     fn on_complete(&self, origin: &Origin, now: UnixMillis) {
-        let ours = origin.grant_id().is_some_and(|id| {
-            self.authority()
-                .grant(&id)
-                .is_some_and(|g| g.holder == self.config.division)
-        });
-        if ours
-            && !self.keys.is_locked()
-            && let Err(error) = self.advance_holding(origin)
-        {
-            tracing::error!(%origin, %error, "a grant's ledger could not be worked through");
-            self.alarm(origin, "holding", &error.to_string(), vec![], now);
+        let mut ours = BTreeSet::new();
+        if origin.ledger().as_str() == "authority" {
+            // It may name envelopes that came before it.
+            let held = self
+                .holdings
+                .read()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            let of_owner =
+                |o: &&Origin| o.grant_id().is_some() && o.division() == origin.division();
+            ours.extend(held.keys().filter(of_owner).cloned());
+        } else {
+            ours.extend(self.holds_grant(origin).then(|| origin.clone()));
+        }
+        for ledger in ours {
+            if !self.keys.is_locked()
+                && let Err(error) = self.advance_holding(&ledger)
+            {
+                tracing::error!(origin = %ledger, %error, "a grant's ledger could not be worked through");
+                self.alarm(&ledger, "holding", &error.to_string(), vec![], now);
+            }
         }
     }
 

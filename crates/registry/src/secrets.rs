@@ -45,11 +45,16 @@ impl Registry {
             offset: newest.offset,
             len: newest.length,
         };
-        let chunk = lock(&self.pages)
-            .read(at)
-            .map_err(|e| RegistryError::Store(e.to_string()))?;
-        let key = self.keys.known_page(newest.page.into())?;
-        seal::page::open_chunk(&key, newest.page.into(), &chunk)
+        let (page, key, chunk) = {
+            let pages = lock(&self.pages);
+            // Under the lock: a page may be written again under another number and key.
+            let page = self.page_now(at.page);
+            let chunk = pages
+                .read(ChunkAt { page, ..at })
+                .map_err(|e| RegistryError::Store(e.to_string()))?;
+            (page, self.keys.known_page(page.into())?, chunk)
+        };
+        seal::page::open_chunk(&key, page.into(), &chunk)
             .map_err(|e| {
                 RegistryError::damaged(format!("page {} of `{origin}`: {e}", newest.page))
             })?

@@ -7,6 +7,7 @@ use record::authority::Level;
 use record::id::{DivisionId, Origin, UnixMillis};
 use serde::Serialize;
 
+use crate::destroy::receipts::DestructionCounts;
 use crate::error::Result;
 use crate::grant::checkpoint_of;
 use crate::guard::Halt;
@@ -98,6 +99,8 @@ pub struct NodeStatus {
     pub alarms: Vec<Alarm>,
     /// Own ledgers that are not signed at present, and why.
     pub halted: BTreeMap<Origin, Halt>,
+    /// Destructions of own ledgers that are not finished, or whose receipts are missing.
+    pub destructions: DestructionCounts,
 }
 
 /// One ledger whose records this node can open.
@@ -203,6 +206,9 @@ impl Registry {
             peers: lock(&self.peers).lines.values().cloned().collect(),
             alarms: self.alarms()?,
             halted: self.guard.halted(),
+            // As of the latest time that was signed here: the doctor is told the time.
+            destructions: self
+                .destruction_counts(UnixMillis(self.latest.load(Ordering::Relaxed)))?,
         })
     }
 
@@ -274,6 +280,19 @@ impl Registry {
             "gauge",
             "Alarms that an officer must look at.",
             vec![(String::new(), status.alarms.len() as u64)],
+        );
+        metric(
+            "fangzhi_destructions",
+            "gauge",
+            "Destructions that this node ordered: not finished here, or with receipts missing.",
+            vec![
+                (
+                    "{state=\"unfinished\"}".into(),
+                    status.destructions.unfinished,
+                ),
+                ("{state=\"waiting\"}".into(), status.destructions.waiting),
+                ("{state=\"overdue\"}".into(), status.destructions.overdue),
+            ],
         );
         let by_ledger = |value: fn(&LedgerLine) -> u64| {
             status
@@ -385,6 +404,20 @@ impl Registry {
                 status.halted.len()
             ),
             "this directory was restored or copied: let the node reach its parent, and stop any other copy",
+        );
+        let counts = self.destruction_counts(now)?;
+        let health = match (counts.unfinished, counts.overdue) {
+            (0, 0) => Health::Ok,
+            _ => Health::Warning,
+        };
+        check(
+            "receipts",
+            health,
+            format!(
+                "{0} 项销毁未完成，{1} 项待回执，其中 {2} 项逾期 / {0} destructions are not finished, {1} wait for receipts, {2} of these overdue",
+                counts.unfinished, counts.waiting, counts.overdue
+            ),
+            "see `fangzhi receipts`, and ask the nodes that it names to connect",
         );
         let health = if self.guard.is_outside() {
             Health::Ok

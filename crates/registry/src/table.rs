@@ -20,6 +20,8 @@ pub const TILE: &str = "tile";
 pub const HEAD: &str = "head";
 /// Newest version of each record.
 pub const RECORD: &str = "record";
+/// How far resealing came, and what could not be resealed.
+pub const RESEAL: &str = "reseal";
 /// Every entry of a record in a shard's or a grant's ledger, own or replica: record, then index.
 /// The row without a record says that none is missing.
 pub const CHAIN: &str = "chain";
@@ -42,6 +44,9 @@ pub const REPLACEMENT: &str = "replacement";
 pub const RECOVERY: &str = "recovery";
 /// In a ledger that a recovered node waits for: that it had one.
 pub const AWAITED: &str = "awaited";
+
+/// Pages of record secrets that were written again: old number to new.
+pub const PAGE: &str = "page";
 
 /// Checkpoints cosigned of ledgers that are not held here.
 pub const WITNESS: &str = "witness";

@@ -11,7 +11,7 @@ use ledger::note::{KeyKind, Note, Verifier};
 use ledger::tile::{TreeEdge, plan_append};
 use record::act::{Act, Capacity};
 use record::entry::{Entry, GrantEntry, GrantOperation, Operation, RecordEntry};
-use record::id::{Hash, Origin, RecordId};
+use record::id::{DivisionId, Hash, Origin, RecordId};
 use seal::parcel::Parcel;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -88,6 +88,8 @@ pub struct VerifyFinding {
 type Checked = (Vec<VerifiedLedger>, Vec<VerifyFinding>, Vec<String>);
 
 struct Checker<'a> {
+    /// Whose directory it is.
+    own: &'a DivisionId,
     snapshot: &'a Snapshot,
     authority: &'a Authority,
     /// For each authority ledger, the root at each size.
@@ -192,6 +194,7 @@ pub fn verify(dir: &Path) -> Result<VerifyReport> {
             .iter()
             .map(|half| {
                 let mut checker = Checker {
+                    own: &config.division,
                     snapshot: &snapshot,
                     authority: &authority,
                     authority_roots: &authority_roots,
@@ -597,6 +600,10 @@ impl Checker<'_> {
     }
 
     fn missing(&mut self, origin: &Origin, at: u64) {
+        if origin.grant_id().is_some() && self.authority.dropped(self.own, origin) {
+            // The grant ended, and this node signed that it dropped everything of it.
+            return;
+        }
         self.find(
             origin,
             Some(at),
@@ -669,7 +676,8 @@ impl Checker<'_> {
                     true => (1..=newest.version).contains(&entry.version),
                     false => entry.version == newest.version + 1,
                 };
-                version && !newest.erased && entry.previous == Some(newest.leaf)
+                let content = !resealed || self.seals_content_anew(origin, entry, walk);
+                version && content && !newest.erased && entry.previous == Some(newest.leaf)
             }
         };
         if !follows {
@@ -686,6 +694,20 @@ impl Checker<'_> {
             erased: entry.operation == Operation::Erase,
         };
         walk.newest.insert(entry.record, newest);
+    }
+
+    /// Whether a reseal has the content of the version that it says it seals anew.
+    fn seals_content_anew(&self, origin: &Origin, reseal: &RecordEntry, walk: &Walk) -> bool {
+        let places = walk.entries_of.get(&reseal.record);
+        let mut before = places.map(Places::all).unwrap_or_default().into_iter();
+        before.any(|index| {
+            let bytes = self.snapshot.get(&table::entry(origin, index));
+            matches!(
+                bytes.map(|bytes| bytes.map(|b| Entry::decode(&b))),
+                Ok(Some(Ok(Entry::Record(entry))))
+                    if entry.version == reseal.version && entry.content == reseal.content
+            )
+        })
     }
 
     fn act(&mut self, origin: &Origin, at: u64, act: &Act, walk: &mut Walk) {
@@ -776,7 +798,7 @@ impl Checker<'_> {
     ) {
         let shard = origin.shard();
         match entry.operation {
-            GrantOperation::Enter | GrantOperation::Update => {
+            GrantOperation::Enter | GrantOperation::Update | GrantOperation::Reseal => {
                 let proven = Parcel::decode(body)
                     .map_err(|e| e.to_string())
                     .and_then(|parcel| {

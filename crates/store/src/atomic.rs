@@ -29,7 +29,7 @@ pub enum FileError {
     /// The operating system refused.
     #[error("cannot {action} `{}`; check its permissions and the room on the disk", path.display())]
     Io {
-        /// `read` or `replace`.
+        /// `read`, `replace` or `destroy`.
         action: &'static str,
         /// The file.
         path: PathBuf,
@@ -50,6 +50,21 @@ pub enum FileError {
 /// [`FileError::Io`].
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     replace_on(&Real, path, bytes)
+}
+
+/// Overwrites a file with zeros, makes that durable, and removes it; one that is not there is no
+/// error. What the medium kept of it elsewhere, as flash may, is not reached.
+///
+/// # Errors
+/// [`FileError::Io`].
+pub fn destroy(path: &Path) -> Result<(), FileError> {
+    crate::fs::destroy(&Real, path)
+        .and_then(|()| Real.sync_dir(path.parent().unwrap_or(Path::new("."))))
+        .map_err(|source| FileError::Io {
+            action: "destroy",
+            path: path.to_owned(),
+            source,
+        })
 }
 
 pub(crate) fn replace_on(fs: &dyn Fs, path: &Path, bytes: &[u8]) -> Result<(), FileError> {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
 
 use policy::Action;
-use record::entry::{Entry, GrantOperation};
+use record::entry::{Entry, Operation};
 use record::id::{Kind, Origin, Purpose, RecordId, UnixMillis};
 use record::schema::{CHANGED, Position, Schema};
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,7 @@ use crate::error::{RegistryError, Result};
 use crate::holding::{Access, Holding};
 use crate::node::Registry;
 use crate::session::Session;
+use crate::table;
 
 /// The most versions whose changes one reading lists, the newest.
 pub const VERSIONS_MAX: usize = 1000;
@@ -159,21 +160,30 @@ impl Registry {
             .ok_or_else(|| no_record(record))?;
         let mut places = BTreeMap::new();
         self.entries(&holding.origin, newest.at + 1, |at, _, entry| match entry {
-            Entry::Record(entry) if entry.record == *record => {
+            // A reseal is no version; the version before opens where it is sealed since.
+            Entry::Record(entry)
+                if entry.record == *record && entry.operation != Operation::Reseal =>
+            {
                 places.insert(at, entry.version);
             }
             Entry::Grant(entry)
-                if entry.record.as_ref() == Some(record)
-                    && matches!(
-                        entry.operation,
-                        GrantOperation::Enter | GrantOperation::Update
-                    ) =>
+                if entry.record.as_ref() == Some(record) && entry.operation.brings_parcel() =>
             {
                 // The version is in the parcel; the access entry names the place, which is exact.
                 places.insert(at, 0);
             }
             _ => {}
         })?;
+        if holding.origin.grant_id().is_some() {
+            let keys: Vec<_> = places
+                .keys()
+                .map(|at| table::body(&holding.origin, *at))
+                .collect();
+            let here = self.store.get_many(&keys)?;
+            let mut here = here.iter().map(Option::is_some);
+            // What a later parcel of another epoch replaced is destroyed.
+            places.retain(|_, _| here.next().unwrap_or(false));
+        }
         let surplus = places.len().saturating_sub(VERSIONS_MAX);
         Ok(places.into_iter().skip(surplus).collect())
     }

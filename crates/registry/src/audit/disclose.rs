@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::sync::PoisonError;
 
 use policy::{Action, Permit, Question, Shown};
-use record::entry::{Entry, RecordEntry};
+use record::entry::{Entry, Operation, RecordEntry};
 use record::id::{Kind, Origin, Purpose, RecordId, UnixMillis};
 use record::schema::{Position, Schema};
 use seal::content;
@@ -79,6 +79,14 @@ impl Registry {
         let origin = self.shard(&request.kind);
         let holding = self.holding(&origin)?;
         let (at, bytes, entry) = self.version_of(&origin, &request.record, request.version)?;
+        let whole_entry = Entry::Record(entry.clone());
+        if entry.operation == Operation::Erase || self.is_gone(&origin, at, &whole_entry)? {
+            return Err(RegistryError::NotFound {
+                what: "记录内容 / content of record",
+                name: request.record.to_string(),
+                next: "it was erased, or sealed anew under a later entry; its entries stay in the history",
+            });
+        }
         let of_version = self.schema_version(&request.kind, entry.schema)?;
         if let Some(position) = wanted.iter().find(|p| of_version.at(**p).is_none()) {
             return Err(RegistryError::BadRequest(format!(

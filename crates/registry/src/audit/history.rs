@@ -336,6 +336,7 @@ fn grant_word(operation: GrantOperation) -> &'static str {
     match operation {
         GrantOperation::Enter => "grant-enter",
         GrantOperation::Update => "grant-update",
+        GrantOperation::Reseal => "grant-reseal",
         GrantOperation::Retract => "grant-retract",
         GrantOperation::Heartbeat => "grant-heartbeat",
         GrantOperation::Keys => "grant-keys",

@@ -3,7 +3,7 @@
 //! Owns the figures that whoever approves is shown. Refuses what makes no sense here, and a second
 //! plan for the same thing while one is open.
 
-use record::entry::Entry;
+use record::entry::{Entry, Operation};
 use record::id::{DivisionId, GrantId, Kind, Origin, RecordId, UnixMillis};
 use record::plan::{Figure, ShareHolder, StandingOrder, Task, Work};
 use serde::{Deserialize, Serialize};
@@ -170,12 +170,17 @@ impl Registry {
                         "销毁须注明法律依据，至多 {BASIS_MAX} 字节 / erasing needs its legal basis, at most {BASIS_MAX} bytes"
                     )));
                 }
-                if self.newest(&origin, record)?.is_none() {
-                    return Err(RegistryError::NotFound {
-                        what: "记录 / record",
-                        name: record.to_string(),
-                        next: "look the record up with `fangzhi read` first",
-                    });
+                let newest = self.newest(&origin, record)?;
+                let newest = newest.map(|newest| self.newest_entry(&origin, &newest));
+                match newest.transpose()? {
+                    Some(entry) if entry.operation != Operation::Erase => {}
+                    _ => {
+                        return Err(RegistryError::NotFound {
+                            what: "记录 / record",
+                            name: record.to_string(),
+                            next: "look the record up with `fangzhi read` first; one that was erased is not erased again",
+                        });
+                    }
                 }
                 Work::Erase {
                     origin,

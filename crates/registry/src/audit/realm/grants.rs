@@ -96,7 +96,8 @@ impl Auditor<'_> {
                     GrantOperation::Keys => envelope |= entry.parcel == Some(grant.envelope),
                     _ => {}
                 }
-                if entry.recorded_at > grant.not_after && late.is_none() {
+                let gives = entry.operation != GrantOperation::Retract;
+                if entry.recorded_at > grant.not_after && gives && late.is_none() {
                     late = Some(at);
                 }
             }

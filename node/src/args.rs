@@ -401,10 +401,59 @@ pub struct Amend {
 
 #[derive(Debug, Subcommand)]
 pub enum Grant {
+    /// 先看：持有方将能打开什么，不作授权 / what the holder could open over all its grants; nothing is granted
+    Plan(Box<GrantMake>),
     /// 授权一个子集 / grant a subset to another node
     Make(Box<GrantMake>),
     /// 列出授权 / list grants
     List(Dir),
+    /// 一份授权的详情 / one grant
+    Show(GrantOne),
+    /// 某持有方为何有某记录 / why a holder has a record, or had it
+    Why(GrantWhy),
+    /// 续期并给新密钥期的密钥 / go on with a grant: the keys of the present epoch, for so many days
+    Renew(GrantRenew),
+    /// 持有方核验：完整、最新（离线）/ prove a held subset whole and current, offline
+    Verify(GrantVerify),
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct GrantOne {
+    #[command(flatten)]
+    pub at: Dir,
+    #[command(flatten)]
+    pub who: As,
+    /// 授权号 / the grant
+    pub grant: record::id::GrantId,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct GrantWhy {
+    #[command(flatten)]
+    pub at: Dir,
+    #[command(flatten)]
+    pub who: As,
+    /// 记录号 / the record
+    pub record: record::id::RecordId,
+    /// 持有方 / the holder
+    pub holder: DivisionId,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct GrantRenew {
+    #[command(flatten)]
+    pub one: GrantOne,
+    /// 自今日起天数 / for how many days from now
+    #[arg(long, default_value_t = 180)]
+    pub days: u32,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct GrantVerify {
+    #[command(flatten)]
+    pub at: Dir,
+    /// 授权号；缺省为全部 / the grant; all when absent
+    pub grant: Option<record::id::GrantId>,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -12,6 +12,7 @@ mod input;
 mod output;
 mod peer;
 mod serve;
+mod tend;
 mod witness;
 
 use std::process::ExitCode;

@@ -80,6 +80,7 @@ pub async fn run(registry: Arc<Registry>, dir: &Path, while_stdin: bool) -> Resu
     });
     let witnessing = tokio::spawn(witness::ask(registry.clone()));
     let persisting = tokio::spawn(persist(registry.clone()));
+    let tending = tokio::spawn(crate::tend::tend(registry.clone()));
 
     let page_registry = registry.clone();
     let router = api::router(AppState::new(registry.clone())).route(
@@ -110,6 +111,7 @@ pub async fn run(registry: Arc<Registry>, dir: &Path, while_stdin: bool) -> Resu
     let _ = std::fs::remove_file(&run_path);
     accepting.abort();
     persisting.abort();
+    tending.abort();
     witnessing.abort();
     if let Some(dialing) = dialing {
         dialing.abort();

@@ -8,6 +8,7 @@
 pub mod custody;
 pub mod error;
 pub mod given;
+mod grants;
 pub mod ledgers;
 pub mod plans;
 pub mod routes;

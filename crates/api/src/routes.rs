@@ -7,12 +7,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use record::authority::Role;
-use record::id::{DivisionId, GrantId, Kind, OperatorId, UnixMillis};
+use record::id::{DivisionId, Kind, OperatorId, UnixMillis};
 use registry::RegistryError;
 use registry::audit::changes::{Changes, ChangesRequest};
 use registry::audit::disclose::DiscloseRequest;
 use registry::audit::disclosure::Disclosure;
-use registry::grant::{GrantLine, GrantRequest};
 use registry::read::{Answer, ReadRequest};
 use registry::register::{Amendment, ImportChunk, ImportReport, Registered};
 use registry::replicate::{Invitation, NewInvitation};
@@ -56,11 +55,11 @@ pub fn router(state: AppState) -> Router {
         .route("/api/v1/amendments", post(amend))
         .route("/api/v1/disclosures", post(disclose))
         .route("/api/v1/changes", post(changes))
-        .route("/api/v1/grants", get(grants).post(grant))
         .route("/api/v1/invitations", post(invite))
         .route("/api/v1/revocations", post(revoke))
         .merge(crate::plans::routes())
         .merge(crate::custody::routes())
+        .merge(crate::grants::routes())
         .route(
             "/witness/add-checkpoint",
             post(crate::ledgers::add_checkpoint)
@@ -274,21 +273,6 @@ async fn changes(
             .run(move |registry| registry.changes(&caller.session, &request, now()))
             .await?,
     ))
-}
-
-async fn grants(State(state): State<AppState>) -> Answered<Vec<GrantLine>> {
-    Ok(Json(state.run(|registry| registry.grants(now())).await?))
-}
-
-async fn grant(
-    State(state): State<AppState>,
-    caller: Caller,
-    Given(request): Given<GrantRequest>,
-) -> Answered<Value> {
-    let grant: GrantId = state
-        .run(move |registry| registry.grant(&caller.session, &request, now()))
-        .await?;
-    Ok(Json(json!({ "grant": grant })))
 }
 
 async fn invite(

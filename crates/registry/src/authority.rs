@@ -501,14 +501,19 @@ impl Authority {
     ) -> Option<&DestructionReceipt> {
         self.receipts
             .get(&(division.clone(), origin.clone(), index))
+            .or_else(|| self.whole_grant(division, origin))
     }
 
     /// Whether a holder signed that it dropped a whole grant.
     pub fn dropped(&self, holder: &DivisionId, ledger: &Origin) -> bool {
+        self.whole_grant(holder, ledger).is_some()
+    }
+
+    /// The receipt for a whole grant, which says it for every row.
+    fn whole_grant(&self, holder: &DivisionId, ledger: &Origin) -> Option<&DestructionReceipt> {
         let of = (holder.clone(), ledger.clone(), 0)..=(holder.clone(), ledger.clone(), u64::MAX);
-        self.receipts
-            .range(of)
-            .any(|(_, receipt)| receipt.record.is_none())
+        let mut all = self.receipts.range(of).map(|(_, receipt)| receipt);
+        all.find(|receipt| receipt.record.is_none())
     }
 
     /// Takes a charter as if its issuer had been checked.

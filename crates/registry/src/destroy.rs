@@ -388,6 +388,10 @@ impl Registry {
             if self.authority().receipt(own, &p.origin, p.at).is_some() {
                 continue;
             }
+            if self.is_ended_grant_of_own(&p.origin) {
+                // One receipt for the whole grant says it for every row.
+                continue;
+            }
             statements.push(Statement::Receipt(DestructionReceipt {
                 origin: p.origin.clone(),
                 index: p.at,
@@ -403,6 +407,14 @@ impl Registry {
             self.state(part.to_vec(), &self.service(purpose("security")), now)?;
         }
         Ok(())
+    }
+
+    fn is_ended_grant_of_own(&self, ledger: &Origin) -> bool {
+        let authority = self.authority();
+        let grant = ledger.grant_id().and_then(|id| authority.grant(&id));
+        grant.is_some_and(|grant| {
+            grant.holder == self.config.division && authority.grant_ended(&grant.id).is_some()
+        })
     }
 
     /// Rows of others' ledgers go; those of own ledgers wait for the receipts of others.

@@ -6,6 +6,8 @@
 
 pub mod ending;
 mod keying;
+pub mod proof;
+pub mod show;
 
 use ending::GrantState;
 

@@ -34,7 +34,7 @@ pub mod recovery;
 pub mod register;
 pub mod repair;
 pub mod replicate;
-mod reseal;
+pub mod reseal;
 mod rotate;
 mod secrets;
 pub mod session;

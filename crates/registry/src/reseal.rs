@@ -105,6 +105,19 @@ pub struct ResealProgress {
     pub failures: Vec<ResealFailure>,
 }
 
+/// The key epochs of an own shard.
+#[derive(Debug, Clone, Serialize)]
+pub struct ShardEpochs {
+    /// The shard.
+    pub origin: Origin,
+    /// The epoch that seals.
+    pub current: u32,
+    /// The epochs whose secret is here, the present one among them.
+    pub open: Vec<u32>,
+    /// The resealing under the present epoch; none in the first.
+    pub resealing: Option<ResealProgress>,
+}
+
 /// A version that was sealed anew and waits for its commit.
 struct Anew {
     /// Where its present body lies.
@@ -184,6 +197,28 @@ impl Registry {
             finished: cursor.finished.is_some(),
             failures: failures.into_iter().take(NAMED_MAX).collect(),
         }))
+    }
+
+    /// The key epochs of every own shard that has any.
+    ///
+    /// # Errors
+    /// A failure of the store.
+    pub fn epochs(&self) -> Result<Vec<ShardEpochs>> {
+        let mut lines = Vec::new();
+        for schema in self.catalogue.kinds() {
+            let origin = self.shard(&schema.kind);
+            let open: Vec<u32> = self.keys.epochs(&origin)?.into_keys().collect();
+            if open.is_empty() {
+                continue;
+            }
+            lines.push(ShardEpochs {
+                current: self.authority().current_epoch(&origin),
+                open,
+                resealing: self.reseal_progress(&origin)?,
+                origin,
+            });
+        }
+        Ok(lines)
     }
 
     /// Whether bodies of a shard may still lie under an epoch before its present one.

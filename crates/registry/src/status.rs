@@ -99,6 +99,8 @@ pub struct NodeStatus {
     pub alarms: Vec<Alarm>,
     /// Own ledgers that are not signed at present, and why.
     pub halted: BTreeMap<Origin, Halt>,
+    /// The key epochs of own shards, and how far their resealing came.
+    pub epochs: Vec<crate::reseal::ShardEpochs>,
     /// Destructions of own ledgers that are not finished, or whose receipts are missing.
     pub destructions: DestructionCounts,
 }
@@ -206,6 +208,7 @@ impl Registry {
             peers: lock(&self.peers).lines.values().cloned().collect(),
             alarms: self.alarms()?,
             halted: self.guard.halted(),
+            epochs: self.epochs()?,
             // As of the latest time that was signed here: the doctor is told the time.
             destructions: self
                 .destruction_counts(UnixMillis(self.latest.load(Ordering::Relaxed)))?,
@@ -322,6 +325,32 @@ impl Registry {
                 .iter()
                 .map(|h| (format!("{{origin=\"{}\"}}", h.origin), h.records))
                 .collect(),
+        );
+        metric(
+            "fangzhi_epoch",
+            "gauge",
+            "The key epoch that an own shard is sealed under.",
+            status
+                .epochs
+                .iter()
+                .map(|e| (format!("{{origin=\"{}\"}}", e.origin), u64::from(e.current)))
+                .collect(),
+        );
+        let resealing = status.epochs.iter().flat_map(|e| {
+            let counts = e
+                .resealing
+                .as_ref()
+                .map_or([0; 3], |p| [p.total, p.done, p.failed]);
+            let words = ["total", "done", "failed"].into_iter();
+            words
+                .zip(counts)
+                .map(|(word, count)| (format!("{{origin=\"{}\",is=\"{word}\"}}", e.origin), count))
+        });
+        metric(
+            "fangzhi_reseal_bodies",
+            "gauge",
+            "Bodies to be sealed under the present epoch when it began, those done, those that failed.",
+            resealing.collect(),
         );
         metric(
             "fangzhi_peer_connected",
@@ -482,6 +511,37 @@ impl Registry {
                 "密钥库由口令打开 / the keystore is opened by a passphrase".into()
             },
             "keep the directory on an encrypted disk, or make the node with `--passphrase-file`",
+        );
+        let failed: u64 = status
+            .epochs
+            .iter()
+            .filter_map(|e| e.resealing.as_ref())
+            .map(|progress| progress.failed)
+            .sum();
+        let health = if failed == 0 {
+            Health::Ok
+        } else {
+            Health::Failure
+        };
+        check(
+            "resealing",
+            health,
+            format!("{failed} 份正文重封失败 / {failed} bodies could not be resealed"),
+            "see `fangzhi keys status` for which and why; `fangzhi verify` tells whether they are damaged",
+        );
+        let overdue = self.overdue_grants(now).len();
+        let health = if overdue == 0 {
+            Health::Ok
+        } else {
+            Health::Warning
+        };
+        check(
+            "grant-receipts",
+            health,
+            format!(
+                "{overdue} 份授权终止后逾期无回执 / {overdue} grants ended and their holder's receipt is overdue"
+            ),
+            "see `fangzhi grant list` for whose, and ask the holder",
         );
         let operators = self.operators()?.len();
         let health = if operators == 0 {

@@ -1,4 +1,4 @@
-//! Grants: making and listing.
+//! Grants: planning, making, listing, explaining, renewing, and what a holder can prove.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -6,21 +6,25 @@ use std::process::ExitCode;
 use registry::grant::GrantRequest;
 use serde_json::Value;
 
-use crate::args::{Grant, GrantMake};
+use crate::args::{As, Dir, Grant, GrantMake, GrantOne, GrantRenew, GrantVerify, GrantWhy};
 use crate::client::Client;
-use crate::fault::{Fault, Result};
+use crate::fault::{Fault, Result, exit};
 use crate::output;
 
 pub fn run(command: &Grant, json: bool) -> Result<ExitCode> {
     match command {
+        Grant::Plan(command) => plan(command, json),
         Grant::Make(command) => make(command, json),
+        Grant::Show(command) => show(command, json),
+        Grant::Why(command) => why(command, json),
+        Grant::Renew(command) => renew(command, json),
+        Grant::Verify(command) => verify(command, json),
         Grant::List(at) => {
             let grants: Vec<Value> = Client::connect(at)?.get("/api/v1/grants")?;
             if json {
                 output::json(&serde_json::json!({ "grants": grants }));
                 return Ok(ExitCode::SUCCESS);
             }
-            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
             let rows: Vec<Vec<String>> = grants
                 .iter()
                 .map(|g| {
@@ -31,9 +35,10 @@ pub fn run(command: &Grant, json: bool) -> Result<ExitCode> {
                         .map(text)
                         .collect();
                     vec![
-                        text(&g["id"]).chars().take(8).collect(),
+                        text(&g["id"]).chars().take(16).collect(),
                         text(&g["origin"]),
                         text(&g["holder"]),
+                        state(&g["state"]),
                         text(&g["purpose"]),
                         g["records"]
                             .as_u64()
@@ -47,6 +52,7 @@ pub fn run(command: &Grant, json: bool) -> Result<ExitCode> {
                     "授权 grant",
                     "账本 shard",
                     "持有方 holder",
+                    "状态 state",
                     "用途 purpose",
                     "记录 records",
                     "字段 fields",
@@ -58,7 +64,215 @@ pub fn run(command: &Grant, json: bool) -> Result<ExitCode> {
     }
 }
 
-fn make(command: &GrantMake, json: bool) -> Result<ExitCode> {
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn time(value: &Value) -> String {
+    registry::audit::page::time(::record::id::UnixMillis(value.as_u64().unwrap_or_default()))
+}
+
+fn list(value: &Value) -> String {
+    let items = value.as_array().into_iter().flatten();
+    items
+        .map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned))
+        .collect::<Vec<_>>()
+        .join(",")
+}
+
+fn state(value: &Value) -> String {
+    match text(value).as_str() {
+        "in-force" => "有效 / in force".into(),
+        "unkeyed" => "待重新授权 / waits for keys".into(),
+        "awaiting" => "已终止，待回执 / ended, receipt awaited".into(),
+        "overdue" => "已终止，回执逾期 / ended, receipt overdue".into(),
+        "dropped" => "已终止，已清除 / ended and dropped".into(),
+        other => other.to_owned(),
+    }
+}
+
+fn client(at: &Dir, who: &As) -> Result<Client> {
+    let mut client = Client::connect(at)?;
+    client.login(who, &["security-officer"])?;
+    Ok(client)
+}
+
+fn plan(command: &GrantMake, json: bool) -> Result<ExitCode> {
+    let request = request(command)?;
+    let plan: Value = client(&command.at, &command.who)?.post("/api/v1/grants/plan", &request)?;
+    if json {
+        output::json(&plan);
+        return Ok(ExitCode::SUCCESS);
+    }
+    output::line(format!(
+        "{} → {}：本授权 {} 行 / rows of this grant alone",
+        text(&plan["origin"]),
+        text(&plan["holder"]),
+        plan["rows"]
+    ));
+    let rows: Vec<Vec<String>> = plan["openable"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|line| {
+            vec![
+                text(&line["group"]),
+                line["rows_before"].to_string(),
+                line["rows"].to_string(),
+                list(&line["fields"]),
+                list(&line["added"]),
+            ]
+        })
+        .collect();
+    output::table(
+        &[
+            "字段组 group",
+            "现有行 rows now",
+            "将有行 rows then",
+            "可开字段 fields",
+            "新增 added",
+        ],
+        &rows,
+    );
+    let away = list(&plan["unreachable"]);
+    if !away.is_empty() {
+        output::line(format!(
+            "未连接，暂不能送达 / not connected, it will come later: {away}"
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(command: &GrantOne, json: bool) -> Result<ExitCode> {
+    let path = format!("/api/v1/grants/{}", command.grant);
+    let grant: Value = client(&command.at, &command.who)?.get(&path)?;
+    if json {
+        output::json(&grant);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let line = &grant["line"];
+    for (name, value) in [
+        ("授权 / grant", text(&line["id"])),
+        ("账本 / shard", text(&line["origin"])),
+        ("持有方 / holder", text(&line["holder"])),
+        ("状态 / state", state(&line["state"])),
+        ("字段 / fields", list(&line["fields"])),
+        ("用途 / purpose", text(&line["purpose"])),
+        ("法律依据 / basis", text(&line["basis"])),
+        ("影响评估 / assessment", text(&grant["assessment"])),
+        ("期限 / until", time(&line["not_after"])),
+        ("密钥期 / epochs", list(&grant["epochs"])),
+        ("记录 / records", line["records"].to_string()),
+        (
+            "心跳至 / nothing missing up to",
+            grant["heartbeat"].to_string(),
+        ),
+    ] {
+        output::line(format!("{name}: {value}"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn why(command: &GrantWhy, json: bool) -> Result<ExitCode> {
+    let path = format!("/api/v1/grants/why/{}/{}", command.record, command.holder);
+    let lines: Vec<Value> = client(&command.at, &command.who)?.get(&path)?;
+    if json {
+        output::json(&serde_json::json!({ "grants": lines }));
+        return Ok(ExitCode::SUCCESS);
+    }
+    if lines.is_empty() {
+        output::line("从未在授权范围 / no grant to this holder ever had the record in scope");
+    }
+    for line in &lines {
+        let grant = &line["grant"];
+        let holds = if line["holds"] == true {
+            "在持 / holds it"
+        } else {
+            "已撤回 / retracted"
+        };
+        let rows = match &line["conditions"] {
+            Value::Null => "仅所有者知 / known to the owner only".into(),
+            fields if list(fields).is_empty() => "全部行 / every row".into(),
+            fields => format!("按字段 / by field {}", list(fields)),
+        };
+        output::line(format!(
+            "{} {holds}：{}；{}；{}；{rows}",
+            text(&grant["id"]),
+            list(&grant["fields"]),
+            text(&grant["purpose"]),
+            text(&grant["basis"])
+        ));
+        for step in line["steps"].as_array().into_iter().flatten() {
+            output::line(format!(
+                "  {} {} @ {}",
+                time(&step["recorded_at"]),
+                text(&step["operation"]),
+                step["index"]
+            ));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn renew(command: &GrantRenew, json: bool) -> Result<ExitCode> {
+    let one = &command.one;
+    let path = format!("/api/v1/grants/{}/renewed", one.grant);
+    let days = serde_json::json!({ "days": command.days });
+    let answer: Value = client(&one.at, &one.who)?.post(&path, &days)?;
+    if json {
+        output::json(&answer);
+    } else {
+        output::line(format!("已续 / renewed: {}", one.grant));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn verify(command: &GrantVerify, json: bool) -> Result<ExitCode> {
+    let proofs = registry::grant::proof::verify_grants(&command.at.dir, command.grant.as_ref())?;
+    let ok = proofs.iter().all(|proof| proof.ok);
+    let code = if ok {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(exit::NOT_VERIFIED)
+    };
+    if json {
+        output::json(&serde_json::json!({ "ok": ok, "grants": proofs }));
+        return Ok(code);
+    }
+    for proof in &proofs {
+        let upto = match &proof.checkpoint {
+            None => "尚无心跳，完整性未证 / no heartbeat yet: nothing says that it is whole".into(),
+            Some(at) => format!(
+                "至 `{}` 第 {} 条（{}，{}）完整 / whole up to entry {1}",
+                at.origin,
+                at.size,
+                at.root.chars().take(16).collect::<String>(),
+                registry::audit::page::time(at.stated_at)
+            ),
+        };
+        let word = if proof.ok {
+            "通过 / holds"
+        } else {
+            "不符 / does not hold"
+        };
+        output::line(format!(
+            "{} {word}：{} 条记录 / records；{upto}",
+            proof.grant, proof.records
+        ));
+        if proof.unvouched > 0 {
+            output::line(format!(
+                "  其后 {} 条待下次心跳作证 / {0} entries after it wait for the next heartbeat",
+                proof.unvouched
+            ));
+        }
+        for finding in &proof.findings {
+            output::line(format!("  {}", finding.what));
+        }
+    }
+    Ok(code)
+}
+
+fn request(command: &GrantMake) -> Result<GrantRequest> {
     let rows: BTreeMap<String, String> = command
         .conditions
         .iter()
@@ -69,7 +283,7 @@ fn make(command: &GrantMake, json: bool) -> Result<ExitCode> {
                 .ok_or_else(|| Fault::usage("`--where` 用 字段=值 / use field=value"))
         })
         .collect::<Result<_>>()?;
-    let request = GrantRequest {
+    Ok(GrantRequest {
         kind: command.kind.clone(),
         holder: command.holder.clone(),
         fields: command.fields.clone(),
@@ -78,10 +292,12 @@ fn make(command: &GrantMake, json: bool) -> Result<ExitCode> {
         basis: command.basis.clone(),
         assessment: command.assessment.clone(),
         days: command.days,
-    };
-    let mut client = Client::connect(&command.at)?;
-    client.login(&command.who, &["security-officer"])?;
-    let answer: Value = client.post("/api/v1/grants", &request)?;
+    })
+}
+
+fn make(command: &GrantMake, json: bool) -> Result<ExitCode> {
+    let request = request(command)?;
+    let answer: Value = client(&command.at, &command.who)?.post("/api/v1/grants", &request)?;
     if json {
         output::json(&answer);
     } else {

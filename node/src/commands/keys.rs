@@ -3,6 +3,7 @@
 //! All but an offline approval goes through the node's routes. Refuses to guess which plan is meant.
 
 pub mod args;
+mod status;
 
 use std::process::ExitCode;
 
@@ -52,6 +53,7 @@ pub fn run(command: &Keys, json: bool) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Keys::Run(one) => change(one, "run", &json!({}), json),
+        Keys::Status(command) => status::run(command, json),
         Keys::Withdraw(one) => change(one, "withdrawn", &json!({}), json),
     }
 }

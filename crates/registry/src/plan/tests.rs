@@ -159,6 +159,7 @@ fn the_makers_own_word_does_not_count_under_whatever_name_it_comes() {
     authority.learn(
         &division("town"),
         &Statement::OperatorDisabled(OperatorId([2; 16])),
+        99,
     );
     for approval in [
         word(&plan, "town", 6, 2),
@@ -270,6 +271,7 @@ fn an_approval_of_an_officer_who_was_disabled_does_not_count_until_a_new_one() {
     authority.learn(
         &division("town"),
         &Statement::OperatorDisabled(OperatorId([3; 16])),
+        99,
     );
     assert_eq!(
         authority.approved(&plan.id(), NOW),

@@ -31,8 +31,19 @@ pub enum Keys {
     Share(crate::commands::custody::args::Share),
     /// 执行换加密钥的方案，并给出新口令或钥匙文件 / run the plan of another key-encryption key, with what is to open the node
     Kek(crate::commands::custody::args::NewKek),
+    /// 密钥期与重封进度 / key epochs, and how far resealing came
+    Status(Status),
     /// 撤回方案，或终止常令 / withdraw a plan, or end a standing order
     Withdraw(One),
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Status {
+    #[command(flatten)]
+    pub at: Dir,
+    /// 守候至重封完成 / stay until nothing is left to reseal
+    #[arg(long)]
+    pub watch: bool,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -208,7 +208,12 @@ impl Registry {
             peers: lock(&self.peers).lines.values().cloned().collect(),
             alarms: self.alarms()?,
             halted: self.guard.halted(),
-            epochs: self.epochs()?,
+            // A locked node does not know which secrets it has.
+            epochs: if self.is_locked() {
+                Vec::new()
+            } else {
+                self.epochs()?
+            },
             // As of the latest time that was signed here: the doctor is told the time.
             destructions: self
                 .destruction_counts(UnixMillis(self.latest.load(Ordering::Relaxed)))?,

@@ -33,6 +33,13 @@ pub enum Command {
     Join(Join),
     /// 运行节点 / run the node
     Run(Run),
+    /// 打开已锁定的节点 / open a locked node
+    Open(crate::commands::custody::args::OpenNode),
+    /// 锁定运行中的节点：密钥离开内存 / lock a running node: its keys leave the memory
+    Lock(crate::commands::custody::args::Lock),
+    /// 恢复丢失的节点 / rebuild a lost node
+    #[command(subcommand)]
+    Recover(crate::commands::custody::args::Recover),
     /// 节点状态 / what the node is and holds
     Status(Dir),
     /// 体检：每项附改进办法 / check the node, with a remedy for each fault

@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod backup;
 mod bench;
+pub mod custody;
 mod demo;
 pub mod erase;
 mod grant;
@@ -28,6 +29,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         Command::Init(command) => node::init(command, json),
         Command::Join(command) => node::join(command, json),
         Command::Run(command) => node::run(command),
+        Command::Open(command) => custody::open(command, json),
+        Command::Lock(command) => custody::lock(command, json),
+        Command::Recover(command) => custody::recover(command, json),
         Command::Status(command) => node::status(command, json),
         Command::Doctor(command) => node::doctor(command, json),
         Command::Invite(command) => node::invite(command, json),

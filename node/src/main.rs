@@ -7,6 +7,7 @@ mod args;
 mod client;
 mod commands;
 mod fault;
+mod harden;
 mod input;
 mod output;
 mod peer;
@@ -19,6 +20,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    harden::process();
     let args = args::Args::parse();
     output::start_logging(args.log_json, matches!(args.command, args::Command::Run(_)));
     match commands::run(&args) {

@@ -51,6 +51,8 @@ struct Driver {
     registry: Arc<Registry>,
     session: Session,
     peer_key: [u8; 32],
+    /// How often the node's keys were opened or locked when the session began.
+    turns: u64,
     /// Unbounded in form; `waiting` bounds it.
     outgoing: mpsc::UnboundedSender<Vec<u8>>,
     /// Bytes handed over and not yet with the transport.
@@ -96,6 +98,7 @@ pub async fn drive(
         let _ = sender.close().await;
     });
     let mut driver = Driver {
+        turns: registry.custody_turns(),
         registry,
         session,
         peer_key,
@@ -207,6 +210,10 @@ impl Driver {
 
     /// Ends the session of a peer whose charter was revoked meanwhile.
     fn check_standing(&mut self) {
+        // A locked node cosigns nothing: once it is open, everything is offered to it again.
+        if self.registry.custody_turns() != self.turns {
+            self.end("密钥已打开或锁定，重新连接 / the keys were opened or locked; the session begins anew");
+        }
         let now = api::now();
         let revoked = |charter: &Charter| self.registry.is_revoked(&charter.id());
         let code = if self.chain.iter().any(revoked) {

@@ -33,6 +33,9 @@ pub async fn tend(registry: Arc<Registry>) {
         round = round.wrapping_add(1);
         let registry = registry.clone();
         let step = tokio::task::spawn_blocking(move || {
+            if registry.is_locked() {
+                return Ok(false);
+            }
             if grants {
                 registry.go_on_destroying(api::now());
                 registry.tend_grants(api::now())?;

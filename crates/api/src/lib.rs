@@ -5,6 +5,7 @@
 //!
 //! Read in this order: [`routes`], [`plans`], [`destructions`], [`given`], [`state`], [`error`].
 
+pub mod custody;
 pub mod destructions;
 pub mod error;
 pub mod given;

@@ -70,6 +70,11 @@ impl AppState {
         Ok(token)
     }
 
+    /// Ends every session: operators' keys leave the memory.
+    pub(crate) fn close_all(&self) {
+        self.lock().clear();
+    }
+
     pub(crate) fn close(&self, token: &str) {
         self.lock().remove(token);
     }

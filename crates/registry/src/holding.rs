@@ -127,7 +127,10 @@ impl Registry {
             };
             let own_shard = origin.division() == self.config.division && origin.is_shard();
             let granted = self.holds_grant(&origin);
-            if own_shard || granted {
+            // A ledger that is lost altogether is opened when its parent has given it back.
+            let lost = self.guard.is_halted(&origin)
+                && Head::read(self.store.as_ref(), &origin)?.size == 0;
+            if (own_shard || granted) && !lost {
                 self.advance_holding(&origin)?;
             }
         }

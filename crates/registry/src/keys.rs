@@ -468,6 +468,22 @@ impl Keys {
     }
 }
 
+/// Whether a node has to start locked: nothing at hand opens its keystore.
+///
+/// # Errors
+/// [`RegistryError::Directory`] when the keystore cannot be read.
+pub fn starts_locked(dir: &Path, opener: &Opener) -> Result<bool> {
+    let files = Files::new(dir);
+    let bytes = store::atomic::read_bounded(&files.keystore(), KEYSTORE_MAX)?;
+    let params = seal::keystore::passphrase_of(&bytes)
+        .map_err(|e| RegistryError::Directory(e.to_string()))?;
+    Ok(match (params, opener) {
+        (Some(_), Opener::Passphrase(_)) | (None, Opener::Key(_)) => false,
+        (Some(_), _) => true,
+        (None, _) => !files.kek().exists() && !files.next_kek().exists(),
+    })
+}
+
 /// A node's keys, open or locked (锁定). Whatever needs one asks here, and is told `Locked`.
 ///
 /// What a locked node still has is its transport key, in a file of its own: with it others can

@@ -243,6 +243,8 @@ impl Registry {
         let mut more = false;
         let mut denial = None;
         let mut not_granted = BTreeMap::new();
+        // A locked node has no index either: it must not say that there is nothing.
+        self.keys.unlocked()?;
         for holding in self.holdings_of(&request.kind) {
             let holding = holding.read().unwrap_or_else(PoisonError::into_inner);
             if let Access::Grant { statement, .. } = &holding.access

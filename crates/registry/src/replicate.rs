@@ -616,8 +616,14 @@ impl Registry {
                 tracing::info!(%origin, size, "the ledger is whole again and is signed again");
                 self.forget_secrets();
             }
-            if origin.is_shard() && !self.keys.is_locked() {
-                self.advance_holding(&origin)?;
+            // Which epoch is the present one is known once the authority ledger is back.
+            let authority = self.own("authority");
+            if !self.keys.is_locked() && !self.guard.is_halted(&authority) {
+                if origin == authority {
+                    self.open_holdings()?;
+                } else if origin.is_shard() {
+                    self.advance_holding(&origin)?;
+                }
             }
         } else if complete {
             self.on_complete(&origin, now);
@@ -652,7 +658,9 @@ impl Registry {
             return;
         }
         for ledger in ours {
-            if let Err(error) = self.advance_holding(&ledger) {
+            if !self.keys.is_locked()
+                && let Err(error) = self.advance_holding(&ledger)
+            {
                 tracing::error!(origin = %ledger, %error, "a grant's ledger could not be worked through");
                 self.alarm(&ledger, "holding", &error.to_string(), vec![], now);
             }

@@ -415,10 +415,9 @@ impl Registry {
 
     /// Whether the grid in an operator's file is the one that was enrolled.
     fn is_grid(&self, certificate: &OperatorCertificate, grid: Option<&str>) -> bool {
-        match grid.map(|grid| self.grid_hash(certificate.operator, grid)) {
-            None => certificate.grid.is_none(),
-            Some(hash) => hash.is_ok_and(|hash| Some(hash) == certificate.grid),
-        }
+        // A locked node cannot tell, and lets no grid worker in.
+        let hash = grid.map(|grid| self.grid_hash(certificate.operator, grid));
+        hash.transpose().is_ok_and(|hash| hash == certificate.grid)
     }
 
     /// Disables an operator: from this entry of the authority ledger on the key signs nothing.

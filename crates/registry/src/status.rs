@@ -95,6 +95,8 @@ pub struct NodeStatus {
     pub level: Level,
     /// The parent, unless this is the root.
     pub parent: Option<DivisionId>,
+    /// Whether its keys are closed.
+    pub locked: bool,
     /// Every ledger, by origin.
     pub ledgers: Vec<LedgerLine>,
     /// Records in the working indexes, by ledger.
@@ -194,12 +196,18 @@ impl Registry {
             name: self.config.name.clone(),
             level: self.config.level,
             parent: self.config.parent.as_ref().map(|p| p.division.clone()),
+            locked: self.is_locked(),
             ledgers,
             holdings,
             peers: lock(&self.peers).lines.values().cloned().collect(),
             alarms: self.alarms()?,
             halted: self.guard.halted(),
-            epochs: self.epochs()?,
+            // A locked node does not know which secrets it has.
+            epochs: if self.is_locked() {
+                Vec::new()
+            } else {
+                self.epochs()?
+            },
             // As of the latest time that was signed here: the doctor is told the time.
             destructions: self
                 .destruction_counts(UnixMillis(self.latest.load(Ordering::Relaxed)))?,

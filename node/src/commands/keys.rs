@@ -43,6 +43,15 @@ pub fn run(command: &Keys, json: bool) -> Result<ExitCode> {
         Keys::Export(command) => export(command, json),
         Keys::Approve(command) => approve(command, json),
         Keys::Take(command) => take(command, json),
+        Keys::Share(command) => super::custody::share(command, json),
+        Keys::Kek(command) => {
+            let (client, plan) = find(&command.one)?;
+            let _: Value = client.post("/api/v1/custody/next", &command.means()?)?;
+            let path = format!("/api/v1/plans/{}/run", text(&plan["id"]));
+            let plan: Value = client.post(&path, &json!({}))?;
+            shown(&plan, json);
+            Ok(ExitCode::SUCCESS)
+        }
         Keys::Run(one) => change(one, "run", &json!({}), json),
         Keys::Status(command) => status::run(command, json),
         Keys::Withdraw(one) => change(one, "withdrawn", &json!({}), json),

@@ -254,11 +254,13 @@ fn renew(command: &Join, invitation: &Invitation, json: bool) -> Result<ExitCode
 }
 
 pub fn run(command: &Run) -> Result<ExitCode> {
-    let registry = Arc::new(Registry::open(
-        &command.at.dir,
-        &opener(&command.at.open)?,
-        api::now(),
-    )?);
+    let mut opener = opener(&command.at.open)?;
+    if registry::keys::starts_locked(&command.at.dir, &opener)? {
+        tracing::warn!("the node starts locked; open it with `fangzhi open`");
+        opener = Opener::Locked;
+    }
+    let registry = Arc::new(Registry::open(&command.at.dir, &opener, api::now())?);
+    drop(opener);
     runtime()?.block_on(serve::run(registry, &command.at.dir, command.while_stdin))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -277,6 +279,11 @@ pub fn status(at: &Dir, json: bool) -> Result<ExitCode> {
         text(&status["level"]),
         text(&status["realm"])
     ));
+    if status["locked"] == json!(true) {
+        output::line(
+            "已锁定：只供密文与证明 / locked: it serves ciphertext and proofs; `fangzhi open` opens it",
+        );
+    }
     let rows: Vec<Vec<String>> = status["ledgers"]
         .as_array()
         .into_iter()

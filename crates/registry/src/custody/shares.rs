@@ -347,7 +347,7 @@ impl Registry {
     /// [`RegistryError::BadRequest`] when the shares do not fit.
     pub fn unlock_with_shares(
         &self,
-        shares: &[Zeroizing<String>],
+        shares: &[impl AsRef<str>],
         custody: &KeyCustody,
         opener: &Opener,
         now: UnixMillis,
@@ -394,7 +394,7 @@ impl Registry {
             )
         };
         let plain =
-            seal::blob::open_blob(&self.keys.index_key()?, AAD, &sealed).map_err(|_| damaged())?;
+            seal::blob::open_blob(&self.keys.kept_key()?, AAD, &sealed).map_err(|_| damaged())?;
         cbor::from_slice("ceremony", &plain, FILE_MAX as usize)
             .map(Some)
             .map_err(|_| damaged())
@@ -402,7 +402,7 @@ impl Registry {
 
     fn write_ceremony(&self, ceremony: &Ceremony) -> Result<()> {
         let plain = Zeroizing::new(cbor::to_vec(ceremony));
-        let sealed = seal::blob::seal_blob(&self.keys.index_key()?, AAD, &plain, &mut rng()?);
+        let sealed = seal::blob::seal_blob(&self.keys.kept_key()?, AAD, &plain, &mut rng()?);
         store::atomic::replace(&self.files.ceremony(), &sealed).map_err(RegistryError::from)
     }
 

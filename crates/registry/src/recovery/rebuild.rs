@@ -18,7 +18,6 @@ use seal::share::{Header, Share, combine};
 use store::Batch;
 use store::embedded::{Embedded, Options};
 use store::pages::Pages;
-use zeroize::Zeroizing;
 
 use super::Bundle;
 use super::export::{FORMAT, RecoveryFile};
@@ -52,10 +51,10 @@ fn base64(text: &str) -> Result<Vec<u8>> {
 }
 
 /// The root that shares give, in whatever order.
-pub(crate) fn root_of(header: &Header, shares: &[Zeroizing<String>]) -> Result<SealPrivateKey> {
+pub(crate) fn root_of(header: &Header, shares: &[impl AsRef<str>]) -> Result<SealPrivateKey> {
     let shares = shares
         .iter()
-        .map(|text| Share::from_text(text))
+        .map(|text| Share::from_text(text.as_ref()))
         .collect::<std::result::Result<Vec<_>, _>>()
         .map_err(|e| bad(format!("份额有误 / {e}")))?;
     let root = combine(header, &shares).map_err(|e| bad(format!("份额有误 / {e}")))?;
@@ -111,7 +110,7 @@ fn chain_of(file: &RecoveryFile, now: UnixMillis) -> Result<Vec<Charter>> {
 pub fn rebuild(
     dir: &Path,
     file: &RecoveryFile,
-    shares: &[Zeroizing<String>],
+    shares: &[impl AsRef<str>],
     place: NewPlace,
     opener: &Opener,
     now: UnixMillis,

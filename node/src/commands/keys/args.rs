@@ -26,6 +26,11 @@ pub enum Keys {
     Take(Take),
     /// 执行已批准的方案 / run an approved plan
     Run(One),
+    /// 分份：取份额、确认、查看、放弃 / shares of the root: take, confirm, see, abandon
+    #[command(subcommand)]
+    Share(crate::commands::custody::args::Share),
+    /// 执行换加密钥的方案，并给出新口令或钥匙文件 / run the plan of another key-encryption key, with what is to open the node
+    Kek(crate::commands::custody::args::NewKek),
     /// 密钥期与重封进度 / key epochs, and how far resealing came
     Status(Status),
     /// 撤回方案，或终止常令 / withdraw a plan, or end a standing order

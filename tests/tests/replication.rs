@@ -609,8 +609,15 @@ fn caught(nodes: &Nodes, town: &Daemon, before: &(u64, String, u64), code: &str)
     town.refusal_logged(code);
     assert!(town.refusals(code) > 0);
     // The child is told as well.
-    let at_home = community.alarms(&unit);
-    assert_eq!(at_home[0]["code"], format!("rejected-{code}"));
+    eventually("the same at home", || {
+        let at_home = community.alarms(&unit);
+        let told = |alarm: &Value| alarm["code"] == format!("rejected-{code}");
+        at_home
+            .iter()
+            .any(told)
+            .then_some(())
+            .ok_or(format!("{at_home:?}"))
+    });
 
     // Other ledgers go on.
     register(&community, "grid", "3", &rows("grid", 5, 60, 3));

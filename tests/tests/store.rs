@@ -76,6 +76,8 @@ fn doctor_status_and_metrics_show_the_store_and_the_disk() {
     says("disk", &[" % used", " free", "unknown"]);
     assert_eq!(says("secrets", &["found damaged"])["health"], "ok");
 
+    let text = site.run(["status"]).expect_code(0).printed();
+    assert!(text.contains("1 段 segments"), "{text}");
     let running = site.start();
     import(&site, base.path(), 32, 10);
     let status = running.http.status();

@@ -72,7 +72,12 @@ fn write(
     history_only: bool,
 ) -> Result<Restored> {
     let _ = fs::remove_dir_all(dir);
-    for name in ["", "segments", "secrets", "operators"] {
+    let folders: &[&str] = if history_only {
+        &["", "segments"]
+    } else {
+        &["", "segments", "secrets", "operators"]
+    };
+    for name in folders {
         let path = dir.join(name);
         fs::DirBuilder::new()
             .recursive(true)
@@ -109,7 +114,7 @@ fn write(
     if !broken.is_empty() {
         return Err(BackupError::Broken(broken));
     }
-    for name in ["segments", "secrets", "operators", ""] {
+    for name in folders.iter().rev() {
         let path = dir.join(name);
         fs::File::open(&path)
             .and_then(|folder| folder.sync_all())

@@ -28,21 +28,13 @@ const SCAN: usize = 1024;
 
 /// Pages that were found damaged since the node was opened.
 #[derive(Default)]
-pub(crate) struct DamagedPages(Mutex<BTreeMap<u32, Damage>>);
-
-#[derive(Default)]
-struct Damage {
-    what: String,
-    records: BTreeSet<RecordId>,
-}
+pub(crate) struct DamagedPages(Mutex<BTreeMap<u32, BTreeSet<RecordId>>>);
 
 /// A page of record secrets that is damaged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DamagedPage {
     /// The page.
     pub page: u32,
-    /// What is wrong with it.
-    pub what: String,
     /// Records that could not be opened so far; `fangzhi verify` counts all of them.
     pub records: u64,
 }
@@ -50,23 +42,19 @@ pub struct DamagedPage {
 impl DamagedPages {
     fn note(&self, page: u32, what: &str, record: Option<&RecordId>) {
         let mut pages = lock(&self.0);
-        let damage = pages.entry(page).or_insert_with(|| {
+        let records = pages.entry(page).or_insert_with(|| {
             tracing::error!(page, what, "a page of record secrets is damaged");
-            Damage {
-                what: what.to_owned(),
-                records: BTreeSet::new(),
-            }
+            BTreeSet::new()
         });
-        damage.records.extend(record);
+        records.extend(record);
     }
 
     /// All of them, in order.
     pub(crate) fn lines(&self) -> Vec<DamagedPage> {
         let pages = lock(&self.0);
-        let line = |(page, damage): (&u32, &Damage)| DamagedPage {
+        let line = |(page, records): (&u32, &BTreeSet<RecordId>)| DamagedPage {
             page: *page,
-            what: damage.what.clone(),
-            records: damage.records.len() as u64,
+            records: records.len() as u64,
         };
         pages.iter().map(line).collect()
     }

@@ -109,7 +109,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// No file of the store holds any of what is erased.
+/// No segment, and no file of the index, holds any of what is erased.
 fn check_erased(dir: &Path, model: &Model, bodies: &[Vec<u8>], about: &str) {
     for folder in ["segments", "index"] {
         for entry in fs::read_dir(dir.join(folder)).unwrap() {

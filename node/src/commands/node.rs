@@ -312,6 +312,15 @@ pub fn status(at: &Dir, json: bool) -> Result<ExitCode> {
         ],
         &rows,
     );
+    let store = &status["store"];
+    let used = match store["disk_used_percent"].as_u64() {
+        Some(percent) => format!("{percent}%"),
+        None => "未知 unknown".to_owned(),
+    };
+    output::line(format!(
+        "存储 / store: {} 段 segments，有效 live {} B，失效 dead {} B；磁盘 / disk {used}；详见 / see `fangzhi doctor`",
+        store["segments"], store["live_bytes"], store["dead_bytes"],
+    ));
     for peer in status["peers"].as_array().into_iter().flatten() {
         let state = if peer["connected"] == json!(true) {
             "已连接 connected"

@@ -334,11 +334,7 @@ mod tests {
 
     #[test]
     fn the_doctor_names_damaged_pages_and_how_many_records_are_lost() {
-        let page = |page, records| DamagedPage {
-            page,
-            what: "the checksum does not hold".into(),
-            records,
-        };
+        let page = |page, records| DamagedPage { page, records };
         let hurt = StoreLine {
             damaged_pages: vec![page(3, 20), page(9, 0)],
             ..line(1, Forecast::Unknown)

@@ -63,6 +63,13 @@ pub enum Command {
     /// 密钥：方案、批准、执行、常令 / keys: plan, approve, run, standing orders
     #[command(subcommand)]
     Keys(crate::commands::keys::args::Keys),
+    /// 销毁一条记录：作方案，或查看回执 / erase a record: make the plan, or show the receipts
+    Erase(Box<crate::commands::erase::Erase>),
+    /// 未到的销毁回执 / receipts of destruction that are waited for
+    Receipts(Box<crate::commands::keys::args::Whose>),
+    /// 保存期限：查看到期者，凭常令销毁 / retention: what is past its term, and erasing it
+    #[command(subcommand)]
+    Retention(Box<crate::commands::erase::Retention>),
     /// 修复损坏的存储：缺损处由上级取回 / repair damaged files; what is lost comes back from the parent
     Repair(Repair),
     /// 核验全部历史（离线，仅凭公钥）/ verify every root, signature and body, offline

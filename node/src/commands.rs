@@ -3,6 +3,7 @@
 pub mod audit;
 mod bench;
 mod demo;
+pub mod erase;
 mod grant;
 mod import;
 pub mod keys;
@@ -39,6 +40,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         Command::Amend(command) => read::amend(command, json),
         Command::Grant(command) => grant::run(command, json),
         Command::Keys(command) => keys::run(command, json),
+        Command::Erase(command) => erase::erase(command, json),
+        Command::Receipts(whose) => erase::receipts(whose, json),
+        Command::Retention(command) => erase::retention(command, json),
         Command::Repair(command) => verify::repair(command, json),
         Command::Verify(command) => verify::run(command, json),
         Command::Audit(command) => audit::run(command, json),

@@ -1,10 +1,11 @@
-//! What a running node does in the background: resealing, and what grants need.
+//! What a running node does in the background: resealing, what grants need, destructions that were
+//! cut off, retention.
 //!
 //! Owns the pace only: one bounded step after another while there is something to do, with a pause
 //! that lets the desk in between. What a step does, and that it can be cut off, is the registry's.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use registry::Registry;
 
@@ -16,17 +17,28 @@ const BREATH: Duration = Duration::from_millis(5);
 const AFTER_FAILURE: Duration = Duration::from_secs(30);
 /// Grants are looked at once in so many rounds.
 const GRANTS_EVERY: u32 = 10;
+/// Records past their retention are looked for so often, and erased where a standing order says so.
+const RETENTION_EVERY: Duration = Duration::from_secs(24 * 3600);
 
 /// Runs until it is aborted.
 pub async fn tend(registry: Arc<Registry>) {
     let mut round = 0u32;
+    let mut retained: Option<Instant> = None;
     loop {
         let grants = round.is_multiple_of(GRANTS_EVERY);
+        let retention = retained.is_none_or(|at| at.elapsed() > RETENTION_EVERY);
+        if retention {
+            retained = Some(Instant::now());
+        }
         round = round.wrapping_add(1);
         let registry = registry.clone();
         let step = tokio::task::spawn_blocking(move || {
             if grants {
+                registry.go_on_destroying(api::now());
                 registry.tend_grants(api::now())?;
+            }
+            if retention {
+                registry.tend_retention(api::now())?;
             }
             registry.reseal_step(api::now())
         });

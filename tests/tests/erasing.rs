@@ -21,6 +21,7 @@ use registry::grant::GrantRequest;
 use registry::plan::approve::plan_id;
 use registry::plan::request::PlanRequest;
 use registry::read::{Comparison, Filter, ReadRequest};
+use registry::register::Amendment;
 use registry::session::Session;
 use seal::body::{Body, CellContext, open_cell};
 use seal::derive::{field_key, row_key};
@@ -730,4 +731,62 @@ fn receipts_that_do_not_come_are_overdue_and_a_body_kept_against_the_order_is_fo
             .any(|f| f.index == Some(7) && f.what.contains("missing"))
     );
     drop(base);
+}
+
+#[test]
+fn closed_records_past_their_term_are_erased_under_a_standing_order_only() {
+    let world = World::new();
+    let community = &world.community;
+    let registry = &community.registry;
+    // One went out of force eleven years ago, one today.
+    let long_ago = UnixMillis(NOW.0 - 11 * 366 * DAY);
+    let mut closed = Vec::new();
+    for (person, at) in [(2, long_ago), (5, NOW)] {
+        let (record, version) = world.find(person).unwrap();
+        let close = Amendment {
+            kind: kind("person"),
+            record,
+            version,
+            changes: BTreeMap::new(),
+            close: true,
+            reopen: false,
+            purpose: purpose("correction"),
+        };
+        registry.amend(&world.clerk, &close, at).unwrap();
+        closed.push(record);
+    }
+    world.settle(NOW);
+    let person = || {
+        let lines = registry.retention(NOW).unwrap();
+        let line = lines.into_iter().find(|line| line.kind == kind("person"));
+        let line = line.unwrap();
+        (line.closed, line.due, line.ordered)
+    };
+    let erased = |record| registry.erasure(&kind("person"), record, NOW).is_ok();
+    assert_eq!(person(), (2, 1, false));
+    registry.run_retention(&community.officer, NOW).unwrap();
+    assert!(!erased(&closed[0]), "nobody ordered it");
+
+    let request = PlanRequest::Order {
+        tasks: vec![record::plan::Task::Retention],
+        kinds: vec![kind("person")],
+        days: 30,
+    };
+    let line = registry.plan(&community.officer, &request, NOW).unwrap();
+    let plan = plan_id(&line.id).unwrap();
+    registry.approve(&world.second, &plan, true, NOW).unwrap();
+    assert_eq!(person(), (2, 1, false), "not before it is in force");
+    registry.run_plan(&community.officer, &plan, NOW).unwrap();
+    assert_eq!(person(), (2, 1, true));
+    let (needles, _) = sealed(&community.dir, closed[0]);
+    registry.run_retention(&community.officer, NOW).unwrap();
+    assert!(erased(&closed[0]) && !erased(&closed[1]));
+    assert_eq!(person(), (1, 0, true));
+    world.settle(NOW);
+    let needles = Needles::new(needles);
+    for dir in sites(world.base.path()) {
+        assert_eq!(needles.in_dir(&dir), BTreeSet::new());
+    }
+    assert!(registry.destructions(NOW).unwrap().is_empty());
+    world.verify();
 }

@@ -3,8 +3,9 @@
 //! Owns routes, sessions and the words of failures. Refuses to send a record that is not
 //! [`watermark::Marked`]: `read` has no other return type, and nothing else returns records.
 //!
-//! Read in this order: [`routes`], [`plans`], [`given`], [`state`], [`error`].
+//! Read in this order: [`routes`], [`plans`], [`destructions`], [`given`], [`state`], [`error`].
 
+pub mod destructions;
 pub mod error;
 pub mod given;
 mod grants;

@@ -58,6 +58,7 @@ pub fn router(state: AppState) -> Router {
         .route("/api/v1/invitations", post(invite))
         .route("/api/v1/revocations", post(revoke))
         .merge(crate::plans::routes())
+        .merge(crate::destructions::routes())
         .merge(crate::grants::routes())
         .route(
             "/witness/add-checkpoint",

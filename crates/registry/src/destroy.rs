@@ -90,7 +90,7 @@ impl Registry {
 
     /// [`Registry::finish_destroying`] where a failure is no reason to stop: it is tried again with
     /// the next entries that come, and at the next start.
-    pub(crate) fn go_on_destroying(&self, now: UnixMillis) {
+    pub fn go_on_destroying(&self, now: UnixMillis) {
         if let Err(error) = self.finish_destroying(now) {
             tracing::error!(%error, "a destruction is not finished; it is gone on with later");
         }
@@ -106,9 +106,13 @@ impl Registry {
         if pending.is_empty() {
             return Ok(());
         }
-        self.destroy_secrets(&pending)?;
+        let pages = self.destroy_secrets(&pending)?;
         self.retract_parcels(&pending, now)?;
         self.renew_working_index(&pending)?;
+        if !pages.is_empty() {
+            // Whoever keeps copies of pages and of their keys, for recovery, replaces those too.
+            self.pages_changed(&pages)?;
+        }
         self.destroy_moved_aside()?;
         cut_here(8)?;
         self.sign_receipts(&pending, now)?;
@@ -148,7 +152,8 @@ impl Registry {
     }
 
     /// Writes the pages of erased own records again without their secrets, under other keys.
-    fn destroy_secrets(&self, pending: &[Pending]) -> Result<()> {
+    /// Gives the numbers that they had and have, also when a run before this one did it.
+    fn destroy_secrets(&self, pending: &[Pending]) -> Result<Vec<u32>> {
         let own = pending
             .iter()
             .filter(|p| p.origin.is_shard() && p.order.page != 0 && self.is_own(&p.origin));
@@ -160,7 +165,7 @@ impl Registry {
                 .insert(order.order.record);
         }
         if by_page.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         for (page, records) in &by_page {
             self.rewrite_page(*page, records)?;
@@ -172,12 +177,11 @@ impl Registry {
         };
         self.keys.forget_pages(&gone)?;
         cut_here(5)?;
-        // Asked again after a crash: whoever keeps copies of pages replaces those.
         let changed: BTreeSet<u32> = by_page
             .keys()
             .flat_map(|page| [*page, self.page_now(*page)])
             .collect();
-        self.pages_changed(&changed.into_iter().collect::<Vec<_>>())
+        Ok(changed.into_iter().collect())
     }
 
     /// Writes one page again. Chunks keep their places: a secret is replaced by a random one of

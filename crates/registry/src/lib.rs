@@ -35,6 +35,7 @@ pub mod register;
 pub mod repair;
 pub mod replicate;
 pub mod reseal;
+pub mod retention;
 mod rotate;
 mod secrets;
 pub mod session;

@@ -120,13 +120,13 @@ fn request(work: &Work) -> (&Whose, PlanRequest) {
     }
 }
 
-fn client(whose: &Whose) -> Result<Client> {
+pub(super) fn client(whose: &Whose) -> Result<Client> {
     let mut client = Client::connect(&whose.at)?;
     client.login(&whose.who, &["security-officer"])?;
     Ok(client)
 }
 
-fn make(whose: &Whose, request: &PlanRequest, json: bool) -> Result<ExitCode> {
+pub(super) fn make(whose: &Whose, request: &PlanRequest, json: bool) -> Result<ExitCode> {
     let plan: Value = client(whose)?.post("/api/v1/plans", request)?;
     shown(&plan, json);
     if !json {

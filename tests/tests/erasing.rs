@@ -790,3 +790,57 @@ fn closed_records_past_their_term_are_erased_under_a_standing_order_only() {
     assert!(registry.destructions(NOW).unwrap().is_empty());
     world.verify();
 }
+
+#[test]
+fn the_command_line_plans_an_erasure_and_shows_what_became_of_it() {
+    let base = tempfile::tempdir().unwrap();
+    let site = tests::Site::alone(base.path());
+    site.enrol("fuhe", "security-officer", None);
+    let table = tests::rows::community(7, 20).persons;
+    let csv = tests::rows::write(&table, &base.path().join("person.csv"));
+    site.json(["import", "person", csv.to_str().unwrap(), "--as", "dengji"]);
+    let read = |site: &tests::Site| {
+        let answer = site.json(["read", "person", "--as", "dengji", "--purpose", "service"]);
+        let rows = answer["value"]["rows"].as_array().unwrap().clone();
+        let ids = rows
+            .iter()
+            .map(|row| row["record"].as_str().unwrap().to_owned());
+        ids.collect::<Vec<String>>()
+    };
+    let records = read(&site);
+    let record = records[0].as_str();
+    let running = site.start();
+    let erase = |more: &[&str]| {
+        let args = ["erase", record, "--kind", "person", "--as", "anquan"];
+        site.run(args.iter().chain(more).chain(&["--json"]))
+    };
+    // Without a basis it is no request, and before it is run there is nothing to show.
+    assert_ne!(erase(&[]).code, 0);
+    assert_ne!(erase(&["--status"]).code, 0);
+    let plan = erase(&["--basis", "个人信息保护法 第四十七条"])
+        .expect_code(0)
+        .json();
+    let id = plan["id"].as_str().unwrap();
+    assert_ne!(site.run(["keys", "run", id, "--as", "anquan"]).code, 0);
+    assert_eq!(read(&site).len(), 20, "one officer erases nothing");
+    site.json(["keys", "approve", id, "--as", "fuhe"]);
+    site.json(["keys", "run", id, "--as", "anquan"]);
+
+    let left = read(&site);
+    assert_eq!(left.len(), 19);
+    assert!(!left.contains(&record.to_owned()));
+    let shown = erase(&["--status"]).expect_code(0).json();
+    let line = &shown["destructions"][0];
+    assert_eq!(
+        (&line["done_here"], &line["missing"]),
+        (&true.into(), &serde_json::json!([]))
+    );
+    assert_eq!(line["receipts"][0]["finality"], "keys-destroyed");
+    // A node without a parent waits for nobody.
+    let waiting = site.json(["receipts", "--as", "anquan"]);
+    assert_eq!(waiting["destructions"], serde_json::json!([]));
+    let retention = site.json(["retention", "plan", "--as", "anquan"]);
+    assert_eq!(retention["retention"][0]["due"], 0);
+    running.stop();
+    site.verified();
+}

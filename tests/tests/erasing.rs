@@ -31,7 +31,7 @@ use store::Snapshot;
 use store::pages::Pages;
 use tests::realm::forge::{self, keystore};
 use tests::realm::{
-    DAY, NOW, PASSPHRASE, REALM, Row, Site, division, kind, origin, purpose, rows, settle,
+    DAY, NOW, REALM, Row, Site, division, kind, origin, purpose, rows, settle,
 };
 
 const PERSONS: usize = 24;
@@ -586,7 +586,7 @@ fn fresh_replicas_and_other_records_disclosures_hold_after_an_erasure() {
     let disclosure = serde_json::to_vec(&disclosure).unwrap();
     let checks = || {
         let view = View::open(&jinfu).unwrap();
-        let keys = [view.log(&shard()).unwrap()];
+        let keys = [view.log(&shard(), None).unwrap()];
         check::document(&disclosure, &keys, None).unwrap()
     };
     assert!(checks().shown.is_some());

@@ -30,9 +30,7 @@ use seal::secret::{FieldKey, RecordSecret, RowKey};
 use store::Snapshot;
 use store::pages::Pages;
 use tests::realm::forge::{self, keystore};
-use tests::realm::{
-    DAY, NOW, REALM, Row, Site, division, kind, origin, purpose, rows, settle,
-};
+use tests::realm::{DAY, NOW, REALM, Row, Site, division, kind, origin, purpose, rows, settle};
 
 const PERSONS: usize = 24;
 const GRANTED: [&str; 4] = ["name", "sex", "birth_date", "residence_kind"];

@@ -402,7 +402,7 @@ fn an_operator_gets_another_key_and_the_one_before_signs_nothing_any_more() {
         .registry
         .login("clerk", "third passphrase", NOW)
         .unwrap();
-    town.import(&third, "unit", &rows("unit", 2, 20, 2), NOW);
+    town.import(&third, "unit", &rows("unit", 2, 300, 2), NOW);
     let dir = world.town.close();
     let report = registry::verify::verify(&dir).unwrap();
     assert!(report.ok, "{:?}", report.findings);
@@ -640,7 +640,7 @@ fn a_node_goes_on_under_other_keys_and_whoever_follows_it_needs_no_restart() {
     assert!(!dir.join("keystore.next").exists());
     // Old records open, new ones are written, and the head passes both levels.
     let clerk = community.registry.login("clerk", PASSPHRASE, NOW).unwrap();
-    community.import(&clerk, "unit", &rows("unit", 2, 30, 2), NOW);
+    community.import(&clerk, "unit", &rows("unit", 2, 300, 2), NOW);
     settle(&[(&community, &town), (&town, &district)], NOW);
     let sizes = [&community, &town, &district].map(|site| {
         let status = site.registry.status().unwrap();

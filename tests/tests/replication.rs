@@ -381,7 +381,7 @@ fn a_revoked_nodes_open_session_is_cut_and_its_next_one_refused() {
     let file = nodes.dir("again.json");
     replace_charter(&town, "jinfu");
     invite(&town, "jinfu", &file);
-    let before = keystore(&dir).public_keys();
+    let lost = keystore(&dir).public_keys();
     let config_file = std::fs::read(dir.join("node.json")).unwrap();
     std::fs::remove_file(dir.join("node.json")).unwrap();
     let output = join(&dir, &file, &config.http, &config.listen);
@@ -396,8 +396,8 @@ fn a_revoked_nodes_open_session_is_cut_and_its_next_one_refused() {
     ]);
     assert!(renewed.status.success(), "{}", words(&renewed));
     let community = Daemon::start(&dir);
-    let after = keystore(&dir).public_keys();
-    assert!(before.sign != after.sign && before.seal != after.seal);
+    let fresh = keystore(&dir).public_keys();
+    assert!(lost.sign != fresh.sign && lost.seal != fresh.seal);
     assert!(!dir.join("keystore.next").exists());
     register(&community, "unit", "3", &rows("unit", 8, 40, 3));
     converged(&community, &town);

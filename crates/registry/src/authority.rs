@@ -607,6 +607,12 @@ impl Authority {
             .map_or(FIRST_EPOCH, |((_, epoch), _)| *epoch)
     }
 
+    /// Whether an epoch of a shard began under a plan.
+    pub(crate) fn began_under(&self, origin: &Origin, plan: &Hash) -> bool {
+        let of = (origin.clone(), FIRST_EPOCH + 1)..=(origin.clone(), u32::MAX);
+        self.epochs.range(of).any(|(_, begun)| begun.plan == *plan)
+    }
+
     /// The plan that an epoch began under; none for the first.
     pub fn epoch_plan(&self, origin: &Origin, epoch: u32) -> Option<Hash> {
         let begun = self.epochs.get(&(origin.clone(), epoch))?;

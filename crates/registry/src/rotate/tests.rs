@@ -402,3 +402,22 @@ fn what_is_sealed_under_an_epoch_that_was_not_in_force_is_found() {
         report.findings
     );
 }
+
+#[test]
+fn a_plan_cut_off_after_its_epoch_began_is_run_again_and_begins_no_other() {
+    let node = node();
+    node.register(0..2);
+    let plan = node.approved(Work::RotateEpoch {
+        origin: node.shard(),
+        compromised: false,
+    });
+    let warrant = node.registry.warrant(&plan, NOW).unwrap();
+    node.registry
+        .rotate_epoch(&node.officer, &warrant, NOW)
+        .unwrap();
+    node.reseal_all();
+    let node = node.reopen();
+    node.registry.run_plan(&node.officer, &plan, NOW).unwrap();
+    let current = node.registry.authority().current_epoch(&node.shard());
+    assert_eq!(current, 2);
+}

@@ -14,6 +14,7 @@ use minicbor::Encoder;
 use record::authority::Charter;
 use record::entry::{Entry, SUITE};
 use record::id::{GrantId, Origin};
+use record::plan::{Approval, Plan};
 use seal::body::Body;
 use seal::grant::{EnvelopeInfo, SealPrivateKey, open_envelope};
 use seal::keystore::{Keystore, SoftwareKey, passphrase_of};
@@ -34,9 +35,11 @@ pub struct Check {
 }
 
 /// Every check.
-pub const CHECKS: [Check; 17] = [
+pub const CHECKS: [Check; 19] = [
     open("entry", entry),
     open("charter", charter),
+    open("plan", plan),
+    open("approval", approval),
     open("message", message),
     open("body", body),
     open("parcel", parcel),
@@ -90,6 +93,26 @@ pub fn charter(bytes: &[u8]) -> bool {
     };
     assert_eq!(charter.encode(), bytes);
     let _ = charter.verify(&charter.keys.sign);
+    true
+}
+
+/// A plan, and whether a key signed it.
+pub fn plan(bytes: &[u8]) -> bool {
+    let Ok(plan) = Plan::decode(bytes) else {
+        return false;
+    };
+    assert_eq!(plan.encode(), bytes);
+    let _ = (plan.id(), plan.is_signed_by(&[1; 32]));
+    true
+}
+
+/// An approval, and whether a key signed it.
+pub fn approval(bytes: &[u8]) -> bool {
+    let Ok(approval) = Approval::decode(bytes) else {
+        return false;
+    };
+    assert_eq!(approval.encode(), bytes);
+    let _ = approval.is_signed_by(&[1; 32]);
     true
 }
 

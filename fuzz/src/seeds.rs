@@ -28,6 +28,9 @@ use record::entry::{
 use record::id::{
     DivisionId, GrantId, Kind, OperatorId, Origin, Purpose, Realm, RecordId, UnixMillis,
 };
+use record::plan::{
+    Approval, Figure, Outcome, Plan, PlanClosed, ShareHolder, StandingOrder, Task, Work,
+};
 use record::schema::Catalogue;
 use seal::body::{Body, CellContext, SealedBody, open_all, seal_body};
 use seal::derive::{FieldKeys, row_keys};
@@ -51,6 +54,8 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
     match name {
         "entry" => entries().iter().map(Entry::encode).collect(),
         "charter" => vec![charter("jinfu").encode()],
+        "plan" => plans().iter().map(Plan::encode).collect(),
+        "approval" => vec![approval().encode()],
         "message" => messages().iter().map(Message::encode).collect(),
         "body" => vec![sealed_body().0.bytes],
         "parcel" => vec![parcel().encode()],
@@ -141,8 +146,98 @@ fn act() -> Act {
     unsigned.sign(&shard(), &SigningKey::from_bytes(&[5; 32]))
 }
 
+/// One plan for each work that there is.
+fn plans() -> Vec<Plan> {
+    let works = vec![
+        Work::RotateEpoch {
+            origin: shard(),
+            compromised: true,
+        },
+        Work::RetireEpoch {
+            origin: shard(),
+            epoch: 1,
+        },
+        Work::EndGrant {
+            grant: GrantId([1; 16]),
+            reason: kind("agreement-ended"),
+        },
+        Work::Erase {
+            origin: shard(),
+            record: RECORD,
+            basis: "PIPL 47".into(),
+        },
+        Work::RotateNode {
+            division: division("jinfu"),
+        },
+        Work::ReplaceCharter {
+            division: division("jinfu"),
+            keys: Some([7; 32]),
+        },
+        Work::ReplaceCharter {
+            division: division("jinfu"),
+            keys: None,
+        },
+        Work::Share {
+            shares: 2,
+            threshold: 2,
+            holders: vec![ShareHolder {
+                organization: division("jiangjin"),
+                operator: OperatorId([2; 16]),
+            }],
+        },
+        Work::RotateKek {
+            division: division("jinfu"),
+        },
+        Work::Order(StandingOrder {
+            tasks: vec![Task::Reseal, Task::Retention],
+            origins: vec![shard()],
+            not_after: NOW,
+        }),
+        Work::Officer {
+            operator: OperatorId([3; 16]),
+            key: [4; 32],
+        },
+    ];
+    let plan = |work| Plan {
+        suite: SUITE,
+        division: division("jinfu"),
+        work,
+        made_by: OperatorId([1; 16]),
+        made_at: NOW,
+        not_after: NOW,
+        figures: vec![Figure {
+            name: kind("records"),
+            count: 70_000,
+        }],
+        nonce: [5; 16],
+        signature: [0; 64],
+    };
+    let maker = SigningKey::from_bytes(&[5; 32]);
+    works.into_iter().map(|w| plan(w).sign(&maker)).collect()
+}
+
+fn approval() -> Approval {
+    let unsigned = Approval {
+        suite: SUITE,
+        plan: [1; 32],
+        division: division("jinfu"),
+        organization: division("jiangjin"),
+        operator: OperatorId([2; 16]),
+        approved: true,
+        signed_at: NOW,
+        signature: [0; 64],
+    };
+    unsigned.sign(&SigningKey::from_bytes(&[6; 32]))
+}
+
 fn statements() -> Vec<Statement> {
-    vec![
+    let mut statements: Vec<Statement> = plans().into_iter().map(Statement::Plan).collect();
+    statements.push(Statement::Approval(approval()));
+    statements.push(Statement::PlanClosed(PlanClosed {
+        plan: [1; 32],
+        outcome: Outcome::Withdrawn,
+    }));
+    statements.extend([
         Statement::Charter(charter("jinfu")),
         Statement::Revocation(Revocation {
             charter: [1; 32],
@@ -155,7 +250,7 @@ fn statements() -> Vec<Statement> {
             organization: division("jinfu"),
             role: Role::GridWorker,
             not_after: NOW,
-            grid: None,
+            grid: Some([3; 32]),
         }),
         Statement::OperatorDisabled(OperatorId([1; 16])),
         Statement::Grant(GrantStatement {
@@ -180,7 +275,8 @@ fn statements() -> Vec<Statement> {
             version: 2,
             hash: [6; 32],
         }),
-    ]
+    ]);
+    statements
 }
 
 fn record_entry(sealed: &SealedBody) -> RecordEntry {

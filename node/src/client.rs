@@ -119,6 +119,19 @@ pub fn opener(open: &Open) -> Result<Opener> {
     }
 }
 
+/// An operator's passphrase: of the file named, of the one beside the key, or asked for.
+pub fn operator_passphrase(dir: &Path, who: &As, login: &str) -> Result<Zeroizing<String>> {
+    let beside = Files::new(dir).operators().join(format!("{login}.pass"));
+    match &who.operator_passphrase_file {
+        Some(path) => passphrase_file(path),
+        None if beside.exists() => passphrase_file(&beside),
+        None => passphrase(
+            None,
+            &format!("操作员 {login} 的口令 / passphrase of {login}"),
+        ),
+    }
+}
+
 impl Client {
     /// Reaches the node of a directory.
     pub fn connect(at: &Dir) -> Result<Self> {
@@ -166,17 +179,7 @@ impl Client {
             Some(login) => login.clone(),
             None => self.only_operator(roles)?,
         };
-        let beside = Files::new(&self.dir)
-            .operators()
-            .join(format!("{login}.pass"));
-        let passphrase = match &who.operator_passphrase_file {
-            Some(path) => passphrase_file(path)?,
-            None if beside.exists() => passphrase_file(&beside)?,
-            None => passphrase(
-                None,
-                &format!("操作员 {login} 的口令 / passphrase of {login}"),
-            )?,
-        };
+        let passphrase = operator_passphrase(&self.dir, who, &login)?;
         self.login_with(&login, &passphrase)
     }
 

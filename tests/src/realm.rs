@@ -327,6 +327,8 @@ pub struct Seen {
     pub rejected: Vec<(Origin, RejectCode)>,
     /// Words of refusals.
     pub refused: Vec<String>,
+    /// Ledgers of which something was verified and yet not kept, and why.
+    pub not_kept: Vec<(Origin, String)>,
     /// Ledgers of which something was stored.
     pub stored: Vec<Origin>,
 }
@@ -366,9 +368,16 @@ impl End<'_> {
                 Output::Load(load) => self.session.loaded(registry.load(&load).unwrap()),
                 Output::Store(delivery) => {
                     let origin = delivery.origin().clone();
-                    let size = registry.keep(*delivery, now).unwrap();
-                    seen.stored.push(origin.clone());
-                    self.session.stored(&origin, size, registry)
+                    match registry.keep(*delivery, now) {
+                        Ok(size) => {
+                            seen.stored.push(origin.clone());
+                            self.session.stored(&origin, size, registry)
+                        }
+                        Err(error) => {
+                            seen.not_kept.push((origin.clone(), error.to_string()));
+                            self.session.not_stored(&origin, "not kept", registry)
+                        }
+                    }
                 }
                 Output::Cosign { origin, verified } => {
                     let (size, lines) = registry.cosign(&verified, now).unwrap();

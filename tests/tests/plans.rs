@@ -3,8 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
+use record::act::{Act, Capacity};
 use record::authority::{Level, Role};
-use record::id::{Kind, UnixMillis};
+use record::entry::{AccessEntry, Entry, SUITE};
+use record::id::{Hash, Kind, UnixMillis};
 use record::plan::Task;
 use registry::RegistryError;
 use registry::plan::approve::{ApprovalFile, plan_id, sign_file};
@@ -13,7 +15,11 @@ use registry::plan::request::PlanRequest;
 use registry::plan::{Discounted, NotApproved, PLAN_MILLIS};
 use registry::replicate::NewInvitation;
 use registry::session::Session;
-use tests::realm::{DAY, NOW, PASSPHRASE, REALM, Site, division, kind, replicate, rows, settle};
+use sha2::{Digest, Sha256};
+use tests::realm::{
+    DAY, NOW, PASSPHRASE, REALM, Site, division, forge, kind, origin, purpose, replicate, rows,
+    settle,
+};
 
 fn authority_size(site: &Site) -> u64 {
     let status = site.registry.status().unwrap();
@@ -424,6 +430,139 @@ fn the_grid_of_a_grid_worker_cannot_be_widened_in_the_operators_file() {
     assert!(
         metrics.contains("fangzhi_logins_failed_total 3"),
         "{metrics}"
+    );
+}
+
+/// An act of an operator that relies on so much of the town's authority ledger.
+fn act(relied: (u64, Hash)) -> Act {
+    Act {
+        suite: SUITE,
+        capacity: Capacity::Operator,
+        key: [0; 32],
+        organization: division("shuangfu"),
+        purpose: purpose("registration"),
+        source: None,
+        first: 0,
+        count: 0,
+        root: [0; 32],
+        previous: None,
+        authority_size: relied.0,
+        authority_root: relied.1,
+        signed_at: NOW,
+        signature: [0; 64],
+    }
+}
+
+fn authority_head(site: &Site) -> (u64, Hash) {
+    let status = site.registry.status().unwrap();
+    let mut ledgers = status.ledgers.into_iter();
+    let line = ledgers.find(|l| l.origin == origin("shuangfu", "authority"));
+    let line = line.unwrap();
+    let root = data_encoding::HEXLOWER.decode(line.root.as_bytes());
+    (line.size, root.unwrap().try_into().unwrap())
+}
+
+/// A reading that never was, as its access entry and body.
+fn reading() -> (Entry, Vec<u8>) {
+    let body = b"never read".to_vec();
+    let entry = AccessEntry {
+        suite: SUITE,
+        epoch: 1,
+        content: [1; 32],
+        body: Sha256::digest(&body).into(),
+        recorded_at: NOW,
+    };
+    (Entry::Access(entry), body)
+}
+
+#[test]
+fn acts_of_a_disabled_operator_are_not_kept_above_backdated_or_not() {
+    // The town's directory, its keys, and the clerk's key are in one dishonest hand.
+    let World {
+        base: _base,
+        district,
+        town,
+    } = World::new();
+    town.operator(Role::Clerk, None, NOW);
+    town.enrol("other-clerk", Role::Clerk, None, NOW);
+    let before = authority_head(&town);
+    town.registry
+        .disable_operator(&town.officer, "clerk", NOW)
+        .unwrap();
+    let after = authority_head(&town);
+    settle(&[(&town, &district)], NOW);
+    let access = origin("shuangfu", "access");
+    let dir = town.close();
+    let copy = |name: &str| {
+        let to = dir.parent().unwrap().join(name);
+        tests::copy_dir(&dir, &to);
+        to
+    };
+    let owner = |dir: &std::path::Path| forge::keystore(dir).sign.signing_key();
+    let held = || {
+        let status = district.registry.status().unwrap();
+        let mut ledgers = status.ledgers.iter();
+        ledgers.find(|l| l.origin == access).map_or(0, |l| l.size)
+    };
+
+    // As it is: the key was disabled by then.
+    let plain = copy("plain");
+    let clerk = forge::operator_key(&dir, "clerk");
+    forge::append(
+        &plain,
+        &access,
+        &owner(&plain),
+        reading(),
+        (act(after), &clerk),
+    );
+    let site = Site::open(&plain, NOW);
+    let seen = replicate(&site, &district, NOW);
+    assert!(
+        seen.not_kept
+            .iter()
+            .any(|(of, why)| *of == access && why.contains("was disabled")),
+        "{seen:?}"
+    );
+    assert_eq!(held(), 0);
+    let report = registry::verify::verify(&site.close()).unwrap();
+    assert!(
+        report
+            .findings
+            .iter()
+            .any(|f| f.what.contains("not enrolled when it was signed")),
+        "{:?}",
+        report.findings
+    );
+    let alarms = district.registry.alarms().unwrap();
+    assert!(alarms.iter().any(|a| a.code == "unentitled"), "{alarms:?}");
+
+    // Backdated behind an act that relied on the disabling.
+    let backdated = copy("backdated");
+    let other = forge::operator_key(&dir, "other-clerk");
+    let log = owner(&backdated);
+    forge::append(&backdated, &access, &log, reading(), (act(after), &other));
+    let site = Site::open(&backdated, NOW);
+    let seen = replicate(&site, &district, NOW);
+    assert_eq!((held(), seen.not_kept.len()), (2, 0), "{seen:?}");
+    let backdated = site.close();
+    forge::append(&backdated, &access, &log, reading(), (act(before), &clerk));
+    let site = Site::open(&backdated, NOW);
+    let seen = replicate(&site, &district, NOW);
+    assert!(
+        seen.not_kept
+            .iter()
+            .any(|(of, why)| *of == access && why.contains("relies on less")),
+        "{seen:?}"
+    );
+    assert_eq!(held(), 2);
+    let report = registry::verify::verify(&site.close()).unwrap();
+    assert!(
+        report
+            .findings
+            .iter()
+            .any(|f| f.what.contains("relies on less")),
+        "{:?}",
+        report.findings
     );
 }
 

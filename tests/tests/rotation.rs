@@ -388,3 +388,74 @@ fn a_holder_that_signs_nothing_is_listed_as_overdue() {
     let overdue = world.community.registry.overdue_grants(later);
     assert_eq!(overdue.iter().map(|g| g.id).collect::<Vec<_>>(), [id]);
 }
+
+#[test]
+fn a_holder_proves_its_subset_whole_up_to_a_named_checkpoint_from_its_files_alone() {
+    let world = World::new();
+    let id = world.grant(NOW);
+    world.rotate(false, NOW).unwrap();
+    world.come_to_rest(NOW);
+    let proofs = registry::grant::proof::verify_grants(&world.department.dir, Some(&id)).unwrap();
+    let proof = &proofs[0];
+    assert!(proof.ok, "{:?}", proof.findings);
+    assert_eq!(proof.records, world.granted().len() as u64);
+    assert_eq!(proof.unvouched, 0);
+    let checkpoint = proof.checkpoint.as_ref().unwrap();
+    let status = world.community.registry.status().unwrap();
+    let shard = origin("jinfu", "person");
+    let line = status.ledgers.iter().find(|l| l.origin == shard).unwrap();
+    assert_eq!((checkpoint.size, &checkpoint.root), (line.size, &line.root));
+    assert!(
+        checkpoint
+            .signers
+            .iter()
+            .any(|name| name.ends_with("/witness"))
+    );
+    let unknown = GrantId([9; 16]);
+    assert!(registry::grant::proof::verify_grants(&world.department.dir, Some(&unknown)).is_err());
+}
+
+#[test]
+fn what_a_holder_could_open_over_all_its_grants_is_shown_before_and_explained_after() {
+    let world = World::new();
+    world.grant(NOW);
+    let request = |fields: &[&str], residence: &str| GrantRequest {
+        kind: kind("person"),
+        holder: division("minzheng"),
+        fields: fields.iter().map(|f| (*f).to_owned()).collect(),
+        rows: BTreeMap::from([("residence_kind".into(), residence.into())]),
+        purpose: purpose("welfare"),
+        basis: "社会救助暂行办法".into(),
+        assessment: "PIA-2026-002".into(),
+        days: 30,
+    };
+    let (registry, officer) = (&world.community.registry, &world.community.officer);
+    let plan = registry
+        .plan_grant(officer, &request(&["name"], "20"), NOW)
+        .unwrap();
+    assert_eq!(plan.grants.len(), 1);
+    assert_eq!(plan.rows, (PERSONS / 2) as u64);
+    let group = |of: &str| {
+        plan.openable
+            .iter()
+            .find(|g| g.fields.iter().any(|f| f == of))
+            .unwrap()
+    };
+    // Within the group of the name, the keys of the one grant open rows of the other.
+    let identity = group("name");
+    assert_eq!((identity.rows_before, identity.rows), (150, 300));
+    assert!(identity.fields.contains(&"birth_date".to_owned()));
+    assert!(identity.added.is_empty());
+    let (record, _) = world.clerks_record(&world.granted()[0]);
+    let why = registry.why(&record, &division("minzheng"), NOW).unwrap();
+    assert_eq!(why.len(), 1);
+    assert!(why[0].holds);
+    assert_eq!(
+        why[0].conditions.as_deref(),
+        Some(&["residence_kind".to_owned()][..])
+    );
+    assert_eq!(
+        why[0].steps.iter().map(|s| s.operation).collect::<Vec<_>>(),
+        ["enter"]
+    );
+}

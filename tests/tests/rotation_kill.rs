@@ -11,7 +11,7 @@ use serde_json::Value;
 use tests::site::{PASSPHRASE, records_in};
 use tests::{Dice, Running, Site, from_env, rows, until};
 
-const PERSONS: usize = 3000;
+const PERSONS: usize = 1500;
 
 /// Plans as one officer, approves as another, runs.
 fn run(node: &Running, work: &[&str]) -> tests::process::Done {
@@ -58,7 +58,10 @@ fn a_rotation_killed_at_any_moment_goes_on_and_earlier_disclosures_still_check()
         "--purpose",
         "service",
     ]);
-    let record = answer["rows"][0]["record"].as_str().unwrap().to_owned();
+    let record = answer["value"]["rows"][0]["record"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     let disclosed = base.path().join("disclosure.json");
     let out = base.path().join("exported");
     site.json([
@@ -68,7 +71,7 @@ fn a_rotation_killed_at_any_moment_goes_on_and_earlier_disclosures_still_check()
         "--out",
         out.to_str().unwrap(),
     ]);
-    let shard = answer["rows"][0]["origin"].as_str().unwrap();
+    let shard = answer["value"]["rows"][0]["origin"].as_str().unwrap();
     let vkey = out.join(shard).join("vkey");
     let disclosing = [
         "audit",
@@ -94,7 +97,7 @@ fn a_rotation_killed_at_any_moment_goes_on_and_earlier_disclosures_still_check()
             vkey.to_str().unwrap(),
             "--json",
         ];
-        tests::call(args.map(Into::into)).expect_code(0).json()
+        tests::call(args).expect_code(0).json()
     };
     let before = check();
 
@@ -168,8 +171,9 @@ fn two_rotations_at_once_are_one_and_the_other_is_told_why() {
     let second = plan("fuhe");
     assert_ne!(second.code, 0);
     assert!(
-        second.stderr.contains("同一事项已有方案"),
-        "{}",
+        format!("{}{}", second.stdout, second.stderr).contains("同一事项已有方案"),
+        "{}{}",
+        second.stdout,
         second.stderr
     );
     let id = first["id"].as_str().unwrap();

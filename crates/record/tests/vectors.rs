@@ -9,6 +9,7 @@ use record::entry::{
     AccessEntry, Entry, GrantEntry, GrantOperation, Operation, RecordEntry, SUITE,
 };
 use record::id::{DivisionId, Kind, OperatorId, Origin, Purpose, Realm, RecordId, UnixMillis};
+use record::plan::{Approval, Figure, Outcome, Plan, PlanClosed, StandingOrder, Task, Work};
 
 const PAGE: &str = include_str!("../../../docs/formats/entry.md");
 const TIME: UnixMillis = UnixMillis(1_700_000_000_000);
@@ -131,6 +132,17 @@ fn the_authority_entries_of_the_page_hold() {
         })),
     );
     check(
+        "A grid worker",
+        &authority(Statement::Operator(OperatorCertificate {
+            operator: OperatorId([1; 16]),
+            key: [2; 32],
+            organization: division("b"),
+            role: Role::GridWorker,
+            not_after: TIME,
+            grid: Some([3; 32]),
+        })),
+    );
+    check(
         "A disabled operator",
         &authority(Statement::OperatorDisabled(OperatorId([1; 16]))),
     );
@@ -183,4 +195,74 @@ fn the_charter_of_the_page_holds_and_verifies_under_its_issuer() {
     .sign(&root);
     assert_eq!(charter.verify(&root.verifying_key().to_bytes()), Ok(()));
     check("A charter", &authority(Statement::Charter(charter)));
+}
+
+/// The plan of the page, signed by the secret key of 32 bytes `09`.
+fn plan(work: Work) -> Plan {
+    Plan {
+        suite: SUITE,
+        division: division("b"),
+        work,
+        made_by: OperatorId([1; 16]),
+        made_at: UnixMillis(0),
+        not_after: TIME,
+        figures: vec![Figure {
+            name: kind("bodies"),
+            count: 300,
+        }],
+        nonce: [2; 16],
+        signature: [0; 64],
+    }
+    .sign(&SigningKey::from_bytes(&[9; 32]))
+}
+
+fn erasing() -> Plan {
+    plan(Work::Erase {
+        origin: Origin::parse("a.example/b/person").expect("an origin"),
+        record: RecordId([1; 16]),
+        basis: "PIPL 47".to_owned(),
+    })
+}
+
+#[test]
+fn the_plans_of_the_page_hold_and_are_signed_by_their_maker() {
+    let made = erasing();
+    let maker = SigningKey::from_bytes(&[9; 32]).verifying_key().to_bytes();
+    assert!(made.is_signed_by(&maker));
+    assert_eq!(HEXLOWER.encode(&made.id()), vector("The id of that plan"));
+    check("A plan", &authority(Statement::Plan(made)));
+    let order = StandingOrder {
+        tasks: vec![Task::Reseal, Task::Retract],
+        origins: vec![],
+        not_after: TIME,
+    };
+    check(
+        "The plan of a standing order",
+        &authority(Statement::Plan(plan(Work::Order(order)))),
+    );
+}
+
+#[test]
+fn the_approval_of_the_page_holds_and_is_signed_by_its_officer() {
+    let officer = SigningKey::from_bytes(&[8; 32]);
+    let approval = Approval {
+        suite: SUITE,
+        plan: erasing().id(),
+        division: division("b"),
+        organization: division("a"),
+        operator: OperatorId([3; 16]),
+        approved: true,
+        signed_at: UnixMillis(1),
+        signature: [0; 64],
+    }
+    .sign(&officer);
+    assert!(approval.is_signed_by(&officer.verifying_key().to_bytes()));
+    check("An approval", &authority(Statement::Approval(approval)));
+    check(
+        "A plan that was run",
+        &authority(Statement::PlanClosed(PlanClosed {
+            plan: erasing().id(),
+            outcome: Outcome::Run,
+        })),
+    );
 }

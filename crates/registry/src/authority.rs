@@ -28,6 +28,8 @@ const SCAN: usize = 1024;
 struct Begun {
     /// The plan that it began under.
     plan: Hash,
+    /// The size of the authority ledger with its beginning.
+    since: u64,
     retired: bool,
 }
 
@@ -196,6 +198,7 @@ impl Authority {
                             let plan = change.plan;
                             self.epochs.entry(at).or_insert(Begun {
                                 plan,
+                                since: size,
                                 retired: false,
                             });
                         }
@@ -204,6 +207,7 @@ impl Authority {
                             // The first epoch begins with its shard, unsaid.
                             let begun = self.epochs.entry(at).or_insert(Begun {
                                 plan,
+                                since: 0,
                                 retired: true,
                             });
                             begun.retired = true;
@@ -457,6 +461,15 @@ impl Authority {
         self.epochs
             .range(of)
             .next_back()
+            .map_or(FIRST_EPOCH, |((_, epoch), _)| *epoch)
+    }
+
+    /// The epoch in force for whoever relies on so much of the owner's authority ledger.
+    pub(crate) fn epoch_at(&self, origin: &Origin, size: u64) -> u32 {
+        let of = (origin.clone(), 0)..=(origin.clone(), u32::MAX);
+        let mut begun = self.epochs.range(of).rev();
+        begun
+            .find(|(_, begun)| begun.since <= size)
             .map_or(FIRST_EPOCH, |((_, epoch), _)| *epoch)
     }
 

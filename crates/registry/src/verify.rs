@@ -297,6 +297,8 @@ struct Walk {
     edge: TreeEdge,
     /// Leaf hashes after the last act.
     tail: Vec<Hash>,
+    /// The epochs that bodies after the last act are sealed under.
+    tail_epochs: BTreeSet<u32>,
     previous_act: Option<Hash>,
     /// The latest time of an act so far.
     latest: u64,
@@ -589,7 +591,12 @@ impl Checker<'_> {
                 walk.previous_act = Some(leaf);
                 return;
             }
-            Entry::Record(entry) => self.version(origin, at, entry, leaf, walk),
+            Entry::Record(entry) => {
+                self.version(origin, at, entry, leaf, walk);
+                if entry.operation != Operation::Erase {
+                    walk.tail_epochs.insert(entry.epoch);
+                }
+            }
             _ => {}
         }
         walk.tail.push(leaf);
@@ -765,6 +772,15 @@ impl Checker<'_> {
         let root = roots.and_then(|roots| roots.get(act.authority_size as usize));
         if root.is_some_and(|root| *root != act.authority_root) {
             let what = format!("the act at {at} relies on another history of `{authority}`");
+            self.find(origin, Some(at), what);
+        }
+        let in_force = self.authority.epoch_at(origin, act.authority_size);
+        let epochs = std::mem::take(&mut walk.tail_epochs);
+        for other in epochs.into_iter().filter(|e| known_here && *e != in_force) {
+            // Else whoever knows the keys of an old epoch reads what is written today.
+            let what = format!(
+                "entries of the act at {at} are sealed under epoch {other}, while {in_force} was in force"
+            );
             self.find(origin, Some(at), what);
         }
         if act.authority_size < walk.authority_size {

@@ -12,7 +12,7 @@ use registry::plan::request::PlanRequest;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::client::{Client, passphrase, passphrase_file};
+use crate::client::{Client, operator_passphrase};
 use crate::fault::{Fault, Result};
 use crate::output;
 use args::{Approve, Export, Keys, List, One, Take, Whose, Work};
@@ -252,13 +252,7 @@ fn approve(command: &Approve, json: bool) -> Result<ExitCode> {
             output::line(format!("  {}: {}", figure.name, figure.count));
         }
     }
-    let phrase = match &whose.who.operator_passphrase_file {
-        Some(path) => passphrase_file(path)?,
-        None => passphrase(
-            None,
-            &format!("操作员 {login} 的口令 / passphrase of {login}"),
-        )?,
-    };
+    let phrase = operator_passphrase(&whose.at.dir, &whose.who, &login)?;
     let signed = sign_file(
         &whose.at.dir,
         (&login, &phrase),

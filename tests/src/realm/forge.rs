@@ -163,3 +163,68 @@ pub fn act(organization: &str, authority: (u64, Hash), now: UnixMillis) -> Entry
         signature: [0; 64],
     })
 }
+
+/// Puts one more entry and an act on it at the end of a ledger, signed as the caller likes; the
+/// owner signs the checkpoint.
+pub fn append(
+    dir: &Path,
+    origin: &Origin,
+    owner: &SigningKey,
+    (entry, body): (Entry, Vec<u8>),
+    (act, signer): (Act, &SigningKey),
+) {
+    let store = open_store(dir);
+    let mut batch = Batch::new(origin.as_str(), None);
+    let leaves = leaves(&store, origin);
+    let mut bytes: Vec<Vec<u8>> = leaves.iter().map(|(entry, _)| entry.encode()).collect();
+    let acts = leaves.iter().rev();
+    let mut acts = acts.filter(|(entry, _)| matches!(entry, Entry::Act(_)));
+    let at = bytes.len() as u64;
+    bytes.push(entry.encode());
+    batch.put_body(key(origin, table::BODY, at), body);
+    let act = Act {
+        first: at,
+        count: 1,
+        root: root_of(&[leaf_hash(&bytes[at as usize])]),
+        previous: acts.next().map(|(entry, _)| leaf_hash(&entry.encode())),
+        ..act
+    };
+    bytes.push(Entry::Act(act.sign(origin, signer)).encode());
+    let hashes: Vec<Hash> = bytes.iter().map(|bytes| leaf_hash(bytes)).collect();
+    for (at, bytes) in (at..).zip(&bytes[at as usize..]) {
+        batch.put(key(origin, table::ENTRY, at), bytes.clone());
+    }
+    let (edge, tiles) = plan_append(&TreeEdge::new(), &hashes);
+    for tile in tiles {
+        let mut rest = vec![tile.level];
+        rest.extend(tile.index.to_be_bytes());
+        let key = Key::new(origin.as_str(), table::TILE, &rest).unwrap();
+        batch.put(key, tile.bytes);
+    }
+    let (size, root) = (edge.frontier().size(), edge.frontier().root());
+    let log = NoteSigner::new(origin.as_str(), owner.clone()).unwrap();
+    let checkpoint = Checkpoint::new(origin.as_str(), size, root).unwrap();
+    let head = Head {
+        size,
+        root,
+        whole: Some(checkpoint.sign(&log).unwrap()),
+        target: None,
+        cosigned: None,
+        act: hashes.last().copied(),
+        tail: 0,
+    };
+    let at = Key::new(origin.as_str(), table::HEAD, b"").unwrap();
+    batch.put(at, cbor::to_vec(&head));
+    store.commit(&batch).unwrap();
+}
+
+/// An operator's signing key, as whoever knows the passphrase has it.
+pub fn operator_key(dir: &Path, login: &str) -> SigningKey {
+    let bytes = std::fs::read(dir.join(format!("operators/{login}.json"))).unwrap();
+    let file: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+    let sealed = data_encoding::BASE64
+        .decode(file["key"].as_str().unwrap().as_bytes())
+        .unwrap();
+    let seed = seal::operator::open_operator(&sealed, super::PASSPHRASE.as_bytes()).unwrap();
+    SigningKey::from_bytes(&seed)
+}

@@ -328,3 +328,70 @@ fn a_keystore_older_than_the_ledger_is_refused_and_no_key_is_made_up() {
         .unwrap_err();
     assert!(refused.to_string().contains("epoch 2"), "{refused}");
 }
+
+#[test]
+fn a_body_that_does_not_open_is_named_tried_again_and_keeps_its_epoch_from_being_retired() {
+    let node = node();
+    node.register(0..5);
+    let (shard, store) = (node.shard(), node.registry.store.as_ref());
+    let whole = store.get(&table::body(&shard, 3)).unwrap().unwrap();
+    let put = |body: Vec<u8>| {
+        let mut batch = store::Batch::new(shard.as_str(), None);
+        batch.put_body(table::body(&shard, 3), body);
+        store.commit(&batch).unwrap();
+        // The book's head of the store moved under it.
+        node.registry.forget_book(&shard);
+    };
+    let mut damaged = whole.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    put(damaged);
+    node.rotate().unwrap();
+    node.reseal_all();
+    let progress = node.registry.reseal_progress(&shard).unwrap().unwrap();
+    assert_eq!(
+        (progress.done, progress.failed, progress.finished),
+        (4, 1, false)
+    );
+    assert_eq!(progress.failures[0].index, 3);
+    let retire = node.approved(Work::RetireEpoch {
+        origin: shard.clone(),
+        epoch: 1,
+    });
+    let refused = node.registry.run_plan(&node.officer, &retire, NOW);
+    assert!(refused.unwrap_err().to_string().contains("1 bodies"));
+    // Not at once, but later, when it was mended.
+    put(whole);
+    assert!(!node.registry.reseal_step(NOW).unwrap());
+    let later = UnixMillis(NOW.0 + 600_000);
+    while node.registry.reseal_step(later).unwrap() {}
+    let progress = node.registry.reseal_progress(&shard).unwrap().unwrap();
+    assert_eq!(
+        (progress.done, progress.failed, progress.finished),
+        (5, 0, true)
+    );
+    node.registry
+        .run_plan(&node.officer, &retire, later)
+        .unwrap();
+    assert_eq!(node.read("S000003"), ["长寿路3号段"]);
+    node.verifies();
+}
+
+#[test]
+fn what_is_sealed_under_an_epoch_that_was_not_in_force_is_found() {
+    let node = node();
+    node.register(0..2);
+    let shard = node.shard();
+    // A node that lost its memory of the rotation goes on under the old keys.
+    let old = node.registry.own_keys(&shard).unwrap();
+    node.rotate().unwrap();
+    let holding = node.registry.holding(&shard).unwrap();
+    holding.write().unwrap().access = crate::holding::Access::Own(old);
+    node.register(2..3);
+    let report = crate::verify::verify(node.dir.path()).unwrap();
+    let told = |what: &str| report.findings.iter().any(|f| f.what.contains(what));
+    assert!(
+        told("sealed under epoch 1, while 2 was in force"),
+        "{:?}",
+        report.findings
+    );
+}

@@ -202,14 +202,19 @@ fn granted(dir: &Path) -> Origin {
     all.find(|o| o.grant_id().is_some()).unwrap()
 }
 
+/// Byte strings with the names of what they are.
+type Named = Vec<(String, Vec<u8>)>;
+/// A record's entries with the bodies that they name.
+type Bodies = Vec<(Entry, Vec<u8>)>;
+
 /// Byte strings to look for, found by their beginnings.
 struct Needles {
     by_start: HashMap<[u8; 12], usize>,
-    all: Vec<(String, Vec<u8>)>,
+    all: Named,
 }
 
 impl Needles {
-    fn new(all: Vec<(String, Vec<u8>)>) -> Self {
+    fn new(all: Named) -> Self {
         let starts = all.iter().enumerate();
         let by_start = starts
             .map(|(at, (_, bytes))| (bytes[..12].try_into().unwrap(), at))
@@ -240,7 +245,7 @@ impl Needles {
 
 /// Everything of a record that lies sealed in its owner's files: each cell of each version, each
 /// parcel's beginning and end, by name; and the bodies themselves.
-fn sealed(dir: &Path, record: RecordId) -> (Vec<(String, Vec<u8>)>, Vec<(Entry, Vec<u8>)>) {
+fn sealed(dir: &Path, record: RecordId) -> (Named, Bodies) {
     let store = Snapshot::open(dir).unwrap();
     let mut needles = Vec::new();
     let mut bodies = Vec::new();

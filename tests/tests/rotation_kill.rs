@@ -21,7 +21,8 @@ fn run(node: &Running, work: &[&str]) -> tests::process::Done {
     let plan = node.site.json(args);
     let id = plan["id"].as_str().unwrap().to_owned();
     node.site.json(["keys", "approve", &id, "--as", "fuhe"]);
-    node.site.run(["keys", "run", &id, "--as", "anquan", "--json"])
+    node.site
+        .run(["keys", "run", &id, "--as", "anquan", "--json"])
 }
 
 fn resealing(node: &Running) -> Value {
@@ -47,11 +48,26 @@ fn a_rotation_killed_at_any_moment_goes_on_and_earlier_disclosures_still_check()
     let node = site.start();
 
     // What was disclosed and exported before.
-    let answer = site.json(["read", "person", "--as", "dengji", "--limit", "1", "--purpose", "service"]);
+    let answer = site.json([
+        "read",
+        "person",
+        "--as",
+        "dengji",
+        "--limit",
+        "1",
+        "--purpose",
+        "service",
+    ]);
     let record = answer["rows"][0]["record"].as_str().unwrap().to_owned();
     let disclosed = base.path().join("disclosure.json");
     let out = base.path().join("exported");
-    site.json(["audit", "export", "--uncosigned", "--out", out.to_str().unwrap()]);
+    site.json([
+        "audit",
+        "export",
+        "--uncosigned",
+        "--out",
+        out.to_str().unwrap(),
+    ]);
     let shard = answer["rows"][0]["origin"].as_str().unwrap();
     let vkey = out.join(shard).join("vkey");
     let disclosing = [
@@ -97,7 +113,11 @@ fn a_rotation_killed_at_any_moment_goes_on_and_earlier_disclosures_still_check()
         node.kill_9();
         kills += 1;
         let report = site.run(["verify", "--json"]).json();
-        assert_eq!(report["findings"], Value::Array(vec![]), "after kill {kills}");
+        assert_eq!(
+            report["findings"],
+            Value::Array(vec![]),
+            "after kill {kills}"
+        );
         assert!(kills < 60 * least, "resealing goes on after every kill");
         node = site.start();
         assert_eq!(records_in(&node.http.status(), "person"), PERSONS as u64);
@@ -105,9 +125,16 @@ fn a_rotation_killed_at_any_moment_goes_on_and_earlier_disclosures_still_check()
     eprintln!("killed {kills} times, {between} of them in the middle");
     let progress = resealing(&node);
     assert_eq!(progress["total"], PERSONS as u64);
-    assert_eq!(progress["done"], PERSONS as u64, "each body once, none twice");
+    assert_eq!(
+        progress["done"], PERSONS as u64,
+        "each body once, none twice"
+    );
     run(&node, &["retire-epoch", "person", "1"]).expect_code(0);
-    assert_eq!(check(), before, "what was disclosed before checks as before");
+    assert_eq!(
+        check(),
+        before,
+        "what was disclosed before checks as before"
+    );
     until("a disclosure is made of what was resealed", || {
         site.run(disclosing).code == 0
     });
@@ -126,13 +153,25 @@ fn two_rotations_at_once_are_one_and_the_other_is_told_why() {
     site.json(["import", "person", file.to_str().unwrap()]);
     let node = site.start();
     let plan = |who: &str| {
-        let args = ["keys", "plan", "rotate-epoch", "person", "--as", who, "--json"];
+        let args = [
+            "keys",
+            "plan",
+            "rotate-epoch",
+            "person",
+            "--as",
+            who,
+            "--json",
+        ];
         site.run(args)
     };
     let first = plan("anquan").expect_code(0).json();
     let second = plan("fuhe");
     assert_ne!(second.code, 0);
-    assert!(second.stderr.contains("同一事项已有方案"), "{}", second.stderr);
+    assert!(
+        second.stderr.contains("同一事项已有方案"),
+        "{}",
+        second.stderr
+    );
     let id = first["id"].as_str().unwrap();
     site.json(["keys", "approve", id, "--as", "fuhe"]);
     // The same plan, run by two at one time.
@@ -141,10 +180,17 @@ fn two_rotations_at_once_are_one_and_the_other_is_told_why() {
         let two = scope.spawn(|| site.run(["keys", "run", id, "--as", "fuhe"]).code);
         vec![one.join().unwrap(), two.join().unwrap()]
     });
-    assert_eq!(ends.iter().filter(|code| **code == 0).count(), 1, "{ends:?}");
+    assert_eq!(
+        ends.iter().filter(|code| **code == 0).count(),
+        1,
+        "{ends:?}"
+    );
     let status = node.http.status();
     let epochs = status["epochs"].as_array().unwrap();
-    assert!(epochs.iter().all(|e| e["current"].as_u64().unwrap() <= 2), "{epochs:?}");
+    assert!(
+        epochs.iter().all(|e| e["current"].as_u64().unwrap() <= 2),
+        "{epochs:?}"
+    );
     node.stop();
     site.verified();
 }

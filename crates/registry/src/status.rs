@@ -367,6 +367,9 @@ impl Registry {
                 .map(|p| (format!("{{peer=\"{}\"}}", p.peer), u64::from(p.connected)))
                 .collect(),
         );
+        for (name, help, value) in self.custody_metrics()? {
+            metric(name, "gauge", help, vec![(String::new(), value)]);
+        }
         Ok(text)
     }
 
@@ -560,6 +563,7 @@ impl Registry {
             format!("{operators} 名操作员 / {operators} operators"),
             "enrol a security officer and a clerk with `fangzhi operator add`",
         );
+        checks.extend(self.custody_checks(now)?);
         Ok(checks)
     }
 }

@@ -231,9 +231,7 @@ fn kind(origin: &Origin, entry: &Entry, index: u64) -> Result<(), ChunkError> {
             origin.grant_id().is_none() && origin.ledger().as_str() == "authority"
         }
         Entry::Access(_) => origin.grant_id().is_none() && origin.ledger().as_str() == "access",
-        Entry::Recovery(_) => {
-            origin.grant_id().is_none() && origin.ledger().as_str() == "recovery"
-        }
+        Entry::Recovery(_) => origin.grant_id().is_none() && origin.ledger().as_str() == "recovery",
     };
     if fits {
         Ok(())

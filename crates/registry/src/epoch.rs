@@ -37,7 +37,7 @@ impl Registry {
     pub(crate) fn shard_keys(&self, origin: &Origin, schema: &Schema) -> Result<ShardKeys> {
         let current = self.authority().current_epoch(origin);
         let mut secrets = self.keys.epochs(origin)?;
-        if !secrets.contains_key(&current) {
+        if let std::collections::btree_map::Entry::Vacant(missing) = secrets.entry(current) {
             let fresh =
                 current == FIRST_EPOCH && Head::read(self.store.as_ref(), origin)?.size == 0;
             if !fresh {
@@ -46,7 +46,7 @@ impl Registry {
                     "密钥库缺少 `{origin}` 第 {current} 期的密钥 / the keystore lacks the secret of epoch {current} of `{origin}`: it is older than the ledger; put the newest keystore back, or run `fangzhi recover`"
                 )));
             }
-            secrets.insert(current, self.keys.make_epoch(origin, current)?);
+            missing.insert(self.keys.make_epoch(origin, current)?);
         }
         let keys = secrets
             .iter()

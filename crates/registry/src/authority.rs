@@ -628,6 +628,23 @@ impl Authority {
             .collect()
     }
 
+    /// How many operators in good standing of a division have certificates that end before a time.
+    pub fn certificates_ending(
+        &self,
+        division: &DivisionId,
+        before: record::id::UnixMillis,
+    ) -> usize {
+        self.operators
+            .keys()
+            .filter(|(of, operator)| {
+                of == division
+                    && self
+                        .operator(of, operator)
+                        .is_some_and(|certificate| certificate.not_after < before)
+            })
+            .count()
+    }
+
     /// The sharing of a node's root that is in force.
     pub fn sharing(&self, division: &DivisionId) -> Option<&Sharing> {
         self.sharings

@@ -12,6 +12,7 @@ use crate::plan::Warrant;
 use crate::session::Session;
 
 pub mod shares;
+mod wear;
 
 impl Registry {
     /// Whether the node's keys are closed.

@@ -487,7 +487,7 @@ pub fn starts_locked(dir: &Path, opener: &Opener) -> Result<bool> {
 /// A node's keys, open or locked (锁定). Whatever needs one asks here, and is told `Locked`.
 ///
 /// What a locked node still has is its transport key, in a file of its own: with it others can
-/// be given ciphertext and proofs, and nothing can be signed or opened (decision 0008).
+/// be given ciphertext and proofs, and nothing can be signed or opened (decision 0011).
 pub struct Custody {
     dir: PathBuf,
     public: NodeKeys,
@@ -543,7 +543,7 @@ impl Custody {
 
     /// Opens the keystore, which must be this node's.
     pub(crate) fn unlock(&self, opener: &Opener) -> Result<()> {
-        self.put(Keys::open(&self.dir, opener)?)
+        self.put(Keys::open(&self.dir, opener)?.settled(&self.public)?)
     }
 
     /// Whether a keystore is this node's.

@@ -380,6 +380,9 @@ impl Registry {
             let lines = value.map(|value| (String::new(), value));
             metric(name, "gauge", help, lines.into_iter().collect());
         }
+        for (name, help, value) in self.custody_metrics()? {
+            metric(name, "gauge", help, vec![(String::new(), value)]);
+        }
         Ok(text)
     }
 
@@ -587,6 +590,7 @@ impl Registry {
             "enrol a security officer and a clerk with `fangzhi operator add`",
         );
         checks.extend(store::checks(&status.store));
+        checks.extend(self.custody_checks(now)?);
         Ok(checks)
     }
 }

@@ -151,7 +151,11 @@ mod tests {
     fn the_golden_recovery_holds() {
         let root = SealPrivateKey::generate(&mut rng(1));
         let sealed = seal_recovery(&info(), &root.public(), b"keys", &mut rng(2)).unwrap();
-        check_golden("recovery", &sealed, "");
+        check_golden(
+            "recovery",
+            &sealed,
+            "bc3c67cddded3a30b3f1d5a50acf90e5a08d501d8a459d9ac5c5a82f342edda9",
+        );
     }
 
     #[test]

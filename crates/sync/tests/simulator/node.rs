@@ -164,12 +164,12 @@ impl Trust for View<'_> {
             .is_some_and(|child| self.nodes[child].chain[0].id() == *charter)
     }
 
-    fn log(&self, origin: &Origin) -> Option<ledger::note::Verifier> {
+    fn log(&self, origin: &Origin, _note: &str) -> Option<ledger::note::Verifier> {
         let ledger = &self.topology.ledgers[self.ledger(origin)?];
         Some(ledger.verifier.clone())
     }
 
-    fn accept(&self, peer: &Charter, origin: &Origin) -> Result<Accept, Refusal> {
+    fn accept(&self, peer: &Charter, origin: &Origin, _note: &str) -> Result<Accept, Refusal> {
         let refuse = |reason: &str| Refusal {
             reason: reason.to_owned(),
         };

@@ -1,5 +1,7 @@
 //! The root of a node: sharing it among officers, losing the machine, locking, other root keys.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 

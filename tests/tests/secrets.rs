@@ -228,6 +228,7 @@ fn bytes_and_texts_named_like_a_secret_lie_in_types_that_wipe_them() {
         "epoch_secret",
     ];
     const BARE: [&str; 4] = ["[u8; 32]", "Vec<u8>", "String", "Option<String>"];
+    let mut found = Vec::new();
     for (path, code) in all_sources() {
         for declared in structs(&path, &code) {
             let dropped = format!("Drop for {} ", declared.name);
@@ -238,15 +239,14 @@ fn bytes_and_texts_named_like_a_secret_lie_in_types_that_wipe_them() {
                     continue;
                 };
                 let bare = NAMED.contains(&name) && BARE.contains(&of);
-                assert!(
-                    !bare || wiped || excepted(&declared.name),
-                    "{}: `{}.{name}` is not wiped",
-                    declared.file.display(),
-                    declared.name
-                );
+                if bare && !wiped && !excepted(&declared.name) {
+                    let file = declared.file.display();
+                    found.push(format!("{file}: `{}.{name}` is not wiped", declared.name));
+                }
             }
         }
     }
+    assert!(found.is_empty(), "{found:#?}");
 }
 
 /// Types whose field of such a name is none: a hash of a secret.
@@ -258,6 +258,7 @@ fn excepted(name: &str) -> bool {
 
 #[test]
 fn secrets_and_macs_are_compared_in_constant_time() {
+    let mut found = Vec::new();
     for (path, code) in all_sources() {
         for (number, line) in code.lines().enumerate() {
             let compared = line.contains("==") || line.contains("!=");
@@ -269,12 +270,11 @@ fn secrets_and_macs_are_compared_in_constant_time() {
                     let secrets = ["secret", "seed", "kek", "mac", "passphrase", "password"];
                     secrets.contains(&word) || word == "expose("
                 });
-            assert!(
-                !(compared && names_secret),
-                "{}, line {} without comments: {line}",
-                path.display(),
-                number + 1
-            );
+            if compared && names_secret {
+                let (path, number) = (path.display(), number + 1);
+                found.push(format!("{path}, line {number} without comments: {line}"));
+            }
         }
     }
+    assert!(found.is_empty(), "{found:#?}");
 }

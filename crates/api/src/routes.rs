@@ -189,13 +189,19 @@ struct Renewal {
     passphrase: String,
 }
 
+impl Drop for Renewal {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.passphrase);
+    }
+}
+
 async fn renew_operator(
     State(state): State<AppState>,
     caller: Caller,
     Path(login): Path<String>,
-    Given(renewal): Given<Renewal>,
+    Given(mut renewal): Given<Renewal>,
 ) -> Answered<Value> {
-    let passphrase = zeroize::Zeroizing::new(renewal.passphrase);
+    let passphrase = zeroize::Zeroizing::new(std::mem::take(&mut renewal.passphrase));
     let enrolled = state
         .run(move |registry| registry.renew_operator(&caller.session, &login, &passphrase, now()))
         .await?;

@@ -144,7 +144,8 @@ impl Registry {
         let (epoch, keys) = self.granted_keys(&grant.origin, &positions)?;
         let old = self.kept(&ledger)?;
         let mut rng = rng()?;
-        let secret = if epoch == grant.epoch {
+        let same = epoch == grant.epoch;
+        let secret = if same {
             GrantSecret::from_bytes(old.secret)
         } else {
             GrantSecret::generate(&mut rng)

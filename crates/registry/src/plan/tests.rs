@@ -69,7 +69,9 @@ fn enrol(authority: &mut Authority, name: &str, operator: u8, seed: u8, role: Ro
         not_after: UnixMillis(9_000),
         grid: None,
     };
-    authority.learn(&division(name), &Statement::Operator(certificate), 1);
+    // Each is an entry of its own.
+    let size = u64::from(operator);
+    authority.learn(&division(name), &Statement::Operator(certificate), size);
 }
 
 /// A plan of the town by officer 2.

@@ -99,7 +99,7 @@ fn report(figures: &mut Figures, records: u64, seal: Took, reseal: Took, limit: 
     ] {
         figures.add(format!("keys.{name}"), rate(all, took.clock), "records/s");
         let each = took.cpu.as_secs_f64() * 1e6 / all as f64;
-        figures.add(format!("keys.{name}.cpu"), each, "us of a core");
+        figures.add(format!("keys.{name}.cpu"), each, "core-us");
     }
     let ratio = |limit: Took, of: Took| limit.cpu.as_secs_f64() / of.cpu.as_secs_f64();
     figures.add("keys.seal.ratio.aead_hkdf", ratio(limit, seal), "of-limit");
@@ -168,7 +168,7 @@ fn granting(shelves: &mut [Shelf], figures: &mut Figures) -> Result<()> {
     let cores = took.cpu.as_secs_f64() / shelves.len() as f64;
     figures.add("keys.grant.cpu", cores, "s of each core");
     let row = took.cpu.as_secs_f64() * 1e6 / rows;
-    figures.add("keys.grant.row", row, "us of a core");
+    figures.add("keys.grant.row", row, "core-us");
     figures.add("keys.grant.memory_grown", grown, "MB");
     Ok(())
 }

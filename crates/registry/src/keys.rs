@@ -15,6 +15,7 @@ use seal::keystore::{Keystore, SoftwareKey};
 use seal::passphrase::Argon2Params;
 use seal::secret::{BlobKey, EpochSecret, Kek, PageKey};
 use sha2::Sha256;
+use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use crate::config::{Files, KeyCustody, NodeConfig};
@@ -272,7 +273,10 @@ impl Keys {
     fn keep_transport(&self, keystore: &Keystore) -> Result<()> {
         let path = self.files.transport();
         let known = store::atomic::read_bounded(&path, 32).map(Zeroizing::new);
-        if known.is_ok_and(|known| known.as_slice() == keystore.transport.expose()) {
+        let same = |known: Zeroizing<Vec<u8>>| {
+            bool::from(known.as_slice().ct_eq(keystore.transport.expose()))
+        };
+        if known.is_ok_and(same) {
             return Ok(());
         }
         store::atomic::replace(&path, keystore.transport.expose()).map_err(RegistryError::from)
@@ -652,7 +656,8 @@ fn locked(dir: &Path, config: &NodeConfig) -> Result<(NodeKeys, Zeroizing<[u8; 3
             .try_into()
             .map_err(|_| damaged_transport())?,
     );
-    if SigningKey::from_bytes(&seed).verifying_key().to_bytes() != own.keys.transport {
+    let public = SigningKey::from_bytes(&seed).verifying_key().to_bytes();
+    if public != own.keys.transport {
         return Err(damaged_transport());
     }
     Ok((own.keys, seed))

@@ -30,8 +30,6 @@ struct Ledger {
     error: Option<String>,
     waiting: Option<String>,
     transfer: Option<Box<Transfer>>,
-    /// Asked for by a transfer that was given up: the answer may be on its way still.
-    given_up: Option<(u64, u64)>,
 }
 
 impl Inbound {
@@ -62,7 +60,7 @@ impl Inbound {
             Ok(size) => ledger.offered = size,
             Err(reject) => {
                 // A rejection ends the ledger's transfer on both sides.
-                ledger.give_up();
+                ledger.transfer = None;
                 ledger.reject(&origin, reject, out);
                 self.start_waiting(peer, trust, out);
             }
@@ -109,7 +107,7 @@ impl Inbound {
                     send_held(origin, ledger.held, out);
                 }
             }
-            Ok(Verdict::Behind(mut transfer)) => {
+            Ok(Verdict::Behind(transfer)) => {
                 ledger.offered = transfer.target.checkpoint.size();
                 if is_full {
                     ledger.waiting = Some(note);
@@ -159,31 +157,22 @@ impl Inbound {
         let Some(ledger) = self.ledgers.get_mut(&origin) else {
             return;
         };
-        let answer = Some((entries.first, entries.head_size));
-        let asked = ledger.transfer.as_ref().and_then(|t| t.asked());
-        if asked != answer && ledger.given_up == answer {
-            ledger.given_up = None;
-            return;
-        }
-        let awaited = ledger.transfer.as_mut().filter(|t| t.asked().is_some());
+        let awaited = ledger
+            .transfer
+            .as_mut()
+            .filter(|transfer| transfer.storing.is_none());
         let Some(transfer) = awaited else {
             // Sent before the peer heard that the transfer was given up.
             return;
         };
-        transfer.answered();
-        if transfer.storing.is_some() {
-            transfer.early = Some(Box::new(entries));
-            return;
-        }
         match chunk::verify(&transfer.expected(&origin), entries) {
             Ok(delivery) => {
-                // The next is asked for first: it comes while this one is stored.
-                transfer.follow(&origin, delivery.held(), out);
+                transfer.storing = Some(delivery.held().clone());
                 out.push(Output::Store(Box::new(delivery)));
             }
             Err(error) => {
                 let reject = Reject::new(error.code(), error.to_string());
-                ledger.give_up();
+                ledger.transfer = None;
                 ledger.reject(&origin, reject, out);
                 self.start_waiting(peer, trust, out);
             }
@@ -204,26 +193,19 @@ impl Inbound {
         let Some(transfer) = ledger.transfer.as_mut() else {
             return;
         };
-        let Some(stored) = transfer.storing.take_if(|storing| storing.size() == size) else {
+        let Some(held) = transfer
+            .storing
+            .take_if(|held| held.frontier.size() == size)
+        else {
             return;
         };
         ledger.held = size;
-        let is_complete = transfer.stored(origin, stored, out);
-        if let Some(early) = transfer.early.take() {
-            ledger.error = None;
-            transfer.ask_again();
-            self.entries(peer, *early, trust, out);
-        } else if transfer.asked().is_some() {
-            ledger.error = None;
+        ledger.error = None;
+        if transfer.advance(origin, held, out) {
+            transfer.want(origin, out);
         } else {
-            // Nothing was asked for: the head is reached, or the peer could not give the rest.
-            if is_complete {
-                ledger.error = None;
-            }
-            if !transfer.go_on(origin, out) {
-                ledger.transfer = None;
-                self.start_waiting(peer, trust, out);
-            }
+            ledger.transfer = None;
+            self.start_waiting(peer, trust, out);
         }
     }
 
@@ -238,8 +220,7 @@ impl Inbound {
         let Some(ledger) = self.ledgers.get_mut(origin) else {
             return;
         };
-        if ledger.transfer.is_some() {
-            ledger.give_up();
+        if ledger.transfer.take().is_some() {
             let reject = Reject::new(RejectCode::Unavailable, reason);
             ledger.reject(origin, reject, out);
             self.start_waiting(peer, trust, out);
@@ -257,14 +238,16 @@ impl Inbound {
         let Some(ledger) = self.ledgers.get_mut(&message.origin) else {
             return;
         };
-        let Some(transfer) = ledger.transfer.as_mut().filter(|t| t.asked().is_some()) else {
+        let awaiting = |transfer: &mut Box<Transfer>| transfer.storing.is_none();
+        let Some(mut transfer) = ledger.transfer.take_if(awaiting) else {
             return;
         };
         ledger.error = Some(message.reason.clone());
-        transfer.answered();
-        // What is being stored is stored; then comes what was offered later.
-        if transfer.storing.is_none() && !transfer.go_on(&message.origin, out) {
-            ledger.transfer = None;
+        if let Some(next) = transfer.next.take() {
+            transfer.target = next;
+            transfer.want(&message.origin, out);
+            ledger.transfer = Some(transfer);
+        } else {
             self.start_waiting(peer, trust, out);
         }
     }
@@ -301,13 +284,6 @@ impl Inbound {
 }
 
 impl Ledger {
-    /// Ends the transfer; an answer that was asked for may come all the same.
-    fn give_up(&mut self) {
-        if let Some(transfer) = self.transfer.take() {
-            self.given_up = transfer.asked();
-        }
-    }
-
     /// Tells the peer and the shell; nothing of what was offered is kept.
     fn reject(&mut self, origin: &Origin, mut reject: Reject, out: &mut Vec<Output>) {
         let reason = send_rejected(origin, self.held, &reject, out);

@@ -46,8 +46,8 @@ pub const SEAL_KEY_BYTES_MAX: usize = 4096;
 /// The most ledgers that each side may offer in one session.
 pub const LEDGERS_MAX: usize = 4096;
 
-/// The most ledgers that one side fetches at the same time. Of each, one chunk is stored and one is
-/// on its way: with [`CHUNK_BYTES_MAX`], the memory that a session may take.
+/// The most ledgers that one side fetches at the same time: with [`CHUNK_BYTES_MAX`], the memory
+/// that a session may take.
 pub const TRANSFERS_MAX: usize = 4;
 
 /// The most of its own notes per ledger that an offering side keeps for the cosignatures to come.

@@ -67,8 +67,6 @@ struct Ledger {
     notes: BTreeMap<u64, String>,
     latest: u64,
     held: u64,
-    /// The last entries that were sent: from which index, and up to which.
-    sent: Option<(u64, u64)>,
     wanted: Option<Want>,
     error: Option<String>,
 }
@@ -123,12 +121,7 @@ impl Outbound {
         if ledger.wanted.is_some() || want.from >= want.head_size || !known || !offered {
             return Err(WantError::NotOffered);
         }
-        // What was sent last may still be on its way to the disk when the next is asked for: of it
-        // only the beginning is known to be held.
-        ledger.held = match ledger.sent {
-            Some((from, end)) if end == want.from => from,
-            _ => want.from,
-        };
+        ledger.held = want.from;
         ledger.error = None;
         out.push(Output::Load(Load {
             origin: want.origin.clone(),
@@ -168,7 +161,6 @@ impl Outbound {
             return;
         }
         ledger.wanted = None;
-        ledger.sent = Some((loaded.from, loaded.from + count as u64));
         out.push(Output::Send(Bytes(bytes)));
     }
 

@@ -1,7 +1,6 @@
 //! Judging an offered head by what is held, and following one ledger up to it.
 //!
-//! Owns what a transfer remembers between two chunks: one is asked for while the one before it is
-//! stored, never more. Refuses heads that are shorter than, contradict,
+//! Owns what a transfer remembers between two chunks. Refuses heads that are shorter than, contradict,
 //! or are not proven to extend what was signed before.
 
 use ledger::checkpoint::{self, Checkpoint};
@@ -14,12 +13,12 @@ use record::id::Origin;
 use crate::chunk::Expected;
 use crate::code::RejectCode;
 use crate::limits::NOTE_BYTES_MAX;
-use crate::message::{Cosigned, Entries, Message, Rejected, Want};
+use crate::message::{Cosigned, Message, Rejected, Want};
 use crate::output::{Bytes, Output};
 use crate::trust::{Accept, Held, Tail};
 
 /// A signed head, its signature checked.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Head {
     pub(crate) checkpoint: Checkpoint,
     note: String,
@@ -30,7 +29,6 @@ pub(crate) struct Head {
 pub(crate) struct Transfer {
     verifier: Verifier,
     cosign: bool,
-    /// After the chunk that was verified last, whether it is stored yet or not.
     frontier: Frontier,
     tail: Tail,
     /// The signed head seen last, stored with what is held; larger than the frontier after an
@@ -39,27 +37,8 @@ pub(crate) struct Transfer {
     pub(crate) target: Head,
     /// Offered meanwhile; becomes the target after the present chunk.
     pub(crate) next: Option<Head>,
-    /// Whether the peer's answer is awaited: also while the chunk before is being stored, so that
-    /// neither side waits for the other.
-    asked: bool,
-    /// What the shell is committing.
-    pub(crate) storing: Option<Storing>,
-    /// An answer that came before the chunk before it was stored; it is verified after that.
-    pub(crate) early: Option<Box<Entries>>,
-}
-
-/// A chunk that the shell is committing.
-#[derive(Debug)]
-pub(crate) struct Storing {
-    frontier: Frontier,
-    /// The signed head, if the chunk ends in it.
-    completes: Option<Head>,
-}
-
-impl Storing {
-    pub(crate) fn size(&self) -> u64 {
-        self.frontier.size()
-    }
+    /// What the shell is committing; `None` while the peer's answer is awaited.
+    pub(crate) storing: Option<Held>,
 }
 
 /// A rejection, before it is sent.
@@ -126,8 +105,7 @@ pub(crate) enum Verdict {
 }
 
 impl Transfer {
-    pub(crate) fn want(&mut self, origin: &Origin, out: &mut Vec<Output>) {
-        self.asked = true;
+    pub(crate) fn want(&self, origin: &Origin, out: &mut Vec<Output>) {
         let message = Want {
             origin: origin.clone(),
             from: self.frontier.size(),
@@ -184,67 +162,30 @@ impl Transfer {
         Ok(size)
     }
 
-    /// What the peer was asked for and has not answered: from where, and up to which head.
-    pub(crate) fn asked(&self) -> Option<(u64, u64)> {
-        let asked = (self.frontier.size(), self.target.checkpoint.size());
-        self.asked.then_some(asked)
-    }
-
-    /// The answer came, or will not come.
-    pub(crate) fn answered(&mut self) {
-        self.asked = false;
-    }
-
-    /// An answer that came early is looked at as if it came now.
-    pub(crate) fn ask_again(&mut self) {
-        self.asked = true;
-    }
-
-    /// Goes on from a chunk that was verified and is to be stored, and asks for the one after it.
-    pub(crate) fn follow(&mut self, origin: &Origin, held: &Held, out: &mut Vec<Output>) {
-        self.frontier = held.frontier.clone();
-        self.tail = held.tail.clone();
+    /// Goes on from what was committed. Whether more is to be fetched.
+    pub(crate) fn advance(&mut self, origin: &Origin, held: Held, out: &mut Vec<Output>) -> bool {
+        self.frontier = held.frontier;
+        self.tail = held.tail;
         self.known = Some(self.target.checkpoint.clone());
-        let is_complete = self.frontier.size() == self.target.checkpoint.size();
-        self.storing = Some(Storing {
-            frontier: self.frontier.clone(),
-            completes: is_complete.then(|| self.target.clone()),
-        });
-        if let Some(next) = self.next.take() {
-            self.target = next;
-            self.want(origin, out);
-        } else if !is_complete {
-            self.want(origin, out);
-        }
-    }
-
-    /// Answers for a head that is stored whole. Whether the chunk that was stored ended in one.
-    pub(crate) fn stored(&self, origin: &Origin, stored: Storing, out: &mut Vec<Output>) -> bool {
-        let Some(head) = stored.completes else {
-            return false;
-        };
-        if self.cosign {
-            let note = head.note.as_bytes();
+        let size = self.target.checkpoint.size();
+        let is_complete = self.frontier.size() == size;
+        if is_complete && !self.cosign {
+            send_held(origin, size, out);
+        } else if is_complete {
+            let note = self.target.note.as_bytes();
             let verified =
-                verify::extension(&stored.frontier, &[], note, &self.verifier, origin.as_str())
+                verify::extension(&self.frontier, &[], note, &self.verifier, origin.as_str())
                     .expect("the chunk was proven to end in this signed head");
             out.push(Output::Cosign {
                 origin: origin.clone(),
                 verified: Box::new(verified),
             });
-        } else {
-            send_held(origin, head.checkpoint.size(), out);
         }
-        true
-    }
-
-    /// Asks on up to the head that was offered meanwhile, if one was.
-    pub(crate) fn go_on(&mut self, origin: &Origin, out: &mut Vec<Output>) -> bool {
-        let Some(next) = self.next.take() else {
-            return false;
-        };
-        self.target = next;
-        self.want(origin, out);
+        match self.next.take() {
+            Some(next) => self.target = next,
+            None if is_complete => return false,
+            None => {}
+        }
         true
     }
 }
@@ -288,9 +229,7 @@ pub(crate) fn judge(origin: &Origin, note: &str, accept: Accept) -> Result<Verdi
             known,
             target: head,
             next: None,
-            asked: false,
             storing: None,
-            early: None,
         })));
     }
     verify::extension(&frontier, &[], note.as_bytes(), &verifier, origin.as_str())

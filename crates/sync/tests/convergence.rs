@@ -314,60 +314,6 @@ fn entries_that_cannot_be_stored_are_asked_for_again_with_the_next_offer() {
 }
 
 #[test]
-fn the_next_chunk_comes_while_the_last_is_being_stored() {
-    let mut world = World::new(2);
-    world.child.register(&person(), 30, 60 * 1024);
-    world.connect();
-    let storing = |world: &World| {
-        let first = world.parent.work.front();
-        first.is_some_and(|output| matches!(output, sync::Output::Store(_)))
-    };
-    while !storing(&world) {
-        assert!(world.step());
-    }
-    // The shell of the parent stores; the line and the child go on.
-    while let Some(bytes) = world.down.pop_front() {
-        world.child.receive(&bytes);
-    }
-    while let Some(bytes) = world.child.step() {
-        world.up.push_back(bytes);
-    }
-    world.up.extend(world.child.step());
-    let entries = world.up.pop_back().unwrap();
-    assert!(entries.len() > CHUNK_BYTES_MAX / 2);
-    world.parent.receive(&entries);
-    // It waits for the one before, and nothing more is asked for.
-    assert_eq!(world.held(&person()), 0);
-    assert_eq!(world.parent.work.len(), 1);
-    world.run();
-    assert!(world.converged());
-}
-
-#[test]
-fn the_answer_to_a_transfer_that_was_given_up_is_no_mismatch() {
-    for seed in 0..60 {
-        let mut world = World::new(seed);
-        world.child.register(&person(), 30, 60 * 1024);
-        world.parent.stores_that_fail = 1 + seed as usize % 3;
-        world.connect();
-        for _ in 0..40 {
-            for _ in 0..3 {
-                world.step();
-            }
-            // Offered again and again, also before the child hears of the failure.
-            world.child.register(&person(), 1, 10);
-            world.child.offer(&person());
-        }
-        world.run();
-        world.child.offer(&person());
-        world.run();
-        assert!(world.converged(), "seed {seed}");
-        let alarm = |event: &Event| matches!(event, Event::Alarm(..));
-        assert!(!world.parent.events.iter().any(alarm), "seed {seed}");
-    }
-}
-
-#[test]
 fn a_parent_that_does_not_sign_says_what_it_holds() {
     let mut world = World::new(2);
     world.child.register(&person(), 3, 10);

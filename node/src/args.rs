@@ -42,6 +42,9 @@ pub enum Command {
     Recover(crate::commands::custody::args::Recover),
     /// 节点状态 / what the node is and holds
     Status(Dir),
+    /// 同步：各对端、各账本收存与落后的情况 / replication: what each neighbour holds and lacks
+    #[command(subcommand)]
+    Sync(Sync),
     /// 体检：每项附改进办法 / check the node, with a remedy for each fault
     Doctor(Dir),
     /// 邀请下级或部门节点 / invite a node to join under this one
@@ -91,6 +94,13 @@ pub enum Command {
     Demo(Demo),
     /// 测速：每项旁列同次测得的极限 / measure, each figure beside its limit in the same run
     Bench(Bench),
+}
+
+/// 同步 / replication
+#[derive(Debug, Subcommand)]
+pub enum Sync {
+    /// 同步状况：持有、联署、落后、出错、重试、版本 / held, cosigned, behind, errors, next try, versions
+    Status(Dir),
 }
 
 /// 节点目录 / the node's directory

@@ -15,6 +15,7 @@ mod read;
 mod realm;
 mod sample;
 mod schema;
+mod sync;
 mod verify;
 
 use std::process::ExitCode;
@@ -33,6 +34,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         Command::Lock(command) => custody::lock(command, json),
         Command::Recover(command) => custody::recover(command, json),
         Command::Status(command) => node::status(command, json),
+        Command::Sync(command) => sync::run(command, json),
         Command::Doctor(command) => node::doctor(command, json),
         Command::Invite(command) => node::invite(command, json),
         Command::Witness(command) => node::witness(command, json),

@@ -71,6 +71,8 @@ struct Driver {
     closing: bool,
     /// The peer takes less than it asks for.
     deaf: bool,
+    /// Bytes sent and received that the registry was not told of yet.
+    bytes: (u64, u64),
 }
 
 /// Runs a session to its end, or until `stop` says that a newer connection takes its place.
@@ -118,6 +120,7 @@ pub async fn drive(
         },
         closing: false,
         deaf: false,
+        bytes: (0, 0),
     };
     let outputs = driver.session.start(api::now());
     driver.perform(outputs);
@@ -162,6 +165,7 @@ pub async fn drive(
             _ = tick.tick() => {
                 driver.check_standing();
                 driver.sign_again();
+                driver.report(false);
                 if !driver.session.is_open() && began.elapsed() > OPENING {
                     driver.silent();
                 }
@@ -169,6 +173,7 @@ pub async fn drive(
             }
         }
     }
+    driver.report(true);
     let Driver {
         outgoing,
         ended,
@@ -200,7 +205,22 @@ impl Driver {
         }
     }
 
+    /// Tells the registry where the session stands and what went over the line.
+    fn report(&mut self, ended: bool) {
+        let Some(peer) = &self.ended.peer else {
+            return;
+        };
+        let bytes = std::mem::take(&mut self.bytes);
+        let ledgers = self.session.status();
+        block_in_place(|| {
+            let name = peer.division.as_str();
+            self.registry
+                .peer_stands(name, ledgers, bytes, ended, api::now());
+        });
+    }
+
     fn receive(&mut self, message: &[u8]) {
+        self.bytes.1 += message.len() as u64;
         let outputs = block_in_place(|| {
             self.session
                 .receive(message, api::now(), self.registry.as_ref())
@@ -343,6 +363,7 @@ impl Driver {
         if self.deaf {
             return;
         }
+        self.bytes.0 += message.len() as u64;
         let before = self.waiting.fetch_add(cost(&message), Ordering::AcqRel);
         if before > WAITING_BYTES_MAX {
             tracing::warn!(code = "too-slow", "the peer asks for more than it takes");

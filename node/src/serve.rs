@@ -9,6 +9,7 @@ use std::time::Duration;
 use api::AppState;
 use axum::routing::get;
 use p2p::{Endpoint, Limits, PeerKey, TransportKey};
+use record::id::UnixMillis;
 use registry::Registry;
 use registry::backups::{BackupConfig, BackupState};
 use registry::config::{Files, ParentAddress, key_from_hex};
@@ -123,9 +124,13 @@ pub async fn run(registry: Arc<Registry>, dir: &Path, while_stdin: bool) -> Resu
     if let Some(dialing) = dialing {
         dialing.abort();
     }
-    let kept = tokio::task::spawn_blocking(move || registry.persist_indexes()).await;
+    let kept = tokio::task::spawn_blocking(move || {
+        let peers = registry.keep_peers(api::now());
+        registry.persist_indexes().and(peers)
+    })
+    .await;
     if let Ok(Err(error)) = kept {
-        tracing::warn!(%error, "the working index was not kept");
+        tracing::warn!(%error, "the working index, or what peers hold, was not kept");
     }
     tracing::info!(division = %config.division, "node stopped");
     served.map_err(|e| Fault::failed(e.to_string()))
@@ -345,6 +350,9 @@ async fn dial(
                 wait = RETRY_MAX.min(wait * 2);
             }
         }
+        let wait_millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        let next = UnixMillis(api::now().0.saturating_add(wait_millis));
+        registry.peer_tried(parent.division.as_str(), next);
         tokio::time::sleep(wait).await;
     }
 }

@@ -16,6 +16,7 @@ use registry::read::{Answer, ReadRequest};
 use registry::register::{Amendment, ImportChunk, ImportReport, Registered};
 use registry::replicate::{Invitation, NewInvitation};
 use registry::session::{NewOperator, OperatorLine};
+use registry::status::neighbours::SyncStatus;
 use registry::status::{Check, NodeStatus};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -38,6 +39,7 @@ pub fn router(state: AppState) -> Router {
         .route("/healthz", get(healthz))
         .route("/metrics", get(metrics))
         .route("/api/v1/status", get(status))
+        .route("/api/v1/sync", get(sync))
         .route("/api/v1/doctor", get(doctor))
         .route("/api/v1/schemas", get(schemas))
         .route("/api/v1/schemas/{kind}", get(schema))
@@ -96,6 +98,12 @@ async fn metrics(State(state): State<AppState>) -> Result<Response, ApiError> {
 
 async fn status(State(state): State<AppState>) -> Answered<NodeStatus> {
     Ok(Json(state.run(|registry| registry.status()).await?))
+}
+
+/// Where replication stands, per neighbour and ledger.
+async fn sync(State(state): State<AppState>) -> Answered<SyncStatus> {
+    let status = state.run(|registry| registry.sync_status(now())).await?;
+    Ok(Json(status))
 }
 
 async fn doctor(State(state): State<AppState>) -> Answered<Vec<Check>> {

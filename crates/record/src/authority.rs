@@ -604,7 +604,7 @@ pub struct GrantStatement {
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct InForce {
-    /// `policies`, `schemas` or `codes`.
+    /// `policies`, `schemas`, `codes` or `program`.
     #[n(0)]
     pub what: Kind,
     /// Its version.

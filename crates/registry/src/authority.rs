@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use ledger::note::{KeyKind, Note, SignatureLine, Verifier};
 use minicbor::{Decode, Encode};
 use record::authority::{
-    Charter, DestructionReceipt, EpochStep, GrantEnded, GrantStatement, OperatorCertificate, Role,
-    Sharing, Statement,
+    Charter, DestructionReceipt, EpochStep, GrantEnded, GrantStatement, InForce,
+    OperatorCertificate, Role, Sharing, Statement,
 };
 use record::entry::Entry;
-use record::id::{DivisionId, GrantId, Hash, OperatorId, Origin};
+use record::id::{DivisionId, GrantId, Hash, Kind, OperatorId, Origin};
 use record::plan::{Approval, Outcome, Plan};
 use store::Store;
 
@@ -112,6 +112,9 @@ pub struct Authority {
     /// Of each operator's key, from which size of the authority ledger on and up to which it signs.
     #[n(16)]
     terms: BTreeMap<(DivisionId, [u8; 32]), Term>,
+    /// What each division said is in force there, the newest last.
+    #[n(17)]
+    in_force: BTreeMap<(DivisionId, Kind), Vec<InForce>>,
     /// Entries taken in since all this was kept.
     #[cbor(skip)]
     unkept: u64,
@@ -255,7 +258,13 @@ impl Authority {
                     }
                 }
             }
-            Statement::InForce(_) => {}
+            Statement::InForce(stated) => {
+                let at = (division.clone(), stated.what.clone());
+                let all = self.in_force.entry(at).or_default();
+                if all.last() != Some(stated) {
+                    all.push(stated.clone());
+                }
+            }
             Statement::Plan(plan) => {
                 if plan.division == *division {
                     self.plans.insert(plan.id(), plan.clone());
@@ -382,6 +391,14 @@ impl Authority {
                 return;
             }
         }
+    }
+
+    /// What a division said of one thing in force there, the newest last.
+    pub(crate) fn in_force(&self, division: &DivisionId, what: &str) -> &[InForce] {
+        Kind::new(what)
+            .ok()
+            .and_then(|what| self.in_force.get(&(division.clone(), what)))
+            .map_or(&[], Vec::as_slice)
     }
 
     /// The charter of a division, if one is known.

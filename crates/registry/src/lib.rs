@@ -32,6 +32,7 @@ pub mod keys;
 pub mod node;
 pub mod plan;
 pub mod publish;
+mod reach;
 pub mod read;
 pub mod recovery;
 pub mod register;
@@ -45,6 +46,7 @@ pub mod session;
 pub mod status;
 pub mod table;
 pub mod verify;
+pub mod versions;
 pub mod witness;
 
 pub use error::{RegistryError, Result};

@@ -292,6 +292,7 @@ impl Registry {
             crate::destroy::moved_pages(store.as_ref(), &there)?
         };
         let destructions = crate::destroy::ledgers_with_orders(store.as_ref())?;
+        let reaches = crate::reach::load(store.as_ref())?;
         let authority = match keys.index_key() {
             Ok(key) => Authority::open(
                 store.as_ref(),
@@ -322,7 +323,7 @@ impl Registry {
             authority: RwLock::new(authority),
             books: Mutex::new(HashMap::new()),
             holdings: RwLock::new(BTreeMap::new()),
-            peers: Mutex::new(Peers::default()),
+            peers: Mutex::new(Peers::with(reaches)),
             moved: RwLock::new(moved),
             destructions: Mutex::new(destructions),
             destroying: Mutex::new(()),
@@ -344,6 +345,7 @@ impl Registry {
     /// What a node does once its keys are open.
     pub(crate) fn begin(&self, now: UnixMillis) -> Result<()> {
         self.found(now)?;
+        self.state_versions(now)?;
         self.check_keystore()?;
         self.seal_recovery();
         self.settle_secrets()?;
@@ -402,6 +404,7 @@ impl Registry {
                 Statement::Charter(charter),
                 in_force("schemas", self.catalogue.hash()),
                 in_force("policies", self.policies.hash()),
+                Statement::InForce(crate::versions::program()),
             ],
             &self.service(purpose("administration")),
             now,

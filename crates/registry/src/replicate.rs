@@ -31,6 +31,7 @@ use crate::error::{RegistryError, Result};
 use crate::grant::checkpoint_of;
 use crate::keys::rng;
 use crate::node::{CHARTER_MILLIS, Registry, lock, purpose};
+use crate::reach::Reach;
 use crate::session::Session;
 use crate::table::{self, Head, LOCAL, Newest, Tiles};
 
@@ -39,12 +40,34 @@ pub const INVITATION_MILLIS: u64 = 7 * 24 * 3600 * 1000;
 /// The most alarms kept of one ledger.
 const ALARMS_MAX: usize = 64;
 
-/// What is known of the nodes talked to, for the status page. Lost at a restart.
+/// What is known of the nodes talked to, for the status page. Lines are lost at a restart.
 #[derive(Debug, Default)]
 pub struct Peers {
     pub(crate) lines: BTreeMap<String, PeerLine>,
     /// Ledgers of which their owner showed less than is held here: it is given the rest.
     behind: BTreeSet<Origin>,
+    /// What each holds; of a chartered neighbour only, and kept over a restart.
+    pub(crate) reaches: BTreeMap<String, Reach>,
+}
+
+/// The most peers remembered.
+const PEERS_MAX: usize = 4096;
+
+impl Peers {
+    pub(crate) fn with(reaches: BTreeMap<String, Reach>) -> Self {
+        Self {
+            reaches,
+            ..Self::default()
+        }
+    }
+
+    /// What a peer holds, unless there are too many to remember it.
+    pub(crate) fn reach(&mut self, peer: &str) -> Option<&mut Reach> {
+        if !self.reaches.contains_key(peer) && self.reaches.len() >= PEERS_MAX {
+            return None;
+        }
+        Some(self.reaches.entry(peer.to_owned()).or_default())
+    }
 }
 
 /// One node talked to, or refused.
@@ -891,7 +914,6 @@ impl Registry {
         refused: bool,
         now: UnixMillis,
     ) {
-        const PEERS_MAX: usize = 4096;
         let mut peers = lock(&self.peers);
         if refused {
             self.counters.refused();

@@ -8,6 +8,7 @@ use record::authority::Level;
 use record::id::{DivisionId, Origin, UnixMillis};
 use serde::Serialize;
 
+pub mod neighbours;
 mod store;
 
 pub use store::StoreLine;
@@ -376,6 +377,11 @@ impl Registry {
                 .map(|p| (format!("{{peer=\"{}\"}}", p.peer), u64::from(p.connected)))
                 .collect(),
         );
+        // Nothing in the metrics depends on the time of asking.
+        let sync = self.sync_status(UnixMillis(0))?;
+        for (name, kind, help, lines) in neighbours::metrics(&sync) {
+            metric(name, kind, help, lines);
+        }
         for (name, help, value) in store::metrics(&status.store) {
             let lines = value.map(|value| (String::new(), value));
             metric(name, "gauge", help, lines.into_iter().collect());

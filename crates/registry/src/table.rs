@@ -53,6 +53,9 @@ pub const AWAITED: &str = "awaited";
 /// Checkpoints cosigned of ledgers that are not held here.
 pub const WITNESS: &str = "witness";
 
+/// What each neighbour is known to hold, by division.
+pub const REACH: &str = "reach";
+
 /// The shard of what a node keeps for itself, beside its ledgers.
 pub const LOCAL: &str = "local";
 

@@ -218,7 +218,9 @@ fn a_child_that_comes_back_from_another_address_takes_over_its_half_open_connect
         let line = line_about(&parent, "jinfu");
         std::thread::sleep(Duration::from_millis(700));
         let stays = line["connected"] == true && line == line_about(&parent, "jinfu");
-        stays.then(|| line["since"].clone()).ok_or_else(|| line.to_string())
+        stays
+            .then(|| line["since"].clone())
+            .ok_or_else(|| line.to_string())
     });
 
     // The parent hears nothing of the end: neither the process's nor, from its old address, the

@@ -8,8 +8,8 @@
 //! file of which a single byte is missing or changed. Knows no ledgers: whether what comes back
 //! holds is for `registry::verify` to say.
 //!
-//! Read in this order: [`set`] (what a set is), [`sealed`] (objects), [`make`](mod@make),
-//! [`check`](mod@check), [`restore`](mod@restore), [`prune`](mod@prune).
+//! Read in this order: [`set`] (what a set is), [`sealed`] (objects), `make`, `check`,
+//! `restore`, `prune`.
 
 mod check;
 mod error;

@@ -585,7 +585,7 @@ impl Authority {
         self.plans.iter()
     }
 
-    /// What officers said of a plan; [`Authority::approval_counts`] says which of it counts.
+    /// What officers said of a plan, whether it counts or not.
     pub fn approvals(&self, plan: &Hash) -> &[Approval] {
         self.approvals.get(plan).map_or(&[], Vec::as_slice)
     }

@@ -91,7 +91,7 @@ impl Registry {
         lock(&self.destructions).insert(origin.clone());
     }
 
-    /// [`Registry::finish_destroying`] where a failure is no reason to stop: it is tried again with
+    /// `finish_destroying` where a failure is no reason to stop: it is tried again with
     /// the next entries that come, and at the next start.
     pub fn go_on_destroying(&self, now: UnixMillis) {
         if let Err(error) = self.finish_destroying(now) {

@@ -170,7 +170,7 @@ impl Net {
 
     /// Nothing passes, and nobody is told.
     pub fn down(&self, down: bool) {
-        self.weather.down.store(down, Ordering::Relaxed);
+        self.weather.down.store(down, Ordering::SeqCst);
     }
 
     fn relay(&self) -> std::io::Result<()> {
@@ -205,8 +205,10 @@ fn carry(from: &UdpSocket, to: &UdpSocket, target: &str, weather: &Weather) {
     let mut dice = tests::Dice::new("lost packets");
     let mut buffer = vec![0; 70_000];
     while !weather.stop.load(Ordering::Relaxed) {
-        let down = weather.down.load(Ordering::Relaxed);
-        if let Ok((length, _)) = from.recv_from(&mut buffer) {
+        let received = from.recv_from(&mut buffer);
+        // Asked after the wait for a packet, so that none sent after `Net::down` is let through.
+        let down = weather.down.load(Ordering::SeqCst);
+        if let Ok((length, _)) = received {
             let lost = dice.below(1000) < weather.loss_per_mille.load(Ordering::Relaxed);
             if !down && !lost && queue.len() < QUEUE {
                 let delay = Duration::from_millis(weather.delay_ms.load(Ordering::Relaxed));

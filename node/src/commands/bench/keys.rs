@@ -166,7 +166,7 @@ fn granting(shelves: &mut [Shelf], figures: &mut Figures) -> Result<()> {
     figures.add("keys.grant.rows", rows, "rows");
     figures.add("keys.grant", took.clock.as_secs_f64(), "s");
     let cores = took.cpu.as_secs_f64() / shelves.len() as f64;
-    figures.add("keys.grant.cpu", cores, "s of each core");
+    figures.add("keys.grant.cpu", cores, "s/core");
     let row = took.cpu.as_secs_f64() * 1e6 / rows;
     figures.add("keys.grant.row", row, "core-us");
     figures.add("keys.grant.memory_grown", grown, "MB");

@@ -161,7 +161,7 @@ fn granting(shelves: &mut [Shelf], figures: &mut Figures) -> Result<()> {
     let each = GRANT_ROWS.div_ceil(shelves.len());
     let before = resident()?;
     let took = together(shelves, |shelf| shelf.grant(each))?;
-    let grown = resident()? - before;
+    let after = resident()?;
     let rows = (each * shelves.len()) as f64;
     figures.add("keys.grant.rows", rows, "rows");
     figures.add("keys.grant", took.clock.as_secs_f64(), "s");
@@ -169,7 +169,8 @@ fn granting(shelves: &mut [Shelf], figures: &mut Figures) -> Result<()> {
     figures.add("keys.grant.cpu", cores, "s/core");
     let row = took.cpu.as_secs_f64() * 1e6 / rows;
     figures.add("keys.grant.row", row, "core-us");
-    figures.add("keys.grant.memory_grown", grown, "MB");
+    figures.add("keys.grant.memory.before", before, "MB");
+    figures.add("keys.grant.memory.after", after, "MB");
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use registry::Registry;
 use registry::config::Files;
 use registry::keys::Opener;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 use zeroize::Zeroizing;
@@ -24,12 +24,28 @@ use crate::fault::{Fault, Result, exit};
 const ANSWER_BYTES_MAX: u64 = 256 * 1024 * 1024;
 const PASSPHRASE_BYTES_MAX: u64 = 4096;
 
-/// `run.json`: where a running node is reached.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// `run.json`: where a running node is reached, and by what it is known there.
+#[derive(Serialize, Deserialize)]
 pub struct RunFile {
     pub pid: u32,
     pub url: String,
     pub listen: String,
+    /// See [`api::known`]; the file is the one place where it is written.
+    #[serde(serialize_with = "write_secret", deserialize_with = "read_secret")]
+    pub secret: Zeroizing<String>,
+}
+
+fn write_secret<S: Serializer>(
+    secret: &Zeroizing<String>,
+    to: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    to.serialize_str(secret)
+}
+
+fn read_secret<'de, D: Deserializer<'de>>(
+    from: D,
+) -> std::result::Result<Zeroizing<String>, D::Error> {
+    String::deserialize(from).map(Zeroizing::new)
 }
 
 /// A node, running or not.
@@ -78,10 +94,13 @@ pub fn running(dir: &Path) -> Option<RunFile> {
         .timeout_global(Some(Duration::from_secs(5)))
         .build()
         .into();
-    let mut answer = agent.get(format!("{}/healthz", run.url)).call().ok()?;
+    let challenge = registry::keys::token().ok()?;
+    let asked = format!("{}/healthz?challenge={}", run.url, challenge.as_str());
+    let mut answer = agent.get(asked).call().ok()?;
     let health: Value = answer.body_mut().read_json().ok()?;
-    // A node that was killed leaves the file behind, and another may have its port since.
-    (health["pid"] == run.pid).then_some(run)
+    // A node that was killed leaves the file behind, and another process may have its port since.
+    let answered = health["answer"].as_str().unwrap_or_default();
+    api::known::is_answer(&run.secret, &challenge, answered).then_some(run)
 }
 
 /// A passphrase from a file, without its line break.

@@ -8,6 +8,7 @@ mod client;
 mod commands;
 mod fault;
 mod harden;
+mod http;
 mod input;
 mod output;
 mod peer;

@@ -17,11 +17,12 @@ use sync::session::{Config, Session};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinHandle;
+use zeroize::Zeroizing;
 
 use crate::client::RunFile;
 use crate::fault::{Fault, Result};
 use crate::peer::{self, Ended};
-use crate::witness;
+use crate::{http, witness};
 
 /// The most replication sessions that others may have open here.
 const SESSIONS_MAX: usize = 256;
@@ -31,9 +32,6 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 const PERSIST_EVERY: Duration = Duration::from_secs(300);
 /// How often the node looks whether a backup is due.
 const BACKUP_LOOK: Duration = Duration::from_secs(5);
-
-/// How long requests under way may take once the node is told to stop.
-const DRAIN: Duration = Duration::from_secs(5);
 
 /// The endpoint of a node on the network.
 pub async fn endpoint(seed: &[u8; 32], listen: Option<SocketAddr>) -> Result<Endpoint> {
@@ -59,21 +57,24 @@ pub async fn run(registry: Arc<Registry>, dir: &Path, while_stdin: bool) -> Resu
     let listener = TcpListener::bind(address(&config.http)?)
         .await
         .map_err(|e| Fault::failed(format!("HTTP 地址 `{0}` 不可用 / `{0}` cannot be listened on: {e}; another node may have it", config.http)))?;
-    let http = listener
+    let reached = listener
         .local_addr()
         .map_err(|e| Fault::failed(e.to_string()))?;
     let endpoint =
         Arc::new(endpoint(&registry.transport_seed(), Some(address(&config.listen)?)).await?);
     let run = RunFile {
         pid: std::process::id(),
-        url: format!("http://{http}"),
+        url: format!("http://{reached}"),
         listen: endpoint
             .local_addr()
             .map(|a| a.to_string())
             .unwrap_or_default(),
+        secret: Zeroizing::new(registry::keys::token()?),
     };
     let run_path = Files::new(dir).run();
-    let bytes = serde_json::to_vec_pretty(&run).map_err(|e| Fault::failed(e.to_string()))?;
+    let bytes = serde_json::to_vec_pretty(&run)
+        .map(Zeroizing::new)
+        .map_err(|e| Fault::failed(e.to_string()))?;
 
     let accepting = tokio::spawn(accept(registry.clone(), endpoint.clone(), heads.clone()));
     let dialing = config.parent.clone().map(|parent| {
@@ -90,7 +91,8 @@ pub async fn run(registry: Arc<Registry>, dir: &Path, while_stdin: bool) -> Resu
     let tending = tokio::spawn(crate::tend::tend(registry.clone()));
 
     let page_registry = registry.clone();
-    let router = api::router(AppState::new(registry.clone())).route(
+    let state = AppState::new(registry.clone()).known_by(run.secret.clone());
+    let router = api::router(state).route(
         "/",
         get(move || {
             let registry = page_registry.clone();
@@ -105,15 +107,8 @@ pub async fn run(registry: Arc<Registry>, dir: &Path, while_stdin: bool) -> Resu
         stop_signal(while_stdin).await;
         let _ = stop.send(true);
     });
-    let told = |mut stopping: watch::Receiver<bool>| async move {
-        let _ = stopping.wait_for(|told| *told).await;
-    };
-    let (graceful, deadline) = (told(stopping.clone()), told(stopping));
-    // A client that holds its connection open does not keep the node from ending.
-    let served = tokio::select! {
-        served = async { axum::serve(listener, router).with_graceful_shutdown(graceful).await } => served,
-        () = async { deadline.await; tokio::time::sleep(DRAIN).await } => Ok(()),
-    };
+    let refused = || registry.count_refusal("http", 1);
+    http::serve(listener, router, http::Limits::default(), stopping, refused).await;
 
     let _ = std::fs::remove_file(&run_path);
     accepting.abort();
@@ -133,7 +128,7 @@ pub async fn run(registry: Arc<Registry>, dir: &Path, while_stdin: bool) -> Resu
         tracing::warn!(%error, "the working index, or what peers hold, was not kept");
     }
     tracing::info!(division = %config.division, "node stopped");
-    served.map_err(|e| Fault::failed(e.to_string()))
+    Ok(())
 }
 
 /// Makes a backup whenever one is due. What was begun when the node stops leaves no set.

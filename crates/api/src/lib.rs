@@ -3,13 +3,14 @@
 //! Owns routes, sessions and the words of failures. Refuses to send a record that is not
 //! [`watermark::Marked`]: `read` has no other return type, and nothing else returns records.
 //!
-//! Read in this order: [`routes`], [`plans`], [`destructions`], [`given`], [`state`], [`error`].
+//! Read in this order: [`routes`], [`plans`], [`destructions`], [`given`], [`known`], [`state`], [`error`].
 
 pub mod custody;
 pub mod destructions;
 pub mod error;
 pub mod given;
 mod grants;
+pub mod known;
 pub mod ledgers;
 pub mod plans;
 pub mod routes;

@@ -1,6 +1,6 @@
 //! The routes: each parses, calls one use case, and answers.
 
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
@@ -82,9 +82,28 @@ async fn no_route() -> ApiError {
     })
 }
 
-/// Alive. The process id tells a command whether this is the node that `run.json` means.
-async fn healthz() -> Json<Value> {
-    Json(json!({ "status": "ok", "pid": std::process::id() }))
+#[derive(Deserialize)]
+struct Challenged {
+    challenge: Option<String>,
+}
+
+/// Alive. The answer to a challenge tells a command whether this is the node that `run.json`
+/// means.
+async fn healthz(
+    State(state): State<AppState>,
+    Query(asked): Query<Challenged>,
+) -> Result<Json<Value>, ApiError> {
+    let mut health = json!({ "status": "ok", "pid": std::process::id() });
+    if let Some(challenge) = asked.challenge {
+        if challenge.len() > crate::known::CHALLENGE_MAX {
+            return Err(ApiError(RegistryError::BadRequest(format!(
+                "the challenge is longer than {} characters",
+                crate::known::CHALLENGE_MAX
+            ))));
+        }
+        health["answer"] = state.answer(&challenge).into();
+    }
+    Ok(Json(health))
 }
 
 async fn metrics(State(state): State<AppState>) -> Result<Response, ApiError> {

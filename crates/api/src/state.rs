@@ -12,6 +12,7 @@ use record::id::UnixMillis;
 use registry::session::Session;
 use registry::{Registry, RegistryError};
 use tokio::sync::Semaphore;
+use zeroize::Zeroizing;
 
 use crate::error::ApiError;
 
@@ -26,6 +27,7 @@ pub struct AppState {
     pub(crate) registry: Arc<Registry>,
     sessions: Arc<Mutex<HashMap<String, Arc<Session>>>>,
     pub(crate) logins: Arc<Semaphore>,
+    secret: Option<Arc<Zeroizing<String>>>,
 }
 
 /// The time, as this machine has it.
@@ -43,7 +45,20 @@ impl AppState {
             registry,
             sessions: Arc::default(),
             logins: Arc::new(Semaphore::new(LOGINS_AT_ONCE)),
+            secret: None,
         }
+    }
+
+    /// The same, of a node that can show that it wrote the `run.json` with this secret.
+    pub fn known_by(mut self, secret: Zeroizing<String>) -> Self {
+        self.secret = Some(Arc::new(secret));
+        self
+    }
+
+    /// What this node answers to a challenge; nothing when it has no secret.
+    pub(crate) fn answer(&self, challenge: &str) -> Option<String> {
+        let secret = self.secret.as_ref()?;
+        Some(crate::known::answer(secret, challenge))
     }
 
     /// The node.

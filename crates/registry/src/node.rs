@@ -270,6 +270,7 @@ impl Registry {
     /// [`RegistryError::Directory`] when there is none, another process has it, or the key does not fit.
     pub fn open(dir: &Path, opener: &Opener, now: UnixMillis) -> Result<Self> {
         let config = NodeConfig::read(dir)?;
+        config.agrees_with_charter()?;
         let files = Files::new(dir);
         let keys = Custody::of(dir, &config, opener)?;
         let store: Arc<dyn Store> = Arc::new(

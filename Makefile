@@ -127,6 +127,8 @@ test-tools:
 		command -v go >/dev/null || missing+=(golang-go); \
 		[[ -d /usr/share/gocode/src/golang.org/x/mod/sumdb/tlog ]] || missing+=(golang-golang-x-mod-dev); \
 	fi; \
+	[[ "$${FANGZHI_WITHOUT_PROMTOOL:-}" == 1 ]] || command -v promtool >/dev/null || missing+=(prometheus); \
+	command -v ip >/dev/null || missing+=(iproute2); \
 	[[ "$${FANGZHI_WITHOUT_AGE:-}" == 1 ]] || command -v age >/dev/null || missing+=(age); \
 	if [[ "$${FANGZHI_WITHOUT_CRYPTOGRAPHY:-}" != 1 ]]; then \
 		command -v python3 >/dev/null || missing+=(python3); \

@@ -5,7 +5,7 @@
 //! Refuses to skip: whatever a journey needs and cannot have is a panic.
 //!
 //! Read in this order: [`binary`], [`process`], [`site`], [`trio`], then [`http`], [`rows`],
-//! [`traces`], [`dice`]; [`realm`] is a realm inside the test's own process.
+//! [`traces`], [`dice`], [`prometheus`]; [`realm`] is a realm inside the test's own process.
 
 #![allow(
     clippy::unwrap_used,
@@ -16,6 +16,7 @@ pub mod binary;
 pub mod dice;
 pub mod http;
 pub mod process;
+pub mod prometheus;
 pub mod realm;
 pub mod rows;
 pub mod site;
@@ -28,6 +29,7 @@ pub use process::{Done, call};
 pub use site::{Running, Site};
 pub use trio::Trio;
 
+use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -47,6 +49,24 @@ pub fn until(what: &str, mut done: impl FnMut() -> bool) {
         );
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Says what was not checked, past what cargo captures of tests that pass.
+///
+/// # Panics
+/// In CI, unless the variable named `switch` allows to do without.
+pub fn absent(not_checked: &str, switch: &str, why: &str) {
+    let stars = "*".repeat(78);
+    let _ = writeln!(
+        std::io::stderr(),
+        "\n{stars}\nNOT CHECKED: {not_checked}: {why}\n{stars}"
+    );
+    let ci = std::env::var("CI").is_ok_and(|ci| !ci.is_empty() && ci != "false");
+    let allowed = std::env::var(switch).is_ok_and(|value| value == "1");
+    assert!(
+        !ci || allowed,
+        "{not_checked}: {why}; install it, or set {switch}=1 to do without"
+    );
 }
 
 /// Copies a directory and all in it.

@@ -14,8 +14,6 @@ use tests::{Site, call, copy_dir, rows};
 
 #[path = "journey/http.rs"]
 mod http;
-#[path = "journey/prometheus.rs"]
-mod prometheus;
 
 /// What the demonstration made: its answer, and its directories, which nothing changes after it.
 struct Demo {

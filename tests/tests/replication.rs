@@ -249,8 +249,10 @@ fn a_node_without_a_charter_that_holds_is_refused_and_both_sides_say_why() {
 
     // Another node's charter.
     let thief = nodes.sibling("thief");
-    let victim = NodeConfig::read(&nodes.dir("jinfu")).unwrap().chain;
-    edit_config(&thief, |config| config.chain = victim);
+    let victim = NodeConfig::read(&nodes.dir("jinfu")).unwrap();
+    edit_config(&thief, |config| {
+        (config.chain, config.division, config.name) = (victim.chain, victim.division, victim.name);
+    });
 
     // A realm of the same name, and one of another name, with roots of their own.
     let parent = NodeConfig::read(&nodes.dir("jinfu"))
@@ -285,6 +287,7 @@ fn a_node_without_a_charter_that_holds_is_refused_and_both_sides_say_why() {
     }
     let metrics = ureq::get(format!("{}/metrics", town.url)).call().unwrap();
     let metrics = metrics.into_body().read_to_string().unwrap();
+    tests::prometheus::judged(&metrics);
     let count = metrics
         .lines()
         .find_map(|line| line.strip_prefix("fangzhi_sessions_refused_total "))

@@ -17,7 +17,7 @@ use std::sync::OnceLock;
 use data_encoding::{BASE64, HEXLOWER};
 use ed25519_dalek::SigningKey;
 use ledger::note::{KeyKind, Note, NoteSigner, Verifier};
-use python::{Wanted, absent, sources};
+use python::{Wanted, sources};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 use record::draft::Draft;
@@ -34,6 +34,7 @@ use seal::secret::{EpochSecret, GrantSecret, RecordSecret, Seed};
 use seal::share::{ShareContext, split};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use tests::absent;
 
 const RECORD: RecordId = RecordId([0x33; 16]);
 const GRANT: GrantId = GrantId([0x66; 16]);

@@ -100,6 +100,7 @@ fn a_child_says_what_its_parent_lacks_since_when_and_when_it_tries_again() {
         person["behind"]
     );
     assert!(metrics.contains(&line), "{line}");
+    tests::prometheus::judged(&metrics);
     let shown = community.site.run(["sync", "status"]).expect_code(0);
     for word in ["对端缺", "未连接", "下次重试", "最近错误"] {
         assert!(shown.printed().contains(word), "{}", shown.printed());

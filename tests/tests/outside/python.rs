@@ -3,7 +3,6 @@
 //! Refuses to skip quietly: what cannot be had is named on the terminal, and fails the test
 //! where `CI` is set.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -33,21 +32,6 @@ pub fn succeed(command: &mut Command) -> Result<String, String> {
     }
     let stderr = String::from_utf8_lossy(&output.stderr);
     Err(format!("`{program}` failed\n{stdout}{stderr}"))
-}
-
-/// Says what was not checked, past what cargo captures of tests that pass.
-pub fn absent(not_checked: &str, switch: &str, why: &str) {
-    let stars = "*".repeat(78);
-    let _ = writeln!(
-        std::io::stderr(),
-        "\n{stars}\nNOT CHECKED: {not_checked}: {why}\n{stars}"
-    );
-    let ci = std::env::var("CI").is_ok_and(|ci| !ci.is_empty() && ci != "false");
-    let allowed = std::env::var(switch).is_ok_and(|value| value == "1");
-    assert!(
-        !ci || allowed,
-        "{not_checked}: {why}; install it, or set {switch}=1 to do without"
-    );
 }
 
 /// A Python environment with one package in one version.

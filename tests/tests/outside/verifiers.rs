@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 
 use tests::process::{Done, finish};
 
-use crate::python::{self, Wanted, sources, succeed, target};
+use crate::python::{Wanted, sources, succeed, target};
 
 /// The version of aics-tlog that `tests/outside/requirements.txt` names.
 const AICS: &str = "0.2.1";
@@ -153,7 +153,7 @@ pub fn aics_tlog<A: Into<OsString>>(args: impl IntoIterator<Item = A>) -> Option
 /// Says that a verifier is not there.
 fn absent(what: &str, switch: &str, why: &str) {
     let not_checked = format!("ledgers were not verified with {what}");
-    python::absent(&not_checked, switch, why);
+    tests::absent(&not_checked, switch, why);
 }
 
 fn go() -> Result<Verifier, String> {

@@ -112,9 +112,9 @@ pub(super) fn metrics(line: &StoreLine) -> Vec<(&'static str, &'static str, Opti
             Some(line.index_lag_bytes),
         ),
         (
-            "fangzhi_store_index_replay_milliseconds",
+            "fangzhi_store_index_replay_seconds",
             "About how long the next start reads them.",
-            Some(line.index_replay_ms),
+            Some(line.index_replay_ms.div_ceil(1000)),
         ),
         (
             "fangzhi_store_marker_segment",
@@ -127,9 +127,9 @@ pub(super) fn metrics(line: &StoreLine) -> Vec<(&'static str, &'static str, Opti
             Some(line.marker_offset.into()),
         ),
         (
-            "fangzhi_store_last_sync_milliseconds",
+            "fangzhi_store_last_sync_age_seconds",
             "Since a write was last made durable.",
-            Some(line.last_sync_ms),
+            Some(line.last_sync_ms / 1000),
         ),
         (
             "fangzhi_store_stopped",
@@ -152,9 +152,11 @@ pub(super) fn metrics(line: &StoreLine) -> Vec<(&'static str, &'static str, Opti
             line.disk_used_percent.map(|_| line.disk_bytes),
         ),
         (
-            "fangzhi_disk_full_in_days",
-            "Days until the disk is full at the rate of the last days; absent when unknown or not filling.",
-            line.forecast.days(),
+            "fangzhi_disk_full_in_seconds",
+            "Until the disk is full at the rate of the last days; absent when unknown or not filling.",
+            line.forecast
+                .days()
+                .map(|days| days.saturating_mul(24 * 3600)),
         ),
     ]
 }
@@ -349,7 +351,9 @@ mod tests {
     fn an_unknown_forecast_is_no_number_among_the_metrics() {
         let value = |forecast| {
             let metrics = metrics(&line(5, forecast));
-            let days = metrics.iter().find(|m| m.0 == "fangzhi_disk_full_in_days");
+            let days = metrics
+                .iter()
+                .find(|m| m.0 == "fangzhi_disk_full_in_seconds");
             days.unwrap().2
         };
         assert_eq!(value(Forecast::Unknown), None);

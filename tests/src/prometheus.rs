@@ -1,12 +1,19 @@
-//! A strict reader of Prometheus' text format 0.0.4: every rule that `promtool check metrics`
-//! would complain about, because promtool is rarely installed where tests run.
+//! What a node says of itself to Prometheus, judged twice: by a strict reader of the text format
+//! 0.0.4, and by `promtool check metrics`, which nobody here wrote.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-/// Checks a text, and gives each series' value.
-pub fn check(text: &str) -> BTreeMap<String, f64> {
+use crate::absent;
+
+/// Judges a text, and gives each series' value.
+pub fn judged(text: &str) -> BTreeMap<String, f64> {
+    promtool(text);
+    read(text)
+}
+
+fn read(text: &str) -> BTreeMap<String, f64> {
     assert!(text.ends_with('\n'), "the last line is not ended");
     let mut helped = BTreeSet::new();
     let mut typed: BTreeMap<String, String> = BTreeMap::new();
@@ -88,28 +95,24 @@ fn labels(text: &str) {
     }
 }
 
-/// Lets promtool judge too, where it is installed.
-pub fn promtool(text: &str) {
+fn promtool(text: &str) {
     let started = Command::new("promtool")
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn();
-    let Ok(mut child) = started else {
-        eprintln!("promtool is not installed; the strict reader of this test has judged alone");
-        return;
+    let mut child = match started {
+        Ok(child) => child,
+        Err(error) => {
+            let why = format!("`promtool` cannot be started: {error}");
+            return absent("metrics by promtool", "FANGZHI_WITHOUT_PROMTOOL", &why);
+        }
     };
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(text.as_bytes())
-        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(text.as_bytes()).unwrap();
+    drop(stdin);
     let output = child.wait_with_output().unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
 }

@@ -10,8 +10,8 @@ use sha2::{Digest, Sha256};
 
 use crate::fault::{Fault, Result};
 
-/// The largest file, unpacked.
-const FILE_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
+/// The largest file, packed or not: it is held in memory, some five times over.
+const FILE_BYTES_MAX: u64 = 512 * 1024 * 1024;
 
 /// A file's rows, each with its number in the file.
 pub struct Table {
@@ -25,9 +25,20 @@ pub struct Table {
     pub map: HeaderMap,
     /// The rows as given, with their number from 1.
     pub rows: Vec<(u64, Vec<String>)>,
+    /// Rows with more or fewer columns than the header has, to be given back.
+    pub ragged: Vec<(u64, Vec<String>)>,
 }
 
 impl Table {
+    /// Why a row is among [`Table::ragged`].
+    pub fn ragged_reason(&self, row: &[String]) -> String {
+        format!(
+            "有 {0} 列，标题有 {1} 列 / it has {0} columns, the header has {1}; a comma may need quotes",
+            row.len(),
+            self.headers.len()
+        )
+    }
+
     /// A row as field id to text; columns that mean no field are left out.
     pub fn fields(&self, row: &[String]) -> BTreeMap<String, String> {
         self.map
@@ -41,7 +52,7 @@ impl Table {
 
 /// Reads a table for a kind.
 pub fn read(path: &Path, schema: &Schema, only: &[String]) -> Result<Table> {
-    let bytes = std::fs::read(path).map_err(|e| Fault::file(path, &e))?;
+    let bytes = bounded(path)?;
     let source = data_encoding::HEXLOWER.encode(&Sha256::digest(&bytes));
     let bytes = if bytes.starts_with(&[0x1f, 0x8b]) {
         unpack(path, &bytes)?
@@ -62,19 +73,17 @@ pub fn read(path: &Path, schema: &Schema, only: &[String]) -> Result<Table> {
     let map = header::map(schema, &names);
     refuse(path, schema, &map)?;
     let only = conditions(&headers, only)?;
-    let mut rows = Vec::new();
+    let (mut rows, mut ragged) = (Vec::new(), Vec::new());
     for (number, row) in (1u64..).zip(reader.records()) {
         let row = row.map_err(|e| broken(path, &e))?;
         let row: Vec<String> = row.iter().map(str::to_owned).collect();
         if row.len() != headers.len() {
-            return Err(Fault::failed(format!(
-                "`{}` 第 {number} 行有 {} 列，标题有 {} 列 / row {number} has {} columns, the header has {}; mend the row, a comma may need quotes",
-                path.display(),
-                row.len(),
-                headers.len(),
-                row.len(),
-                headers.len()
-            )));
+            // A quote that is not closed makes one row of many: those are not to be lost in it.
+            if row.iter().any(|cell| cell.contains('\n')) {
+                return Err(unclosed(path, number));
+            }
+            ragged.push((number, row));
+            continue;
         }
         if only.iter().all(|(column, value)| row[*column] == *value) {
             rows.push((number, row));
@@ -86,7 +95,27 @@ pub fn read(path: &Path, schema: &Schema, only: &[String]) -> Result<Table> {
         headers,
         map,
         rows,
+        ragged,
     })
+}
+
+fn bounded(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
+        .map_err(|e| Fault::file(path, &e))?;
+    whole(path, bytes)
+}
+
+fn whole(path: &Path, bytes: Vec<u8>) -> Result<Vec<u8>> {
+    if bytes.len() as u64 <= FILE_BYTES_MAX {
+        return Ok(bytes);
+    }
+    let most = FILE_BYTES_MAX / (1024 * 1024);
+    Err(Fault::failed(format!(
+        "`{0}` 解压后超过 {most} MiB，请分成几个文件 / `{0}` has more than {most} MiB when unpacked; split it into several files",
+        path.display()
+    )))
 }
 
 fn refuse(path: &Path, schema: &Schema, map: &HeaderMap) -> Result<()> {
@@ -146,7 +175,10 @@ fn conditions(headers: &[String], only: &[String]) -> Result<Vec<(usize, String)
 
 fn broken(path: &Path, error: &csv::Error) -> Fault {
     // The error's own words may quote a value; its place is enough.
-    let line = error.position().map_or(0, csv::Position::line);
+    unclosed(path, error.position().map_or(0, csv::Position::line))
+}
+
+fn unclosed(path: &Path, line: u64) -> Fault {
     Fault::failed(format!(
         "`{0}` 第 {line} 行不是完整的 CSV / line {line} of `{0}` is no whole CSV; check its quotes",
         path.display()
@@ -159,13 +191,7 @@ fn unpack(path: &Path, bytes: &[u8]) -> Result<Vec<u8>> {
         .take(FILE_BYTES_MAX + 1)
         .read_to_end(&mut unpacked)
         .map_err(|e| Fault::file(path, &e))?;
-    if unpacked.len() as u64 > FILE_BYTES_MAX {
-        return Err(Fault::failed(format!(
-            "`{}` unpacks to more than {FILE_BYTES_MAX} bytes; split the file",
-            path.display()
-        )));
-    }
-    Ok(unpacked)
+    whole(path, unpacked)
 }
 
 /// UTF-8 when it is, else GBK when it is, else an error: never a guess with losses.
@@ -195,12 +221,16 @@ pub fn write_rejects(path: &Path, headers: &[String], rows: &[(&[String], String
     let broken = |e: csv::Error| Fault::failed(format!("`{}`: {e}", path.display()));
     let mut bytes = b"\xef\xbb\xbf".to_vec();
     {
-        let mut writer = csv::Writer::from_writer(&mut bytes);
+        let mut writer = csv::WriterBuilder::new()
+            .flexible(true)
+            .from_writer(&mut bytes);
         let mut header = headers.to_vec();
         header.push("退回原因".into());
         writer.write_record(&header).map_err(broken)?;
         for (row, reason) in rows {
             let mut row = row.to_vec();
+            // The reason stands under its title, unless the row has too many columns.
+            row.resize(row.len().max(headers.len()), String::new());
             row.push(reason.clone());
             writer.write_record(&row).map_err(broken)?;
         }

@@ -454,13 +454,6 @@ fn what_cannot_be_imported_is_refused_with_a_reason_and_writes_nothing() {
             "电话",
         ),
         (
-            "ragged",
-            "person",
-            "姓名,性别\n王小明,1\n泄漏甲乙,1,2\n".into(),
-            1,
-            "2",
-        ),
-        (
             "open-quote",
             "person",
             "姓名,性别\n\"泄漏甲乙,1\n王小明,1\n".into(),
@@ -524,6 +517,32 @@ fn what_cannot_be_imported_is_refused_with_a_reason_and_writes_nothing() {
         1,
         1,
     );
+}
+
+#[test]
+fn rows_with_too_many_or_too_few_columns_are_given_back_and_the_others_registered() {
+    let base = tempfile::tempdir().unwrap();
+    let site = Site::alone(base.path());
+    let text = "姓名,性别,民族\n王小明,1,01\n李多一,1,01,2\n张少一,1\n赵小红,2,01\n";
+    let file = written(base.path(), "ragged.csv", text.as_bytes());
+    let before = durable(&site);
+    let all = import(&site, "person", &file, &["--all-or-nothing"]).expect_code(3);
+    accounted(&all.json(), 4, 2);
+    assert_eq!(durable(&site), before, "nothing was written");
+
+    let done = import(&site, "person", &file, &[]).expect_code(3);
+    accounted(&done.json(), 4, 2);
+    let named: Vec<u64> = violations(&done.json())
+        .iter()
+        .map(|(row, _)| *row)
+        .collect();
+    assert_eq!(named, [2, 3]);
+    assert_eq!(site.records("person"), 2);
+    let rejects = std::fs::read_to_string(base.path().join("ragged.退回.csv")).unwrap();
+    let lines: Vec<&str> = rejects.lines().collect();
+    assert!(lines[1].starts_with("李多一,1,01,2,"), "{rejects}");
+    assert!(lines[2].starts_with("张少一,1,,"), "{rejects}");
+    assert_eq!(lines.len(), 3);
 }
 
 /// Imports each place of a register that has several, and counts.

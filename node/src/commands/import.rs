@@ -33,7 +33,8 @@ pub fn run(command: &Import, json: bool) -> Result<ExitCode> {
     }
     let mut client = Client::connect(&command.at)?;
     client.login(&command.who, &["clerk"])?;
-    let preview = send(&client, &command.kind, &table, true, json)?;
+    let mut preview = send(&client, &command.kind, &table, true, json)?;
+    give_back(&table, &mut preview);
     let rejects = reject_file(command, &table, &preview)?;
     if command.dry_run {
         report(json, &preview, rejects.as_ref(), true);
@@ -43,7 +44,8 @@ pub fn run(command: &Import, json: bool) -> Result<ExitCode> {
         report(json, &preview, rejects.as_ref(), true);
         return Ok(ExitCode::from(exit::PARTLY));
     }
-    let done = send(&client, &command.kind, &table, false, json)?;
+    let mut done = send(&client, &command.kind, &table, false, json)?;
+    give_back(&table, &mut done);
     report(json, &done, rejects.as_ref(), false);
     Ok(if done.rejected > 0 {
         ExitCode::from(exit::PARTLY)
@@ -120,6 +122,19 @@ fn add(total: &mut ImportReport, report: ImportReport) {
     total.violations.extend(report.violations);
 }
 
+/// Counts the rows that are no rows of this header among the rejected.
+fn give_back(table: &Table, report: &mut ImportReport) {
+    let ragged = table.ragged.iter().map(|(number, row)| RowViolation {
+        row: *number,
+        field: "列数".into(),
+        reason: table.ragged_reason(row),
+    });
+    report.rows += table.ragged.len() as u64;
+    report.rejected += table.ragged.len() as u64;
+    report.violations.extend(ragged);
+    report.violations.sort_by_key(|violation| violation.row);
+}
+
 /// A bar on a terminal, a line per tenth elsewhere, nothing when only JSON is wanted.
 fn progress(rows: u64, label: &str, quiet: bool) -> ProgressBar {
     let bar = ProgressBar::new(rows);
@@ -155,10 +170,18 @@ fn reject_file(command: &Import, table: &Table, report: &ImportReport) -> Result
             .or_default()
             .push(format!("{field}：{reason}"));
     }
-    let rows: Vec<(&[String], String)> = table
+    let mut rows: Vec<(u64, &[String], String)> = table
         .rows
         .iter()
-        .filter_map(|(number, row)| Some((row.as_slice(), reasons.get(number)?.join("；"))))
+        .chain(&table.ragged)
+        .filter_map(|(number, row)| {
+            Some((*number, row.as_slice(), reasons.get(number)?.join("；")))
+        })
+        .collect();
+    rows.sort_by_key(|(number, ..)| *number);
+    let rows: Vec<(&[String], String)> = rows
+        .into_iter()
+        .map(|(_, row, reason)| (row, reason))
         .collect();
     match input::write_rejects(&path, &table.headers, &rows) {
         Ok(()) => Ok(Some(path)),

@@ -20,9 +20,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use crate::fault::Fault;
+
 fn main() -> ExitCode {
     harden::process();
-    let args = args::Args::parse();
+    let args = match args::Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return misused(&error),
+    };
     output::start_logging(args.log_json, matches!(args.command, args::Command::Run(_)));
     match commands::run(&args) {
         Ok(code) => code,
@@ -31,4 +36,16 @@ fn main() -> ExitCode {
             fault.exit_code()
         }
     }
+}
+
+/// Words that make no command, or a question for help: as JSON where that is asked for.
+fn misused(error: &clap::Error) -> ExitCode {
+    let as_json = std::env::args_os().skip(1).any(|arg| arg == "--json");
+    if as_json && error.use_stderr() {
+        let text = error.render().to_string();
+        let fault = Fault::usage(text.trim_end().trim_start_matches("error: "));
+        fault.print(true);
+        return fault.exit_code();
+    }
+    error.exit()
 }

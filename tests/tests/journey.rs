@@ -587,4 +587,13 @@ fn every_command_answers_in_json() {
         assert_ne!(done.code, 0);
         assert!(done.json()["error"]["message"].is_string(), "{args:?}");
     }
+    for args in [
+        vec!["no-such-command"],
+        vec!["import"],
+        vec!["read", "--no-such-option"],
+    ] {
+        let done = nowhere.run(args.iter().copied().chain(["--json"]));
+        assert_eq!(done.code, 2, "{args:?}");
+        assert_eq!(done.json()["error"]["code"], "usage", "{args:?}");
+    }
 }

@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -13,11 +14,12 @@ use std::time::Duration;
 use ferry::head::HEAD_BYTES;
 use ferry::{Head, Hex, Manifest};
 use record::authority::{Level, Role};
+use registry::register::ImportChunk;
 use serde_json::{Value, json};
 use tests::binary::fangzhi as binary;
 use tests::realm::daemon::{Daemon, fangzhi, verify, words};
 use tests::realm::forge::keystore;
-use tests::realm::{REALM, Site, clock, rows};
+use tests::realm::{PASSPHRASE, REALM, Site, clock, division, kind, rows};
 
 const PARENT: &str = "jiangjin";
 const CHILD: &str = "jinfu";
@@ -49,17 +51,20 @@ impl Gap {
         self.base.path().join("disk").join(name)
     }
 
-    /// Registers more records at the child; each seed is another community.
-    fn register(&self, seed: u64, persons: usize) {
+    /// Registers more records at the child; each serial is another community's.
+    fn register(&self, serial: u16, persons: usize) {
         let child = Site::open(&self.dir(CHILD), clock());
-        let clerk = child
-            .registry
-            .login("clerk", tests::realm::PASSPHRASE, clock());
-        let rows = rows("unit", seed, persons, seed as u16);
-        let (clerk, now) = (clerk.unwrap(), clock());
-        child.try_import(&clerk, "unit", &rows, now);
-        let rooms = tests::realm::rows("room", seed, persons, seed as u16);
-        child.try_import(&clerk, "room", &rooms, now);
+        let clerk = child.registry.login("clerk", PASSPHRASE, clock()).unwrap();
+        let rows = rows("person", serial.into(), persons, serial);
+        let chunk = ImportChunk {
+            kind: kind("person"),
+            source: format!("{serial:064}"),
+            numbers: (1..=rows.len() as u64).collect(),
+            rows,
+            dry_run: false,
+        };
+        let report = child.registry.import(&clerk, &chunk, clock()).unwrap();
+        assert!(report.accepted > 0, "{:?}", report.violations);
         child.close();
     }
 
@@ -144,7 +149,7 @@ impl Gap {
             lines.map(told).collect::<Vec<_>>()
         };
         let here = ledgers(CHILD);
-        assert!(here.len() >= 3, "{here:?}");
+        assert!(here.len() >= 2, "{here:?}");
         assert_eq!(here, ledgers(PARENT));
         for node in [CHILD, PARENT] {
             let (ok, report) = verify(&self.dir(node));
@@ -420,7 +425,9 @@ fn an_altered_cut_or_lying_file_changes_nothing_whoever_signed_it() {
         bytes
     };
     altered(&flip(3), "ferry-not-a-bundle");
-    altered(&flip(70), "ferry-manifest");
+    let mut signature = good.clone();
+    signature[70] = if good[70] == b'0' { b'1' } else { b'0' };
+    altered(&signature, "ferry-manifest");
     for at in [HEAD_BYTES + 40, begin - 40] {
         altered(&flip(at), "ferry-manifest");
     }
@@ -483,7 +490,7 @@ fn an_altered_cut_or_lying_file_changes_nothing_whoever_signed_it() {
         "ferry-payload",
     );
     forged(|t| t.manifest.ledgers.swap(0, 1), "ferry-payload");
-    forged(|t| drop(t.manifest.ledgers.pop()), "ferry-payload");
+    forged(|t| t.manifest.ledgers.truncate(1), "ferry-payload");
     forged(|t| t.manifest.number = 2, "ferry-payload");
     forged(
         |t| t.manifest.to.charter = Hex([9; 32]),
@@ -513,10 +520,7 @@ fn a_revoked_childs_bundle_is_refused_with_the_reason_that_a_line_would_have() {
     let gap = Gap::new(60);
     gap.pack(CHILD, PARENT, "1", &[]);
     let parent = Site::open(&gap.dir(PARENT), clock());
-    let (who, why) = (
-        tests::realm::division(CHILD),
-        tests::realm::kind("lost-key"),
-    );
+    let (who, why) = (division(CHILD), kind("lost-key"));
     let revoked = parent.registry.revoke(&parent.officer, &who, &why, clock());
     revoked.unwrap();
     parent.close();
@@ -540,8 +544,15 @@ fn killed_while_it_opens_the_same_command_goes_on_and_nothing_is_lost_or_doubled
             .find(|line| line["origin"] == name.as_str());
         line.map_or(0, |line| line["size"].as_u64().unwrap())
     };
+    // As much as the store has written, whatever it holds.
+    let written = || {
+        let files = std::fs::read_dir(dir.join("segments")).unwrap();
+        let lengths = files.map(|file| file.unwrap().metadata().unwrap().blocks());
+        lengths.sum::<u64>() * 512
+    };
     let mut halfway = 0;
-    for round in 0..12u64 {
+    for _ in 0..4 {
+        let begun = written();
         let mut child = Command::new(binary())
             .args(["--json", "ferry", "open", "--dir"])
             .args([&dir, &file])
@@ -550,18 +561,22 @@ fn killed_while_it_opens_the_same_command_goes_on_and_nothing_is_lost_or_doubled
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        std::thread::sleep(Duration::from_millis(250 + 90 * round));
+        while child.try_wait().unwrap().is_none() && written() < begun + 400_000 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         let ended = child.try_wait().unwrap().is_some();
         child.kill().unwrap();
         child.wait().unwrap();
         let held = size();
-        halfway += u64::from(held > 0 && !ended);
+        assert!(held > 0);
+        halfway += u64::from(!ended);
         let (ok, report) = verify(&dir);
         assert!(ok, "{report}");
         if ended {
             break;
         }
     }
+    assert!(halfway > 0, "it was never killed in the middle");
     println!("killed {halfway} times with a part of it kept");
     let opened = gap.open(PARENT, &["1"]);
     assert!(opened["repeated"] == true || opened["ledgers"].is_array());
@@ -583,7 +598,7 @@ fn a_bundle_that_was_left_half_open_is_finished_by_the_next_cumulative_one() {
         .args([binary(), &dir, &file])
         .output()
         .unwrap();
-    assert!(!output.status.success(), "{}", words(&output));
+    assert_eq!(output.status.code(), Some(1), "{}", words(&output));
     let peer = gap.peer(PARENT);
     assert_eq!(peer["ferry"], Value::Null, "it is not called open: {peer}");
     let (ok, report) = verify(&dir);

@@ -102,7 +102,7 @@ impl Frame {
                 let extends: Extends =
                     cbor::from_slice("proof", rest, 4096).map_err(|error| error.to_string())?;
                 let length = extends.proof.len();
-                if length % 32 != 0 || length / 32 > PROOF_HASHES_MAX {
+                if !length.is_multiple_of(32) || length / 32 > PROOF_HASHES_MAX {
                     return Err("not the hashes of a proof".into());
                 }
                 Ok(Frame::Extends(extends))

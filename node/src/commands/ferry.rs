@@ -34,7 +34,7 @@ pub mod args {
         /// 检查文件：不需密钥，可在边界处运行 / check files without keys, at a boundary say
         Check(Check),
         /// 开包：先全部核对，再收入 / open a bundle or receipt: all is checked before anything is kept
-        Open(Open),
+        Open(OpenFiles),
         /// 写回执，由发送方开 / write a receipt, which the sender opens
         Receipt(Receipt),
         /// 各对端的包：装到、回执到、开到第几 / per neighbour, how far the bundles came
@@ -72,7 +72,7 @@ pub mod args {
     }
 
     #[derive(Debug, ClapArgs)]
-    pub struct Open {
+    pub struct OpenFiles {
         #[command(flatten)]
         pub at: Dir,
         #[command(flatten)]

@@ -132,8 +132,9 @@ impl Registry {
         for range in &files.manifest.ledgers {
             let origin = &range.origin;
             let held = Head::read(self.store.as_ref(), origin)?.size;
-            course.brought.insert(origin.clone(), range.to);
-            if held >= range.to {
+            let brought = course.brought.entry(origin.clone()).or_default();
+            *brought = range.to.max(*brought);
+            if held >= range.to && !noted.contains_key(origin) {
                 course.rejected.remove(origin);
             }
             report.ledgers.push(OpenedLedger {
@@ -481,8 +482,11 @@ impl Unloading<'_> {
         self.proofs.clear();
         let head = checkpoint_of(&offer.note)?;
         let held = Head::read(self.registry.store.as_ref(), &offer.origin)?;
-        // A line may have been faster than the disk: that is no rewritten history.
+        // A line may have been faster than the disk: that is no rewritten history. But an earlier
+        // disk was not, and a sender that showed more on it was restored from an old copy.
+        let brought = self.course.brought.get(&offer.origin).copied();
         if head.size() < held.size
+            && brought.is_none_or(|brought| brought <= head.size())
             && self
                 .registry
                 .went_through(&offer.origin, head.size(), head.root())?

@@ -19,6 +19,7 @@ use record::id::{DivisionId, Origin, UnixMillis};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use sync::Message;
+use sync::code::RejectCode;
 use sync::limits::CHUNK_BYTES_MAX;
 use sync::message::{Cosigned, Entries, Offer, Seen};
 use sync::output::Load;
@@ -258,6 +259,14 @@ impl Registry {
         for number in (base.after + 1..=course.packed).rev().take(EXTENDS_MAX) {
             later.extend(self.packed(&peer.division, number)?);
         }
+        // Whoever showed less of its own ledger than it signed is given the rest.
+        for (origin, bytes) in &course.rejected {
+            if let Ok(Message::Rejected(rejected)) = Message::decode(bytes)
+                && rejected.code == RejectCode::Shorter
+            {
+                self.owner_is_behind(origin);
+            }
+        }
         for (origin, note) in self.offers(peer)? {
             if ledgers.len() == LEDGERS_MAX {
                 tracing::warn!(%origin, "more ledgers than one bundle takes; the next brings the rest");
@@ -435,11 +444,15 @@ impl Registry {
         let mut replies = Vec::new();
         for (origin, offered) in &course.brought {
             let head = Head::read(self.store.as_ref(), origin)?;
-            if let Some(rejected) = course.rejected.get(origin)
-                && head.size < *offered
-            {
-                replies.extend(Message::decode(rejected).ok());
-                continue;
+            let rejected = course.rejected.get(origin);
+            match rejected.and_then(|bytes| Message::decode(bytes).ok()) {
+                Some(Message::Rejected(rejected))
+                    if rejected.code == RejectCode::Shorter || head.size < *offered =>
+                {
+                    replies.push(Message::Rejected(rejected));
+                    continue;
+                }
+                _ => {}
             }
             let Some(note) = &head.whole else { continue };
             let size = checkpoint_of(note)?.size();

@@ -9,7 +9,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ferry::head::HEAD_BYTES;
 use ferry::{Head, Hex, Manifest};
@@ -303,7 +303,9 @@ fn across_a_one_way_boundary_bundles_are_cumulative_and_the_status_stays_unknown
 #[test]
 fn many_disks_are_given_in_any_order_and_one_by_one_and_the_missing_one_is_named() {
     let gap = Gap::new(2_000);
+    let begun = Instant::now();
     let report = gap.pack(CHILD, PARENT, "big", &["--max-bytes", "1M"]);
+    println!("packed {} bytes in {:?}", report["bytes"], begun.elapsed());
     let files = report["files"].as_array().unwrap();
     assert!(files.len() >= 3, "{report}");
     for file in files {
@@ -323,7 +325,13 @@ fn many_disks_are_given_in_any_order_and_one_by_one_and_the_missing_one_is_named
         .unwrap()
         .count();
     assert_eq!(kept, 1);
-    gap.open(PARENT, &[last]);
+    let begun = Instant::now();
+    let opened = gap.open(PARENT, &[last]);
+    println!(
+        "opened {} entries in {:?}",
+        opened["entries"],
+        begun.elapsed()
+    );
     gap.arrived();
     let kept = std::fs::read_dir(gap.dir(PARENT).join("ferry"))
         .unwrap()
@@ -603,12 +611,63 @@ fn a_bundle_that_was_left_half_open_is_finished_by_the_next_cumulative_one() {
     assert_eq!(peer["ferry"], Value::Null, "it is not called open: {peer}");
     let (ok, report) = verify(&dir);
     assert!(ok, "{report}");
+    let status = gap.ask(PARENT, &["status"]);
+    let person = format!("{REALM}/{CHILD}/person");
+    let lines = status["ledgers"].as_array().unwrap();
+    let line = lines.iter().find(|line| line["origin"] == person.as_str());
+    let held = line.map_or(0, |line| line["size"].as_u64().unwrap());
+    assert!(
+        held > 0 && held < 2_000,
+        "it was to stop in the middle: {held}"
+    );
     // The first disk is lost; the second has everything, and proves that it extends the first.
     gap.register(3, 40);
     gap.pack(CHILD, PARENT, "2", &["--since", "0"]);
     let opened = gap.open(PARENT, &["2"]);
     for ledger in opened["ledgers"].as_array().unwrap() {
         assert_eq!(ledger["error"], Value::Null, "{ledger}");
+    }
+    gap.arrived();
+}
+
+#[test]
+fn killed_while_it_packs_no_number_is_given_twice_and_what_was_not_written_is_packed_again() {
+    let gap = Gap::new(1_000);
+    let dir = gap.dir(CHILD);
+    let mut names = Vec::new();
+    for round in 0..6u64 {
+        let name = format!("k{round}");
+        let mut child = Command::new(binary())
+            .args(["--json", "ferry", "pack", "--to", PARENT, "--dir"])
+            .arg(&dir)
+            .arg("--out")
+            .arg(gap.disk(&name))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(150 + 120 * round));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        names.push(name);
+    }
+    let ran = gap.try_pack(CHILD, PARENT, "last", &[]);
+    let nothing = ran.answer["error"]["code"] == "ferry-nothing-new";
+    assert!(ran.ok || nothing, "{}", ran.answer);
+    names.push("last".into());
+    let list = gap.ask(CHILD, &["ferry", "list"]);
+    let bundles = list[0]["bundles"].as_array().unwrap();
+    let mut numbers: Vec<u64> = bundles
+        .iter()
+        .map(|bundle| bundle["number"].as_u64().unwrap())
+        .collect();
+    numbers.dedup();
+    assert_eq!(numbers.len(), bundles.len(), "{list}");
+    // A file that has its name is whole; whichever there are bring everything.
+    let there = names.iter().filter(|name| gap.disk(name).exists());
+    for name in there {
+        gap.open(PARENT, &[name]);
     }
     gap.arrived();
 }

@@ -36,7 +36,7 @@ pub struct Check {
 }
 
 /// Every check.
-pub const CHECKS: [Check; 22] = [
+pub const CHECKS: [Check; 25] = [
     open("entry", entry),
     open("charter", charter),
     open("plan", plan),
@@ -59,6 +59,9 @@ pub const CHECKS: [Check; 22] = [
     open("bundle", bundle),
     open("origin", origin),
     open("mark", mark),
+    open("ferry_head", ferry_head),
+    open("ferry_manifest", ferry_manifest),
+    open("ferry_frame", ferry_frame),
 ];
 
 const fn open(name: &'static str, decodes: fn(&[u8]) -> bool) -> Check {
@@ -126,6 +129,34 @@ pub fn message(bytes: &[u8]) -> bool {
         return false;
     };
     assert_eq!(message.encode(), bytes);
+    true
+}
+
+/// The first line of a ferry file.
+pub fn ferry_head(bytes: &[u8]) -> bool {
+    let Ok(head) = ferry::Head::decode(bytes) else {
+        return false;
+    };
+    assert_eq!(head.encode().as_bytes(), bytes);
+    true
+}
+
+/// The manifest of a ferry bundle, and whether somebody signed it.
+pub fn ferry_manifest(bytes: &[u8]) -> bool {
+    let Ok(manifest) = ferry::Manifest::decode(bytes) else {
+        return false;
+    };
+    assert_eq!(manifest.encode(), bytes);
+    let _ = (manifest.entries(), manifest.verify(bytes, &[1; 64]));
+    true
+}
+
+/// A frame of a ferry's payload.
+pub fn ferry_frame(bytes: &[u8]) -> bool {
+    let Ok(frame) = ferry::Frame::decode(bytes) else {
+        return false;
+    };
+    assert_eq!(frame.encode(), bytes);
     true
 }
 

@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 
 use ed25519_dalek::SigningKey;
+use ferry::manifest::{Kind as FerryKind, LedgerRange, Part, Party, Payload};
+use ferry::{Extends, Frame, Hex, Manifest};
 use ledger::checkpoint::{self, Checkpoint};
 use ledger::frontier::Frontier;
 use ledger::hash::leaf_hash;
@@ -87,8 +89,78 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
             [shard(), grant].map(|origin| origin.as_str().into()).into()
         }
         "mark" => vec![mark().code().into_bytes()],
+        "ferry_head" => vec![ferry_head().into_bytes()],
+        "ferry_manifest" => vec![ferry_manifest().encode()],
+        "ferry_frame" => {
+            let message = |message| Frame::Message(Box::new(message)).encode();
+            let mut frames: Vec<_> = messages().into_iter().map(message).collect();
+            frames.push(ferry_proof().encode());
+            frames
+        }
         _ => Vec::new(),
     }
+}
+
+fn ferry_head() -> String {
+    let manifest = ferry_manifest().encode();
+    ferry::Head {
+        part: 1,
+        manifest_bytes: manifest.len() as u32,
+        signature: Manifest::sign(&manifest, &SigningKey::from_bytes(&[1; 32])),
+    }
+    .encode()
+}
+
+fn ferry_manifest() -> Manifest {
+    let charter = charter("jinfu");
+    let party = |id: &str, charter| Party {
+        division: division(id),
+        charter: Hex(charter),
+    };
+    Manifest {
+        format: 1,
+        kind: FerryKind::Bundle,
+        realm: realm(),
+        from: party("jinfu", charter.id()),
+        to: party("shuangfu", [2; 32]),
+        number: 2,
+        after: 1,
+        previous: Some(Hex([3; 32])),
+        one_way: false,
+        made: NOW,
+        acknowledges: None,
+        ledgers: vec![LedgerRange {
+            origin: shard(),
+            from: 1,
+            to: 3,
+            root: Hex([4; 32]),
+        }],
+        payload: Payload {
+            suite: SUITE,
+            key: Hex([5; seal::ferry::SEALED_KEY_BYTES]),
+            bytes: 100,
+            frames: 3,
+        },
+        parts: vec![Part {
+            bytes: 100,
+            sha256: Hex([6; 32]),
+        }],
+        chain: vec![
+            charter
+                .encode()
+                .iter()
+                .map(|b| format!("{b:02x}"))
+                .collect(),
+        ],
+    }
+}
+
+fn ferry_proof() -> Frame {
+    Frame::Extends(Extends {
+        origin: shard(),
+        known_size: 2,
+        proof: vec![7; 64],
+    })
 }
 
 fn rng(seed: u64) -> ChaCha20Rng {

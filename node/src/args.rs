@@ -45,6 +45,9 @@ pub enum Command {
     /// 同步：各对端、各账本收存与落后的情况 / replication: what each neighbour holds and lacks
     #[command(subcommand)]
     Sync(Sync),
+    /// 摆渡：跨隔离边界以文件复制 / ferry: replication by file, across an air gap
+    #[command(subcommand)]
+    Ferry(Box<crate::commands::ferry::args::Ferry>),
     /// 体检：每项附改进办法 / check the node, with a remedy for each fault
     Doctor(Dir),
     /// 邀请下级或部门节点 / invite a node to join under this one

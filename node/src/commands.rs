@@ -6,6 +6,7 @@ mod bench;
 pub mod custody;
 mod demo;
 pub mod erase;
+pub mod ferry;
 mod grant;
 mod import;
 pub mod keys;
@@ -35,6 +36,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         Command::Recover(command) => custody::recover(command, json),
         Command::Status(command) => node::status(command, json),
         Command::Sync(command) => sync::run(command, json),
+        Command::Ferry(command) => ferry::run(command, json),
         Command::Doctor(command) => node::doctor(command, json),
         Command::Invite(command) => node::invite(command, json),
         Command::Witness(command) => node::witness(command, json),

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Crate, layer, and the crates that it may use outside its tests. `node` may use any.
-const CRATES: [(&str, u8, &[&str]); 16] = [
+const CRATES: [(&str, u8, &[&str]); 17] = [
     ("record", 0, &[]),
     ("ledger", 0, &[]),
     ("store", 0, &[]),
@@ -23,6 +23,7 @@ const CRATES: [(&str, u8, &[&str]); 16] = [
     ("watermark", 2, &["record"]),
     ("index", 2, &["record"]),
     ("p2p", 2, &[]),
+    ("ferry", 2, &["record", "ledger", "seal", "sync"]),
     (
         "registry",
         3,
@@ -35,6 +36,7 @@ const CRATES: [(&str, u8, &[&str]); 16] = [
             "sync",
             "watermark",
             "index",
+            "ferry",
         ],
     ),
     ("api", 4, &["record", "ledger", "registry", "watermark"]),
@@ -54,6 +56,7 @@ const CRATES: [(&str, u8, &[&str]); 16] = [
             "watermark",
             "index",
             "p2p",
+            "ferry",
             "registry",
             "api",
             "console",
@@ -63,7 +66,7 @@ const CRATES: [(&str, u8, &[&str]); 16] = [
 ];
 
 /// Values in, values out: the clock and randomness are arguments.
-const PURE: [&str; 7] = [
+const PURE: [&str; 8] = [
     "record",
     "ledger",
     "seal",
@@ -71,6 +74,7 @@ const PURE: [&str; 7] = [
     "index",
     "watermark",
     "sync",
+    "ferry",
 ];
 
 /// What only one crate may depend on, so that it can be replaced there.

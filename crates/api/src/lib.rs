@@ -8,6 +8,7 @@
 pub mod custody;
 pub mod destructions;
 pub mod error;
+mod ferries;
 pub mod given;
 mod grants;
 pub mod known;

@@ -116,6 +116,9 @@ pub enum RegistryError {
     /// The store refused or failed.
     #[error("存储失败 / the store failed: {0}")]
     Store(String),
+    /// A file to be carried was not taken in, or not made.
+    #[error(transparent)]
+    Ferry(#[from] crate::ferry::Refused),
     /// A file could not be read or written.
     #[error("文件有误 / {0}")]
     File(String),
@@ -141,6 +144,7 @@ impl RegistryError {
             Self::Discounted(_) => "discounted",
             Self::Underway { .. } => "underway",
             Self::Damaged { .. } | Self::Unreadable { .. } => "damaged",
+            Self::Ferry(refused) => refused.code(),
             Self::Store(_) => "store",
             Self::File(_) => "file",
         }

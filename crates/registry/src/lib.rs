@@ -23,6 +23,7 @@ mod entitled;
 mod epoch;
 mod erase;
 pub mod error;
+pub mod ferry;
 pub mod forks;
 pub mod grant;
 pub mod guard;

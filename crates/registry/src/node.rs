@@ -68,6 +68,8 @@ pub struct Registry {
     pub(crate) witnessing: Mutex<()>,
     /// Held while a plan is made or run.
     pub(crate) planning: Mutex<()>,
+    /// Held while a bundle is packed or opened.
+    pub(crate) ferrying: Mutex<()>,
     pub(crate) counters: crate::status::Counters,
     /// The end of every ledger, as read last; see [`crate::heads`].
     pub(crate) lines: RwLock<crate::heads::Lines>,
@@ -329,6 +331,7 @@ impl Registry {
             destructions: Mutex::new(destructions),
             destroying: Mutex::new(()),
             witnessing: Mutex::new(()),
+            ferrying: Mutex::new(()),
             planning: Mutex::new(()),
             latest: AtomicU64::new(0),
             counters: crate::status::Counters::default(),

@@ -53,6 +53,9 @@ pub const AWAITED: &str = "awaited";
 /// Checkpoints cosigned of ledgers that are not held here.
 pub const WITNESS: &str = "witness";
 
+/// Bundles packed for a neighbour and opened of its, by division.
+pub const FERRY: &str = "ferry";
+
 /// What each neighbour is known to hold, by division.
 pub const REACH: &str = "reach";
 

@@ -7,7 +7,7 @@
 //! (what the ledger commits to), [`body`] (sealing and opening records), [`grant`] and
 //! [`parcel`] (what a holder gets), then what a node keeps for itself: [`blob`],
 //! [`page`], [`passphrase`], [`keystore`], [`operator`]; last [`share`] and [`recovery`], by
-//! which officers keep what a lost node needs.
+//! which officers keep what a lost node needs, and [`ferry`], what a file carries across a gap.
 //!
 //! ```
 //! use record::id::{Kind, Origin, RecordId};
@@ -29,6 +29,7 @@ pub mod body;
 mod cell;
 pub mod content;
 pub mod derive;
+pub mod ferry;
 pub mod grant;
 pub mod keystore;
 pub mod operator;

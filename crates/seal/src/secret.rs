@@ -74,6 +74,10 @@ secret!(
     EpochSecret
 );
 secret!(
+    /// The key of one ferry bundle's payload (摆渡).
+    FerryKey
+);
+secret!(
     /// One record's secret. Row keys derive from it; destroying it erases the record.
     RecordSecret
 );

@@ -55,6 +55,16 @@ fn show(peer: &Value, now: u64) {
         peer["owes"],
         since(&peer["owes_since"], now)
     ));
+    let ferry = &peer["ferry"];
+    if ferry.is_object() {
+        output::line(format!(
+            "  摆渡 / ferry: 装到 packed {}，回执到 acknowledged {}，开到 opened {}；对端所持 what it holds: {}",
+            ferry["packed"],
+            ferry["acknowledged"],
+            ferry["opened"],
+            super::ferry::state(&ferry["state"])
+        ));
+    }
     if let Some(error) = peer["last_error"].as_str() {
         output::line(format!("  最近错误 / last error: {error}"));
     }

@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use crate::authority::Authority;
 use crate::error::Result;
+use crate::ferry::FerryLine;
 use crate::grant::checkpoint_of;
 use crate::heads::Line;
 use crate::node::{Registry, lock};
@@ -102,6 +103,8 @@ pub struct PeerSync {
     pub ledgers: Vec<LedgerSync>,
     /// What a child runs, as its own ledger states it.
     pub versions: Vec<Version>,
+    /// How far files that are carried came, if there were any.
+    pub ferry: Option<FerryLine>,
     /// Sums over all ledgers, listed or not, for the metrics.
     #[serde(skip)]
     pub(super) sums: BTreeMap<(Way, String), Sum>,
@@ -196,6 +199,7 @@ impl Registry {
             let line = talked.remove(division.as_str());
             let mut peer = of(division.to_string(), relation, line, &reach);
             peer.versions = versions;
+            peer.ferry = self.ferry_line(&division)?;
             for ledger in &known {
                 self.between(&mut peer, &division, ledger, &reach)?;
             }
@@ -345,6 +349,7 @@ fn of(name: String, relation: Relation, line: Option<PeerLine>, reach: &Reach) -
         whole: 0,
         ledgers: Vec::new(),
         versions: Vec::new(),
+        ferry: None,
         sums: BTreeMap::new(),
     }
 }

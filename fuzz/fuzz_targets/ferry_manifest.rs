@@ -1,0 +1,7 @@
+//! The manifest of a ferry bundle; the property is in `src/checks.rs`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    fuzz::checks::ferry_manifest(bytes);
+});

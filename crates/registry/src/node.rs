@@ -66,6 +66,10 @@ pub struct Registry {
     pub(crate) latest: AtomicU64,
     /// Held while a checkpoint is checked, persisted and cosigned.
     pub(crate) witnessing: Mutex<()>,
+    /// Held while a proposal is taken in or answered: an answer and what it says are one thing.
+    pub(crate) answering: Mutex<()>,
+    /// When proposals that were kept long enough were looked for last, in milliseconds.
+    pub(crate) letters_swept: AtomicU64,
     /// Held while a plan is made or run.
     pub(crate) planning: Mutex<()>,
     pub(crate) counters: crate::status::Counters,
@@ -328,6 +332,8 @@ impl Registry {
             destructions: Mutex::new(destructions),
             destroying: Mutex::new(()),
             witnessing: Mutex::new(()),
+            answering: Mutex::new(()),
+            letters_swept: AtomicU64::new(0),
             planning: Mutex::new(()),
             latest: AtomicU64::new(0),
             counters: crate::status::Counters::default(),
@@ -352,6 +358,7 @@ impl Registry {
         self.open_holdings()?;
         // What a crash cut off; a ledger that is not signed at present waits, the node does not.
         self.go_on_destroying(now);
+        self.tend_letters(now);
         Ok(())
     }
 

@@ -20,12 +20,17 @@ use zeroize::Zeroizing;
 
 use super::desk::{Changes, Desk, Item, Signed};
 use super::send::end;
-use super::{OPEN_MAX, Proposing, State};
+use super::{DAY, DAYS_MAX, OPEN_MAX, Proposing, State};
 use crate::book::Leaf;
 use crate::error::{RegistryError, Result};
 use crate::keys::rng;
 use crate::node::{Registry, lock, purpose, word};
 use crate::table;
+
+/// Until when a proposal that comes now may wait.
+fn longest(now: UnixMillis) -> UnixMillis {
+    UnixMillis(now.0 + u64::from(DAYS_MAX) * DAY)
+}
 
 /// What a node makes of a letter.
 enum Weighed {
@@ -139,7 +144,8 @@ impl Registry {
                         id: letter.id,
                         leaf: signed.leaf,
                         at: letter.recorded_at,
-                        until: letter.until.unwrap_or(letter.recorded_at),
+                        // Whatever a proposer says, nothing waits here longer than may be.
+                        until: letter.until.unwrap_or(now).min(longest(now)),
                         state: State::Open,
                         ended_at: None,
                         answer: None,

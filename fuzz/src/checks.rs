@@ -13,11 +13,14 @@ use ledger::witness::AddCheckpoint;
 use minicbor::Encoder;
 use record::authority::Charter;
 use record::entry::{Entry, SUITE};
-use record::id::{GrantId, Origin};
+use record::id::{GrantId, LetterId, Origin};
+use record::letter::Step;
 use record::plan::{Approval, Plan};
+use record::proposal::{Answer, Proposal};
 use seal::body::Body;
 use seal::grant::{EnvelopeInfo, SealPrivateKey, open_envelope};
 use seal::keystore::{Keystore, SoftwareKey, passphrase_of};
+use seal::letter::{LetterInfo, open_letter};
 use seal::parcel::Parcel;
 use seal::secret::Kek;
 use seal::share::{Header, Share, combine};
@@ -36,7 +39,7 @@ pub struct Check {
 }
 
 /// Every check.
-pub const CHECKS: [Check; 25] = [
+pub const CHECKS: [Check; 28] = [
     open("entry", entry),
     open("charter", charter),
     open("plan", plan),
@@ -45,6 +48,9 @@ pub const CHECKS: [Check; 25] = [
     open("body", body),
     open("parcel", parcel),
     sealed("envelope", envelope),
+    sealed("letter", letter),
+    open("proposal", proposal),
+    open("answer", answer),
     sealed("keystore", keystore),
     open("share", share),
     open("share_header", share_header),
@@ -205,6 +211,30 @@ pub fn envelope(bytes: &[u8]) -> bool {
     open_envelope(&envelope_info(), &holder(), bytes).is_ok()
 }
 
+/// A letter, opened with its reader's key.
+pub fn letter(bytes: &[u8]) -> bool {
+    open_letter(&letter_info(), &holder(), bytes).is_ok()
+}
+
+/// What a proposal says.
+pub fn proposal(bytes: &[u8]) -> bool {
+    let Ok(proposal) = Proposal::decode(bytes) else {
+        return false;
+    };
+    assert_eq!(proposal.encode(), bytes);
+    assert!(proposal.is_within_bounds());
+    true
+}
+
+/// What an answer says.
+pub fn answer(bytes: &[u8]) -> bool {
+    let Ok(answer) = Answer::decode(bytes) else {
+        return false;
+    };
+    assert_eq!(answer.encode(), bytes);
+    true
+}
+
 /// A keystore, its header read without a key and its keys opened with one.
 pub fn keystore(bytes: &[u8]) -> bool {
     let header = passphrase_of(bytes);
@@ -334,9 +364,10 @@ pub fn origin(bytes: &[u8]) -> bool {
     };
     assert_eq!(origin.as_str().as_bytes(), bytes);
     let shard = Origin::new(&origin.realm(), &origin.division(), &origin.ledger());
-    let again = match origin.grant_id() {
-        Some(grant) => shard.grant(&grant),
-        None => shard,
+    let again = match (origin.grant_id(), origin.counterpart()) {
+        (Some(grant), _) => shard.grant(&grant),
+        (None, Some(theirs)) => theirs.counterpart().expect("letters are answered"),
+        (None, None) => shard,
     };
     assert_eq!(again, origin);
     true
@@ -356,7 +387,18 @@ pub fn shard() -> Origin {
     Origin::parse("jiangjin.example/jinfu/person").expect("a literal origin")
 }
 
-/// The key that envelopes are sealed to.
+/// What letters are bound to.
+pub fn letter_info() -> LetterInfo {
+    LetterInfo {
+        origin: Origin::parse("jiangjin.example/minzheng/proposals/jinfu").expect("a literal"),
+        index: 7,
+        id: LetterId([4; 16]),
+        step: Step::Propose,
+        reader: [5; 32],
+    }
+}
+
+/// The key that envelopes and letters are sealed to.
 pub fn holder() -> SealPrivateKey {
     SealPrivateKey::from_bytes([8; 32])
 }

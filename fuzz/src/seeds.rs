@@ -28,16 +28,19 @@ use record::entry::{
     AccessEntry, Entry, GrantEntry, GrantOperation, Operation, RecordEntry, SUITE,
 };
 use record::id::{
-    DivisionId, GrantId, Kind, OperatorId, Origin, Purpose, Realm, RecordId, UnixMillis,
+    DivisionId, GrantId, Kind, LetterId, OperatorId, Origin, Purpose, Realm, RecordId, UnixMillis,
 };
+use record::letter::{LetterEntry, Step};
 use record::plan::{
     Approval, Figure, Outcome, Plan, PlanClosed, ShareHolder, StandingOrder, Task, Work,
 };
+use record::proposal::{About, Answer, Proposal, Wanted, Written};
 use record::schema::Catalogue;
 use seal::body::{Body, CellContext, SealedBody, open_all, seal_body};
 use seal::derive::{FieldKeys, row_keys};
 use seal::grant::seal_envelope;
 use seal::keystore::Keystore;
+use seal::letter::{salted, seal_letter};
 use seal::parcel::{GrantScope, Parcel, ShardLeaf};
 use seal::secret::{EpochSecret, FieldKey, GrantSecret, PageKey, RecordSecret};
 use seal::share::{Header, Share, ShareContext, split};
@@ -47,7 +50,7 @@ use sync::message::{
 use sync::{Gone, Item, Message, RefusalCode, RejectCode, Secret};
 use watermark::{Mark, MarkKey, Receipt};
 
-use super::checks::{envelope_info, holder, key_file, shard};
+use super::checks::{envelope_info, holder, key_file, letter_info, shard};
 
 const NOW: UnixMillis = UnixMillis(1_767_225_600_000);
 const RECORD: RecordId = RecordId([0x11; 16]);
@@ -63,6 +66,9 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
         "body" => vec![sealed_body().0.bytes],
         "parcel" => vec![parcel().encode()],
         "envelope" => vec![envelope()],
+        "letter" => vec![letter()],
+        "proposal" => proposals().iter().map(Proposal::encode).collect(),
+        "answer" => vec![answer().encode()],
         "keystore" => vec![keystore()],
         "share" => ceremony()
             .1
@@ -86,7 +92,11 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
         "bundle" => vec![bundle()],
         "origin" => {
             let grant = shard().grant(&GrantId([1; 16]));
-            [shard(), grant].map(|origin| origin.as_str().into()).into()
+            let theirs = letter_info().origin;
+            let back = theirs.counterpart().expect("letters are answered");
+            [shard(), grant, theirs, back]
+                .map(|origin| origin.as_str().into())
+                .into()
         }
         "mark" => vec![mark().code().into_bytes()],
         "ferry_head" => vec![ferry_head().into_bytes()],
@@ -405,6 +415,28 @@ fn entries() -> Vec<Entry> {
             parcel: Some([2; 32]),
             recorded_at: NOW,
         }),
+        Entry::Letter(LetterEntry {
+            suite: SUITE,
+            step: Step::Propose,
+            id: LetterId([1; 16]),
+            answers: None,
+            entry: None,
+            content: Some([2; 32]),
+            body: Some([3; 32]),
+            until: Some(NOW),
+            recorded_at: NOW,
+        }),
+        Entry::Letter(LetterEntry {
+            suite: SUITE,
+            step: Step::Accept,
+            id: LetterId([1; 16]),
+            answers: Some([4; 32]),
+            entry: Some([5; 32]),
+            content: Some([2; 32]),
+            body: Some([3; 32]),
+            until: None,
+            recorded_at: NOW,
+        }),
     ];
     entries.extend(statements().into_iter().map(|statement| {
         Entry::Authority(AuthorityEntry {
@@ -484,6 +516,61 @@ fn envelope() -> Vec<u8> {
     let secret = GrantSecret::from_bytes([6; 32]);
     seal_envelope(&info, &holder().public(), &secret, &keys, &mut rng(4))
         .expect("the keys are those of the fields")
+}
+
+fn letter() -> Vec<u8> {
+    let salted = salted(b"words", &mut rng(3));
+    seal_letter(&letter_info(), &holder().public(), &salted, &mut rng(4))
+        .expect("the words are short")
+}
+
+/// One for each way in which a proposal names its record.
+fn proposals() -> Vec<Proposal> {
+    let about = [
+        (Wanted::Register, About::New),
+        (
+            Wanted::Close,
+            About::Record {
+                record: RECORD,
+                version: Some(3),
+            },
+        ),
+        (
+            Wanted::Amend,
+            About::Value {
+                position: 5,
+                value: "11010519491231002X".into(),
+            },
+        ),
+    ];
+    about
+        .map(|(wanted, about)| Proposal {
+            kind: kind("person"),
+            schema: 1,
+            wanted,
+            about,
+            changes: BTreeMap::from([(4, "张三".into()), (11, String::new())]),
+            reason: kind("moved"),
+            basis: "依据".into(),
+            note: Some("说明".into()),
+            purpose: Purpose::new("welfare").expect("a slug"),
+            grant: Some(GrantId([1; 16])),
+        })
+        .into()
+}
+
+fn answer() -> Answer {
+    Answer {
+        reason: kind("done"),
+        words: Some("已办".into()),
+        rule: Some("default-nothing".into()),
+        written: Some(Written {
+            record: RECORD,
+            version: 4,
+            index: 9,
+        }),
+        otherwise: vec![11],
+    }
 }
 
 fn keystore() -> Vec<u8> {

@@ -73,6 +73,14 @@ pub enum Command {
     /// 授权 / grants
     #[command(subcommand)]
     Grant(Grant),
+    /// 提出变更建议：请记录所属单位变更 / ask the owner of a record for a change
+    Propose(Box<crate::commands::proposals::Propose>),
+    /// 已提出的变更建议 / what this node proposed to others
+    #[command(subcommand)]
+    Proposals(crate::commands::proposals::Sent),
+    /// 收到的变更建议：查看、采纳、修改、不采纳 / what others proposed: list, show, accept, amend, refuse
+    #[command(subcommand)]
+    Inbox(crate::commands::proposals::Inbox),
     /// 密钥：方案、批准、执行、常令 / keys: plan, approve, run, standing orders
     #[command(subcommand)]
     Keys(crate::commands::keys::args::Keys),

@@ -12,6 +12,7 @@ mod import;
 pub mod keys;
 mod node;
 mod operator;
+pub mod proposals;
 mod read;
 mod realm;
 mod sample;
@@ -48,6 +49,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         Command::Read(command) => read::read(command, json),
         Command::Amend(command) => read::amend(command, json),
         Command::Grant(command) => grant::run(command, json),
+        Command::Propose(command) => proposals::propose(command, json),
+        Command::Proposals(command) => proposals::sent(command, json),
+        Command::Inbox(command) => proposals::inbox(command, json),
         Command::Keys(command) => keys::run(command, json),
         Command::Erase(command) => erase::erase(command, json),
         Command::Receipts(whose) => erase::receipts(whose, json),

@@ -39,6 +39,7 @@ pub async fn tend(registry: Arc<Registry>) {
             if grants {
                 registry.go_on_destroying(api::now());
                 registry.tend_grants(api::now())?;
+                registry.tend_letters(api::now());
             }
             if retention {
                 registry.tend_retention(api::now())?;

@@ -14,6 +14,7 @@ mod grants;
 pub mod known;
 pub mod ledgers;
 pub mod plans;
+mod proposals;
 pub mod routes;
 pub mod state;
 

@@ -64,6 +64,7 @@ pub fn router(state: AppState) -> Router {
         .merge(crate::custody::routes())
         .merge(crate::grants::routes())
         .merge(crate::ferries::routes())
+        .merge(crate::proposals::routes())
         .route(
             "/witness/add-checkpoint",
             post(crate::ledgers::add_checkpoint)

@@ -47,7 +47,7 @@ pub struct Act {
     #[n(4)]
     pub purpose: Purpose,
     /// Where the entries came from: a keyed hash of an imported file that only the node can make,
-    /// or absent.
+    /// the leaf hash of the proposal that they carry out, or absent.
     #[cbor(n(5), with = "minicbor::bytes")]
     pub source: Option<Hash>,
     /// Index of the first entry signed.

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! entry = [format: 1, type: uint, value: map]
-//! type  = 1 record, 2 act, 3 authority, 4 access, 5 grant, 6 recovery
+//! type  = 1 record, 2 act, 3 authority, 4 access, 5 grant, 6 recovery, 7 letter
 //! ```
 
 use minicbor::{Decode, Decoder, Encode, Encoder};
@@ -15,6 +15,7 @@ use crate::act::Act;
 use crate::authority::AuthorityEntry;
 use crate::cbor::{self, CborError};
 use crate::id::{Hash, RecordId, UnixMillis};
+use crate::letter::LetterEntry;
 
 /// The version of the entry format.
 pub const FORMAT: u8 = 1;
@@ -38,6 +39,8 @@ pub enum Entry {
     Grant(GrantEntry),
     /// One part of what a lost station is rebuilt from.
     Recovery(RecoveryEntry),
+    /// A proposal to the owner of a record, its answer, or the end of either.
+    Letter(LetterEntry),
 }
 
 /// What happened to a record.
@@ -300,6 +303,7 @@ impl Entry {
             Entry::Access(e) => e.suite,
             Entry::Grant(e) => e.suite,
             Entry::Recovery(e) => e.suite,
+            Entry::Letter(e) => e.suite,
         }
     }
 
@@ -310,16 +314,19 @@ impl Entry {
             Entry::Access(e) => Some(e.body),
             Entry::Grant(e) => e.parcel,
             Entry::Recovery(e) => e.body,
+            Entry::Letter(e) => e.body,
             Entry::Act(_) | Entry::Authority(_) => None,
         }
     }
 
-    /// The record that this entry is about, in a shard's ledger or a grant's.
+    /// The record that this entry is about, in a shard's ledger or a grant's; what an entry is kept
+    /// together with in others.
     pub fn record(&self) -> Option<RecordId> {
         match self {
             Entry::Record(e) => Some(e.record),
             Entry::Grant(e) => e.record,
             Entry::Recovery(e) => Some(e.part.group()),
+            Entry::Letter(e) => Some(RecordId(e.id.0)),
             Entry::Act(_) | Entry::Authority(_) | Entry::Access(_) => None,
         }
     }
@@ -330,6 +337,7 @@ impl Entry {
             Entry::Record(e) => matches!(e.operation, Operation::Erase | Operation::Reseal),
             Entry::Grant(e) => e.operation.replaces_parcels() && e.record.is_some(),
             Entry::Recovery(_) => true,
+            Entry::Letter(e) => e.step == crate::letter::Step::Close,
             Entry::Act(_) | Entry::Authority(_) | Entry::Access(_) => false,
         }
     }
@@ -337,7 +345,7 @@ impl Entry {
     /// Whether this entry, later in the same ledger, says that the body of `earlier` was to be
     /// destroyed: an erasure that of every version of the record, a reseal that of the content
     /// which it seals anew, a retraction or a reseal in a grant's ledger that of every parcel of the
-    /// record.
+    /// record, the end of a proposal that of the proposal or of its answer.
     pub fn destroys_body_of(&self, earlier: &Entry) -> bool {
         match (earlier, self) {
             (Entry::Record(earlier), Entry::Record(later)) => {
@@ -353,6 +361,7 @@ impl Entry {
             (Entry::Recovery(earlier), Entry::Recovery(later)) => {
                 earlier.part.is_replaced_by(&later.part)
             }
+            (Entry::Letter(earlier), Entry::Letter(later)) => later.ends(earlier),
             _ => false,
         }
     }
@@ -372,6 +381,7 @@ impl<C> Encode<C> for Entry {
             Entry::Access(entry) => e.u8(4)?.encode_with(entry, ctx)?,
             Entry::Grant(entry) => e.u8(5)?.encode_with(entry, ctx)?,
             Entry::Recovery(entry) => e.u8(6)?.encode_with(entry, ctx)?,
+            Entry::Letter(entry) => e.u8(7)?.encode_with(entry, ctx)?,
         };
         Ok(())
     }
@@ -389,6 +399,7 @@ impl<'b, C> Decode<'b, C> for Entry {
             4 => Ok(Entry::Access(d.decode_with(ctx)?)),
             5 => Ok(Entry::Grant(d.decode_with(ctx)?)),
             6 => Ok(Entry::Recovery(d.decode_with(ctx)?)),
+            7 => Ok(Entry::Letter(d.decode_with(ctx)?)),
             _ => Err(minicbor::decode::Error::message("unknown entry type")),
         }
     }

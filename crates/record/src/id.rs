@@ -167,11 +167,22 @@ impl Realm {
 
 text!(Realm, Realm::new);
 
-/// The name of a ledger: `<realm>/<division>/<ledger>`, or
-/// `<realm>/<division>/<kind>/grant/<id>` for a grant's own ledger.
+/// The name of a ledger: `<realm>/<division>/<ledger>`,
+/// `<realm>/<division>/<kind>/grant/<id>` for a grant's own ledger, or
+/// `<realm>/<division>/proposals/<owner>` and `<realm>/<division>/answers/<proposer>` for what one
+/// node writes to another.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Origin(String);
+
+/// The third part of a ledger of proposals.
+pub const PROPOSALS: &str = "proposals";
+/// The third part of a ledger of answers.
+pub const ANSWERS: &str = "answers";
+
+fn is_of_letters(ledger: &str) -> bool {
+    matches!(ledger, PROPOSALS | ANSWERS)
+}
 
 impl Origin {
     /// The ledger `name` of a division; `name` is a kind, `authority` or `access`.
@@ -182,6 +193,16 @@ impl Origin {
     /// The ledger of one grant on this shard.
     pub fn grant(&self, id: &GrantId) -> Self {
         Self(format!("{}/grant/{id}", self.0))
+    }
+
+    /// The ledger of what a division proposes to an owner of records.
+    pub fn proposals(realm: &Realm, division: &DivisionId, owner: &DivisionId) -> Self {
+        Self(format!("{realm}/{division}/{PROPOSALS}/{owner}"))
+    }
+
+    /// The ledger of what an owner of records answers to a proposer.
+    pub fn answers(realm: &Realm, division: &DivisionId, proposer: &DivisionId) -> Self {
+        Self(format!("{realm}/{division}/{ANSWERS}/{proposer}"))
     }
 
     /// Parses an origin.
@@ -202,8 +223,14 @@ impl Origin {
             && is_slug(parts[1])
             && is_slug(parts[2]);
         let tail_ok = match parts.len() {
-            3 => true,
-            5 => parts[3] == "grant" && parts[4].parse::<GrantId>().is_ok(),
+            // Letters have an addressee: without one there is no such ledger.
+            3 => !is_of_letters(parts[2]),
+            4 => is_of_letters(parts[2]) && is_slug(parts[3]) && parts[3] != parts[1],
+            5 => {
+                parts[3] == "grant"
+                    && parts[4].parse::<GrantId>().is_ok()
+                    && !is_of_letters(parts[2])
+            }
             _ => false,
         };
         if head_ok && tail_ok {
@@ -227,7 +254,7 @@ impl Origin {
         DivisionId(self.part(1).to_owned())
     }
 
-    /// The third part: a kind, `authority` or `access`.
+    /// The third part: a kind, `authority`, `access`, `recovery`, `proposals` or `answers`.
     pub fn ledger(&self) -> Kind {
         Kind(self.part(2).to_owned())
     }
@@ -237,6 +264,27 @@ impl Origin {
         self.part(4).parse().ok()
     }
 
+    /// The division that a ledger of letters is written to.
+    pub fn addressee(&self) -> Option<DivisionId> {
+        is_of_letters(self.part(2)).then(|| DivisionId(self.part(3).to_owned()))
+    }
+
+    /// Whether this is a ledger of proposals.
+    pub fn is_proposals(&self) -> bool {
+        self.part(2) == PROPOSALS
+    }
+
+    /// The ledger in which the addressee of this one writes back.
+    pub fn counterpart(&self) -> Option<Origin> {
+        let to = self.addressee()?;
+        let (realm, from) = (self.realm(), self.division());
+        Some(if self.is_proposals() {
+            Self::answers(&realm, &to, &from)
+        } else {
+            Self::proposals(&realm, &to, &from)
+        })
+    }
+
     /// The shard that a grant's ledger draws from; the origin itself otherwise.
     pub fn shard(&self) -> Origin {
         Origin::new(&self.realm(), &self.division(), &self.ledger())
@@ -244,7 +292,11 @@ impl Origin {
 
     /// Whether this is the ledger of a shard: records of one kind.
     pub fn is_shard(&self) -> bool {
-        self.grant_id().is_none() && !matches!(self.part(2), "authority" | "access" | "recovery")
+        self.grant_id().is_none()
+            && !matches!(
+                self.part(2),
+                "authority" | "access" | "recovery" | PROPOSALS | ANSWERS
+            )
     }
 
     /// The origin as text.
@@ -312,6 +364,11 @@ id16!(
     "grant id"
 );
 id16!(
+    /// A proposal's random 128-bit identifier, which its answer and its end bear too.
+    LetterId,
+    "proposal id"
+);
+id16!(
     /// An operator's random 128-bit identifier; names are kept elsewhere.
     OperatorId,
     "operator id"
@@ -350,6 +407,21 @@ mod tests {
     }
 
     #[test]
+    fn a_ledger_of_letters_names_its_addressee_and_the_ledger_of_the_way_back() {
+        let realm = Realm::new("jiangjin.example").unwrap();
+        let division = |text| DivisionId::new(text).unwrap();
+        let there = Origin::proposals(&realm, &division("minzheng"), &division("jinfu"));
+        assert_eq!(there.as_str(), "jiangjin.example/minzheng/proposals/jinfu");
+        assert_eq!(Origin::parse(there.as_str()).unwrap(), there);
+        assert_eq!(there.addressee(), Some(division("jinfu")));
+        let back = there.counterpart().unwrap();
+        assert_eq!(back.as_str(), "jiangjin.example/jinfu/answers/minzheng");
+        assert_eq!(Origin::parse(back.as_str()).unwrap(), back);
+        assert_eq!(back.counterpart().unwrap(), there);
+        assert!(!there.is_shard() && !back.is_shard() && there.grant_id().is_none());
+    }
+
+    #[test]
     fn a_malformed_origin_is_refused() {
         for text in [
             "",
@@ -359,6 +431,13 @@ mod tests {
             "a.b/c d/e",
             "a.b/c/d/grant/xyz",
             "a.b//d",
+            "a.b/c/proposals",
+            "a.b/c/proposals/",
+            "a.b/c/proposals/c",
+            "a.b/c/answers/D",
+            "a.b/c/answers/d/e",
+            "a.b/c/person/d",
+            "a.b/c/answers/grant/00000000000000000000000000000000",
         ] {
             assert!(Origin::parse(text).is_err(), "{text}");
         }

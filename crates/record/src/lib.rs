@@ -3,7 +3,8 @@
 //! Read in this order: [`id`], [`schema`] and [`catalogue`] (what fields there are), [`header`]
 //! (whose column is which field), [`draft`] and [`check`] (from a row to values that may be
 //! sealed) with [`numbers`], [`dates`], [codes](schema::Catalogue::codes) and rules between fields,
-//! then what goes into ledgers: [`cbor`], [`entry`], [`act`], [`authority`], [`plan`].
+//! then what goes into ledgers: [`cbor`], [`entry`], [`act`], [`authority`], [`plan`], [`letter`] and
+//! [`proposal`].
 //!
 //! ```
 //! use record::draft::Draft;
@@ -33,8 +34,10 @@ pub mod draft;
 pub mod entry;
 pub mod header;
 pub mod id;
+pub mod letter;
 pub mod numbers;
 pub mod plan;
+pub mod proposal;
 pub mod refused;
 mod rules;
 pub mod schema;

@@ -565,6 +565,16 @@ impl Authority {
         self.grants.get(id)?.last()
     }
 
+    /// Whom a ledger is handed down to, beside those above its owner: the holder of a grant, the
+    /// addressee of letters.
+    pub(crate) fn receiver(&self, origin: &Origin) -> Option<DivisionId> {
+        if let Some(addressee) = origin.addressee() {
+            return Some(addressee);
+        }
+        let grant = self.grant(&origin.grant_id()?)?;
+        (grant.origin == origin.shard()).then(|| grant.holder.clone())
+    }
+
     /// Every grant known, each as its owner stated it last.
     pub fn grants(&self) -> impl Iterator<Item = &GrantStatement> {
         self.grants.values().filter_map(|all| all.last())

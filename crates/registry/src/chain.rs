@@ -22,7 +22,10 @@ const REBUILD: usize = 4096;
 
 /// Whether the ledger is one whose entries are about records.
 pub(crate) fn has_chains(origin: &Origin) -> bool {
-    origin.is_shard() || origin.grant_id().is_some() || origin.ledger().as_str() == "recovery"
+    origin.is_shard()
+        || origin.grant_id().is_some()
+        || origin.addressee().is_some()
+        || origin.ledger().as_str() == "recovery"
 }
 
 fn key(origin: &Origin, record: &RecordId, at: u64) -> Key {

@@ -111,6 +111,12 @@ impl Registry {
         }
         let pages = self.destroy_secrets(&pending)?;
         self.retract_parcels(&pending, now)?;
+        // What others proposed about an erased record, and was kept, goes with it.
+        for order in &pending {
+            if order.origin.is_shard() && self.is_own(&order.origin) {
+                self.forget_letters_about(&order.order.record)?;
+            }
+        }
         self.renew_working_index(&pending)?;
         if !pages.is_empty() {
             // Whoever keeps copies of pages and of their keys, for recovery, replaces those too.

@@ -82,7 +82,8 @@ impl Registry {
     }
 
     /// What a peer is told: evidence of any ledger, and the newest head seen of ledgers that are
-    /// neither its own nor exchanged with it anyway. Ledgers of grants are nobody else's business.
+    /// neither its own nor exchanged with it anyway. Ledgers of grants and of letters are nobody
+    /// else's business.
     ///
     /// # Errors
     /// A failure of the store.
@@ -106,8 +107,8 @@ impl Registry {
             }
         }
         for (origin, note) in known {
-            let grants = origin.grant_id().is_some();
-            if grants || origin.division() == peer.division || evident.contains(&origin) {
+            let of_two = origin.grant_id().is_some() || origin.addressee().is_some();
+            if of_two || origin.division() == peer.division || evident.contains(&origin) {
                 continue;
             }
             told.push((origin, vec![note]));

@@ -570,7 +570,7 @@ impl Registry {
         table::decode("kept grant", &plain)
     }
 
-    fn in_scope(&self, ledger: &Origin, record: &RecordId) -> Result<bool> {
+    pub(crate) fn in_scope(&self, ledger: &Origin, record: &RecordId) -> Result<bool> {
         Ok(self
             .store
             .get(&table::key(ledger, table::SCOPE, &record.0))?

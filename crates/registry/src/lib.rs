@@ -6,7 +6,7 @@
 //!
 //! Read in this order: [`config`] and [`node`] (what a node is), [`table`] and [`book`] (how it
 //! writes), [`authority`] and [`session`] (who may), [`register`], [`holding`], [`read`],
-//! [`grant`], [`replicate`], [`verify`], [`status`], [`audit`].
+//! [`grant`], [`proposals`], [`replicate`], [`verify`], [`status`], [`audit`].
 
 pub mod audit;
 pub mod authority;
@@ -32,6 +32,7 @@ pub mod holding;
 pub mod keys;
 pub mod node;
 pub mod plan;
+pub mod proposals;
 pub mod publish;
 mod reach;
 pub mod read;

@@ -66,6 +66,10 @@ pub struct Registry {
     pub(crate) latest: AtomicU64,
     /// Held while a checkpoint is checked, persisted and cosigned.
     pub(crate) witnessing: Mutex<()>,
+    /// Held while a proposal is taken in or answered: an answer and what it says are one thing.
+    pub(crate) answering: Mutex<()>,
+    /// When proposals that were kept long enough were looked for last, in milliseconds.
+    pub(crate) letters_swept: AtomicU64,
     /// Held while a plan is made or run.
     pub(crate) planning: Mutex<()>,
     /// Held while a bundle is packed or opened.
@@ -332,6 +336,8 @@ impl Registry {
             destroying: Mutex::new(()),
             witnessing: Mutex::new(()),
             ferrying: Mutex::new(()),
+            answering: Mutex::new(()),
+            letters_swept: AtomicU64::new(0),
             planning: Mutex::new(()),
             latest: AtomicU64::new(0),
             counters: crate::status::Counters::default(),
@@ -356,6 +362,7 @@ impl Registry {
         self.open_holdings()?;
         // What a crash cut off; a ledger that is not signed at present waits, the node does not.
         self.go_on_destroying(now);
+        self.tend_letters(now);
         Ok(())
     }
 

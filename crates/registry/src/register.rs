@@ -14,9 +14,9 @@ use seal::secret::RecordSecret;
 use serde::{Deserialize, Serialize};
 use store::pages::ChunkAt;
 
-use crate::book::Leaf;
+use crate::book::{Book, Leaf, Signer};
 use crate::error::{RegistryError, Result};
-use crate::holding::Access;
+use crate::holding::{Access, Holding};
 use crate::keys::rng;
 use crate::node::{Registry, lock, purpose};
 use crate::session::Session;
@@ -261,28 +261,6 @@ impl Registry {
             return Ok(report);
         }
 
-        let secrets: Vec<_> = rows.iter().map(|row| (row.record, &row.secret)).collect();
-        let page = self.keep_secrets(&secrets)?;
-        let Access::Own(keys) = &holding.access else {
-            return Err(RegistryError::damaged("an own shard is held by grant"));
-        };
-        let (epoch, keys) = keys.current();
-        let sealed: Vec<SealedBody> = rows
-            .iter()
-            .map(|row| {
-                let context = context(&shard, row.record, 1, schema, epoch);
-                seal::body::seal_body(&row.checked, schema, &context, keys, &row.secret, &mut rng)
-                    .map_err(|e| RegistryError::damaged(e.to_string()))
-            })
-            .collect::<Result<_>>()?;
-        let leaves = rows
-            .iter()
-            .zip(sealed)
-            .map(|(row, body)| {
-                let context = context(&shard, row.record, 1, schema, epoch);
-                leaf(&context, Operation::Register, None, body, now)
-            })
-            .collect();
         let mut touched = BTreeSet::new();
         for row in &rows {
             let block = row.number / BLOCK_ROWS;
@@ -290,32 +268,130 @@ impl Registry {
             touched.insert(block);
         }
         let signer = session.signer(purpose("registration"), Some(source));
-        let appended = self.append(&mut book, &signer, leaves, now, |batch, first, hashes| {
-            crate::secrets::point_to(batch, &shard, page);
-            for ((at, row), leaf) in (first..).zip(&rows).zip(hashes) {
-                let newest = newest(at, 1, *leaf, page);
-                batch.put(
-                    table::key(&shard, table::RECORD, &row.record.0),
-                    cbor::to_vec(&newest),
-                );
-            }
+        let place = (&mut *book, &mut *holding);
+        self.register_rows(place, schema, &rows, &signer, now, |batch, _| {
             for block in &touched {
                 if let Some(rows) = taken.get(block) {
                     batch.put(block_key(&shard, &source, *block), cbor::to_vec(rows));
                 }
             }
         })?;
-        for (at, row) in (appended.first..).zip(&rows) {
+        drop(holding);
+        drop(book);
+        self.changed();
+        Ok(report)
+    }
+
+    /// Seals and appends the first versions of records, and puts them into the index; gives the
+    /// index of the first. The one commit is in here.
+    fn register_rows(
+        &self,
+        (book, holding): (&mut Book, &mut Holding),
+        schema: &Schema,
+        rows: &[Row],
+        signer: &Signer<'_>,
+        now: UnixMillis,
+        extend: impl FnOnce(&mut store::Batch, u64),
+    ) -> Result<u64> {
+        let shard = holding.origin.clone();
+        let secrets: Vec<_> = rows.iter().map(|row| (row.record, &row.secret)).collect();
+        let page = self.keep_secrets(&secrets)?;
+        let Access::Own(keys) = &holding.access else {
+            return Err(RegistryError::damaged("an own shard is held by grant"));
+        };
+        let (epoch, keys) = keys.current();
+        let mut rng = rng()?;
+        let leaves = rows
+            .iter()
+            .map(|row| {
+                let context = context(&shard, row.record, 1, schema, epoch);
+                let secret = &row.secret;
+                let body =
+                    seal::body::seal_body(&row.checked, schema, &context, keys, secret, &mut rng)
+                        .map_err(|e| RegistryError::damaged(e.to_string()))?;
+                Ok(leaf(&context, Operation::Register, None, body, now))
+            })
+            .collect::<Result<_>>()?;
+        let appended = self.append(book, signer, leaves, now, |batch, first, hashes| {
+            crate::secrets::point_to(batch, &shard, page);
+            for ((at, row), leaf) in (first..).zip(rows).zip(hashes) {
+                let newest = newest(at, 1, *leaf, page);
+                batch.put(
+                    table::key(&shard, table::RECORD, &row.record.0),
+                    cbor::to_vec(&newest),
+                );
+            }
+            extend(batch, first);
+        })?;
+        for (at, row) in (appended.first..).zip(rows) {
             holding
                 .index
                 .upsert(row.record, 1, at, &texts(&row.checked));
         }
         holding.index.set_applied(appended.size);
+        self.counters.registered(rows.len() as u64);
+        Ok(appended.first)
+    }
+
+    /// Registers one record at somebody's proposal: once for each. Given again, it says what was
+    /// written.
+    ///
+    /// # Errors
+    /// As [`Registry::amend`].
+    pub(crate) fn register_from(
+        &self,
+        session: &Session,
+        (kind, fields): (&Kind, BTreeMap<String, String>),
+        of: &Purpose,
+        source: Hash,
+        now: UnixMillis,
+    ) -> Result<Registered> {
+        let schema = self.schema(kind)?;
+        let positions = written(schema, fields.keys());
+        let allowed = self.may_write(session, schema, &positions, of)?;
+        let shard = self.shard(kind);
+        let holding = self.holding(&shard)?;
+        let book = self.book(&shard)?;
+        let mut book = lock(&book);
+        if let Some(written) = self.written_at_proposal(&shard, Some(&source))? {
+            return Ok(written);
+        }
+        let mut holding = holding.write().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = HashMap::new();
+        let checked = Draft { fields }
+            .check(schema, self.catalogue, &today(now))
+            .and_then(|checked| own_rows(&allowed, &self.config.division, checked))
+            .and_then(
+                |checked| match doubles(schema, &checked, 1, &mut seen, &holding.index) {
+                    found if found.is_empty() => Ok(checked),
+                    found => Err(found),
+                },
+            )
+            .map_err(RegistryError::Invalid)?;
+        let mut rng = rng()?;
+        let mut id = [0u8; 16];
+        rand_core::Rng::fill_bytes(&mut rng, &mut id);
+        let row = Row {
+            number: 1,
+            record: RecordId(id),
+            secret: RecordSecret::generate(&mut rng),
+            checked: checked.since(None),
+        };
+        let signer = session.signer(of.clone(), Some(source));
+        let place = (&mut *book, &mut *holding);
+        let rows = std::slice::from_ref(&row);
+        let index = self.register_rows(place, schema, rows, &signer, now, |batch, first| {
+            crate::proposals::note_source(batch, &shard, &source, first);
+        })?;
         drop(holding);
         drop(book);
-        self.counters.registered(rows.len() as u64);
         self.changed();
-        Ok(report)
+        Ok(Registered {
+            record: row.record,
+            version: 1,
+            origin: shard,
+            index,
+        })
     }
 
     /// Amends or closes a record.
@@ -329,6 +405,17 @@ impl Registry {
         amendment: &Amendment,
         now: UnixMillis,
     ) -> Result<Registered> {
+        self.amend_from(session, amendment, None, now)
+    }
+
+    /// The same, at somebody's proposal: once for each. Given again, it says what was written.
+    pub(crate) fn amend_from(
+        &self,
+        session: &Session,
+        amendment: &Amendment,
+        source: Option<Hash>,
+        now: UnixMillis,
+    ) -> Result<Registered> {
         let schema = self.schema(&amendment.kind)?;
         let mut positions = written(schema, amendment.changes.keys());
         positions.insert(STATUS);
@@ -337,6 +424,9 @@ impl Registry {
         let holding = self.holding(&shard)?;
         let book = self.book(&shard)?;
         let mut book = lock(&book);
+        if let Some(written) = self.written_at_proposal(&shard, source.as_ref())? {
+            return Ok(written);
+        }
         let mut holding = holding.write().unwrap_or_else(PoisonError::into_inner);
         let newest_version = self.newest(&shard, &amendment.record)?.ok_or_else(|| {
             RegistryError::NotFound {
@@ -423,7 +513,7 @@ impl Registry {
             .map_err(|e| RegistryError::damaged(e.to_string()))?;
         let previous = Some(newest_version.leaf);
         let leaves = vec![leaf(&context, operation, previous, body, now)];
-        let signer = session.signer(amendment.purpose.clone(), None);
+        let signer = session.signer(amendment.purpose.clone(), source);
         let appended = self.append(&mut book, &signer, leaves, now, |batch, first, hashes| {
             let next = Newest {
                 at: first,
@@ -431,6 +521,9 @@ impl Registry {
                 leaf: hashes[0],
                 ..newest_version.clone()
             };
+            if let Some(source) = &source {
+                crate::proposals::note_source(batch, &shard, source, first);
+            }
             batch.put(
                 table::key(&shard, table::RECORD, &amendment.record.0),
                 cbor::to_vec(&next),

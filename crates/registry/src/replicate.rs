@@ -390,13 +390,10 @@ impl Registry {
             } else if line.is_authority {
                 !authority.within(division, &peer.division)
             } else {
-                origin
-                    .grant_id()
-                    .and_then(|id| authority.grant(&id))
-                    .is_some_and(|grant| {
-                        authority.within(&grant.holder, &peer.division)
-                            && !authority.within(division, &peer.division)
-                    })
+                authority.receiver(origin).is_some_and(|receiver| {
+                    authority.within(&receiver, &peer.division)
+                        && !authority.within(division, &peer.division)
+                })
             };
             if !give {
                 continue;
@@ -571,6 +568,7 @@ impl Registry {
         let destroyed = chain::destroyed(store, &origin, first, &entries)?;
         chain::extend(&mut batch, &origin, first, entries.into_iter());
         destroyed.write(&mut batch, &origin);
+        self.count_letters(&mut batch, &delivery, &destroyed, now)?;
         if complete {
             batch.put(table::note(&origin, size), held.note.clone().into_bytes());
         }
@@ -589,6 +587,7 @@ impl Registry {
                     newest.insert(entry.record, Newest::after(old, entry, at, *leaf));
                 }
             }
+            crate::proposals::note_sources(&mut batch, &origin, delivery.entries());
             if origin.grant_id().is_some() {
                 Self::rebuild_scope(&mut batch, &origin, delivery.entries().iter());
             }
@@ -680,6 +679,7 @@ impl Registry {
         if self.keys.is_locked() {
             return;
         }
+        self.take_letters(origin, now);
         for ledger in ours {
             if !self.keys.is_locked()
                 && let Err(error) = self.advance_holding(&ledger)
@@ -1051,12 +1051,8 @@ impl Trust for Registry {
         } else if origin.ledger().as_str() == "authority" {
             !authority.within(&division, own)
         } else {
-            origin
-                .grant_id()
-                .and_then(|id| authority.grant(&id))
-                .is_some_and(|grant| {
-                    grant.origin == origin.shard() && authority.within(&grant.holder, own)
-                })
+            let receiver = authority.receiver(origin);
+            receiver.is_some_and(|receiver| authority.within(&receiver, own))
         };
         drop(authority);
         if !allowed {

@@ -112,6 +112,8 @@ pub struct NodeStatus {
     pub epochs: Vec<crate::reseal::ShardEpochs>,
     /// Destructions of own ledgers that are not finished, or whose receipts are missing.
     pub destructions: DestructionCounts,
+    /// Proposals that wait for an answer, here and elsewhere.
+    pub proposals: crate::proposals::ProposalCounts,
     /// The store and the disk under it.
     pub store: StoreLine,
 }
@@ -212,6 +214,7 @@ impl Registry {
             // As of the latest time that was signed here: the doctor is told the time.
             destructions: self
                 .destruction_counts(UnixMillis(self.latest.load(Ordering::Relaxed)))?,
+            proposals: self.proposal_counts()?,
             store: self.store_line(),
         })
     }
@@ -311,6 +314,28 @@ impl Registry {
                 ("{state=\"waiting\"}".into(), status.destructions.waiting),
                 ("{state=\"overdue\"}".into(), status.destructions.overdue),
             ],
+        );
+        let waiting = &status.proposals;
+        let sides = ["{side=\"inbox\"}", "{side=\"sent\"}"];
+        metric(
+            "fangzhi_proposals_open",
+            "gauge",
+            "Proposals that wait for an answer: received, and sent.",
+            sides
+                .iter()
+                .zip([waiting.inbox_open, waiting.sent_open])
+                .map(|(side, open)| ((*side).to_owned(), open))
+                .collect(),
+        );
+        metric(
+            "fangzhi_proposals_oldest_timestamp_seconds",
+            "gauge",
+            "When the oldest of them was proposed; absent when none waits.",
+            sides
+                .iter()
+                .zip([waiting.inbox_oldest, waiting.sent_oldest])
+                .filter_map(|(side, oldest)| Some(((*side).to_owned(), oldest?.secs())))
+                .collect(),
         );
         let by_ledger = |value: fn(&LedgerLine) -> u64| {
             status
@@ -582,6 +607,20 @@ impl Registry {
                 "{overdue} 份授权终止后逾期无回执 / {overdue} grants ended and their holder's receipt is overdue"
             ),
             "see `fangzhi grant list` for whose, and ask the holder",
+        );
+        let waiting = &status.proposals;
+        let late = waiting
+            .inbox_oldest
+            .is_some_and(|at| at.0.saturating_add(crate::proposals::ANSWER_MILLIS) < now.0);
+        let health = if late { Health::Warning } else { Health::Ok };
+        check(
+            "inbox",
+            health,
+            format!(
+                "{0} 件变更建议待答复 / {0} proposals wait for an answer",
+                waiting.inbox_open
+            ),
+            "the oldest waits for more than a week: see `fangzhi inbox list`, and answer it",
         );
         let operators = self.operators()?.len();
         let health = if operators == 0 {

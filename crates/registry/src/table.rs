@@ -50,6 +50,12 @@ pub const RECOVERY: &str = "recovery";
 /// In a ledger that a recovered node waits for: that it had one.
 pub const AWAITED: &str = "awaited";
 
+/// Of an own shard: which entry was written at whose proposal. Of an own ledger of proposals: what
+/// became of each. Of a replica of letters: how many lie there.
+pub const PROPOSAL: &str = "proposal";
+/// Of an own ledger of answers: the proposals that it answers.
+pub const INBOX: &str = "inbox";
+
 /// Checkpoints cosigned of ledgers that are not held here.
 pub const WITNESS: &str = "witness";
 

@@ -5,7 +5,7 @@
 //!
 //! Read in this order: [`secret`] and [`mod@derive`] (which key opens what), [`content`]
 //! (what the ledger commits to), [`body`] (sealing and opening records), [`grant`] and
-//! [`parcel`] (what a holder gets), then what a node keeps for itself: [`blob`],
+//! [`parcel`] (what a holder gets), [`letter`] (what a proposer writes to an owner), then what a node keeps for itself: [`blob`],
 //! [`page`], [`passphrase`], [`keystore`], [`operator`]; last [`share`] and [`recovery`], by
 //! which officers keep what a lost node needs, and [`ferry`], what a file carries across a gap.
 //!
@@ -32,6 +32,7 @@ pub mod derive;
 pub mod ferry;
 pub mod grant;
 pub mod keystore;
+pub mod letter;
 pub mod operator;
 pub mod page;
 pub mod parcel;

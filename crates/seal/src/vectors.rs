@@ -16,13 +16,14 @@ pub(crate) fn rng(seed: u64) -> ChaCha20Rng {
     ChaCha20Rng::seed_from_u64(seed)
 }
 
-const PAGES: [&str; 6] = [
+const PAGES: [&str; 7] = [
     include_str!("../../../docs/formats/body.md"),
     include_str!("../../../docs/formats/grant.md"),
     include_str!("../../../docs/formats/keystore.md"),
     include_str!("../../../docs/formats/share.md"),
     include_str!("../../../docs/formats/recovery.md"),
     include_str!("../../../docs/formats/ferry.md"),
+    include_str!("../../../docs/formats/proposal.md"),
 ];
 
 /// Whether a page of `docs/formats/` has this text, line breaks aside.

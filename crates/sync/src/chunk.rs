@@ -235,6 +235,7 @@ fn kind(origin: &Origin, entry: &Entry, index: u64) -> Result<(), ChunkError> {
         }
         Entry::Access(_) => origin.grant_id().is_none() && origin.ledger().as_str() == "access",
         Entry::Recovery(_) => origin.grant_id().is_none() && origin.ledger().as_str() == "recovery",
+        Entry::Letter(letter) => origin.addressee().is_some() && letter.fits(origin.is_proposals()),
     };
     if fits {
         Ok(())
@@ -282,8 +283,10 @@ fn act(origin: &Origin, act: &Act, tail: &mut Tail, index: u64) -> Result<(), Ch
     act.verify(origin)
         .map_err(|_| ChunkError::ActSignature { index })?;
     let count = act.count as usize;
-    // In a shard every entry is somebody's: an act leaves none before it unsigned.
-    let leaves_gap = origin.is_shard() && count != tail.len();
+    // In a shard every entry is somebody's, and so is every letter: an act leaves none before it
+    // unsigned.
+    let of_somebody = origin.is_shard() || origin.addressee().is_some();
+    let leaves_gap = of_somebody && count != tail.len();
     let precedes = act.first.checked_add(u64::from(act.count)) == Some(index);
     if leaves_gap || !precedes || tail.root(count) != Some(act.root) {
         return Err(ChunkError::ActRange { index });

@@ -35,7 +35,7 @@ pub(super) fn schema(
     };
     if matches!(
         schema.kind.as_str(),
-        "authority" | "access" | "grant" | "recovery"
+        "authority" | "access" | "grant" | "recovery" | "proposals" | "answers"
     ) {
         return Err(whole(
             "the name belongs to another ledger; choose another kind",

@@ -11,6 +11,7 @@ use record::act::{Act, Capacity};
 use record::authority::{OperatorCertificate, Statement};
 use record::entry::{Entry, GrantOperation, Operation};
 use record::id::{DivisionId, Hash, Kind, OperatorId, Origin, Purpose, RecordId, UnixMillis};
+use record::letter::Step;
 use serde::Serialize;
 
 use super::hex;
@@ -56,8 +57,10 @@ pub struct ActLine {
     pub organization: DivisionId,
     /// What for.
     pub purpose: Purpose,
-    /// SHA-256 of the file that the entries came from, hexadecimal.
+    /// Where the entries came from, hexadecimal: the keyed hash of a file, or a proposal's leaf hash.
     pub source: Option<String>,
+    /// The proposal that it was, when its ledger is here.
+    pub proposal: Option<ProposalSource>,
     /// When it was signed, by the signer's clock.
     pub signed_at: UnixMillis,
     /// Size of the authority ledger that it relied on.
@@ -66,6 +69,44 @@ pub struct ActLine {
     pub authority: &'static str,
     /// Whether the signature holds in this ledger.
     pub signature: bool,
+}
+
+/// The proposal at which entries were written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ProposalSource {
+    /// The proposer's ledger.
+    pub ledger: Origin,
+    /// Index of the proposal in it.
+    pub index: u64,
+    /// Who proposed it.
+    pub proposer: DivisionId,
+    /// When it was recorded there.
+    pub recorded_at: UnixMillis,
+}
+
+/// Every proposal in the ledgers here, by leaf hash.
+fn proposals(view: &View) -> Result<BTreeMap<Hash, ProposalSource>> {
+    let mut found = BTreeMap::new();
+    for origin in view.origins()? {
+        if !origin.is_proposals() {
+            continue;
+        }
+        view.walk(&origin, |at, bytes, entry| {
+            if let Entry::Letter(letter) = entry
+                && letter.step == Step::Propose
+            {
+                let source = ProposalSource {
+                    ledger: origin.clone(),
+                    index: at,
+                    proposer: origin.division(),
+                    recorded_at: letter.recorded_at,
+                };
+                found.insert(ledger::hash::leaf_hash(bytes), source);
+            }
+            Ok(())
+        })?;
+    }
+    Ok(found)
 }
 
 /// Whose key signed, as the authority ledger has it.
@@ -134,6 +175,7 @@ pub(crate) fn rosters(view: &View) -> Result<BTreeMap<DivisionId, Roster>> {
 struct Acts<'a> {
     view: &'a View,
     rosters: BTreeMap<DivisionId, Roster>,
+    proposals: BTreeMap<Hash, ProposalSource>,
     /// Roots of authority ledgers by division and size; `None` when not here.
     roots: BTreeMap<(DivisionId, u64), Option<Hash>>,
 }
@@ -143,6 +185,7 @@ impl<'a> Acts<'a> {
         Ok(Self {
             view,
             rosters: rosters(view)?,
+            proposals: proposals(view)?,
             roots: BTreeMap::new(),
         })
     }
@@ -191,6 +234,9 @@ impl<'a> Acts<'a> {
             organization: act.organization.clone(),
             purpose: act.purpose.clone(),
             source: act.source.as_ref().map(|hash| hex(hash)),
+            proposal: act
+                .source
+                .and_then(|hash| self.proposals.get(&hash).cloned()),
             signed_at: act.signed_at,
             authority_size: act.authority_size,
             authority: match relied {

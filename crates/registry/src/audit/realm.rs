@@ -20,6 +20,7 @@ use crate::verify::{VerifyReport, verify};
 mod charters;
 
 mod ledgers;
+mod letters;
 
 mod grants;
 
@@ -267,6 +268,8 @@ impl Auditor<'_> {
         }
         let grants = self.grants();
         report.grants = self.kept("grant", grants);
+        let letters = self.letters().map(|()| Vec::<()>::new());
+        self.kept("letters", letters);
         let alarms = self.alarms().map(|()| Vec::<()>::new());
         self.kept("alarm", alarms);
         report.findings.append(&mut self.findings);

@@ -137,7 +137,7 @@ struct Known {
     line: Arc<Line>,
     /// Its division and those above.
     path: Vec<DivisionId>,
-    /// Of a grant's ledger: the holder and those above.
+    /// Of a grant's ledger the holder, of one of letters the addressee, and those above.
     holder: Vec<DivisionId>,
 }
 
@@ -168,11 +168,9 @@ impl Registry {
                 .into_iter()
                 .map(|line| Known {
                     path: path(&authority, &line.division),
-                    holder: line
-                        .origin
-                        .grant_id()
-                        .and_then(|id| authority.grant(&id))
-                        .map_or_else(Vec::new, |grant| path(&authority, &grant.holder)),
+                    holder: authority
+                        .receiver(&line.origin)
+                        .map_or_else(Vec::new, |receiver| path(&authority, &receiver)),
                     line,
                 })
                 .collect();
@@ -362,6 +360,7 @@ fn time_of(entry: &Entry) -> UnixMillis {
         Entry::Access(e) => e.recorded_at,
         Entry::Grant(e) => e.recorded_at,
         Entry::Recovery(e) => e.recorded_at,
+        Entry::Letter(e) => e.recorded_at,
     }
 }
 

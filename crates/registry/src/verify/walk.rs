@@ -197,6 +197,14 @@ impl<'a> Walk<'a> {
                 }
             }
             Entry::Grant(entry) => self.granted(at, entry, stretch),
+            Entry::Letter(letter) => {
+                if !letter.fits(self.origin.is_proposals()) {
+                    self.find(
+                        Some(at),
+                        format!("第 {at} 条函件内容不全或错置 / the letter at {at} lacks something or belongs elsewhere"),
+                    );
+                }
+            }
             Entry::Authority(_) | Entry::Access(_) | Entry::Recovery(_) => {}
         }
         self.tail.push(leaf);
@@ -623,12 +631,14 @@ enum Takes {
     Statements,
     Readings,
     Recovery,
+    Letters,
 }
 
 impl Takes {
     fn of(origin: &Origin) -> Self {
         match origin.ledger().as_str() {
             _ if origin.grant_id().is_some() => Self::Grants,
+            _ if origin.addressee().is_some() => Self::Letters,
             "authority" => Self::Statements,
             "access" => Self::Readings,
             "recovery" => Self::Recovery,
@@ -644,6 +654,7 @@ impl Takes {
             Entry::Authority(_) => self == Self::Statements,
             Entry::Access(_) => self == Self::Readings,
             Entry::Recovery(_) => self == Self::Recovery,
+            Entry::Letter(_) => self == Self::Letters,
         }
     }
 }

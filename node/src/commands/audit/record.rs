@@ -152,8 +152,16 @@ fn show_act(act: &ActLine) {
             "不成立 / DOES NOT HOLD"
         }
     ));
-    if let Some(source) = &act.source {
-        output::line(format!("   来源文件 / source file SHA-256 {source}"));
+    if let Some(proposal) = &act.proposal {
+        output::line(format!(
+            "   采纳的变更建议 / at the proposal {}/{} (`{}`, {})",
+            proposal.proposer,
+            proposal.index,
+            proposal.ledger,
+            time(proposal.recorded_at)
+        ));
+    } else if let Some(source) = &act.source {
+        output::line(format!("   来源 / source {source}"));
     }
 }
 

@@ -1,0 +1,7 @@
+//! What answers to proposals say, in their bytes; the property is in `src/checks.rs`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    fuzz::checks::answer(bytes);
+});

@@ -68,6 +68,8 @@ pub struct Registry {
     pub(crate) witnessing: Mutex<()>,
     /// Held while a plan is made or run.
     pub(crate) planning: Mutex<()>,
+    /// What is done for records that move, one at a time, and what was checked of them.
+    pub(crate) transfers: crate::transfer::Desk,
     pub(crate) counters: crate::status::Counters,
     /// The end of every ledger, as read last; see [`crate::heads`].
     pub(crate) lines: RwLock<crate::heads::Lines>,
@@ -330,6 +332,7 @@ impl Registry {
             witnessing: Mutex::new(()),
             planning: Mutex::new(()),
             latest: AtomicU64::new(0),
+            transfers: crate::transfer::Desk::default(),
             counters: crate::status::Counters::default(),
             lines: RwLock::default(),
             listener: RwLock::new(None),

@@ -70,6 +70,9 @@ pub enum Command {
     /// 授权 / grants
     #[command(subcommand)]
     Grant(Grant),
+    /// 迁移：把记录交给另一个登记单位 / transfers: handing a record to another division
+    #[command(subcommand)]
+    Transfer(Box<crate::commands::transfer::Transfer>),
     /// 密钥：方案、批准、执行、常令 / keys: plan, approve, run, standing orders
     #[command(subcommand)]
     Keys(crate::commands::keys::args::Keys),

@@ -16,6 +16,7 @@ mod realm;
 mod sample;
 mod schema;
 mod sync;
+pub mod transfer;
 mod verify;
 
 use std::process::ExitCode;
@@ -46,6 +47,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         Command::Read(command) => read::read(command, json),
         Command::Amend(command) => read::amend(command, json),
         Command::Grant(command) => grant::run(command, json),
+        Command::Transfer(command) => transfer::run(command, json),
         Command::Keys(command) => keys::run(command, json),
         Command::Erase(command) => erase::erase(command, json),
         Command::Receipts(whose) => erase::receipts(whose, json),

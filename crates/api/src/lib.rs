@@ -14,6 +14,7 @@ pub mod ledgers;
 pub mod plans;
 pub mod routes;
 pub mod state;
+mod transfers;
 
 pub use routes::router;
 pub use state::{AppState, now};

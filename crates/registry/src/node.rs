@@ -355,6 +355,7 @@ impl Registry {
         self.open_holdings()?;
         // What a crash cut off; a ledger that is not signed at present waits, the node does not.
         self.go_on_destroying(now);
+        self.go_on_transferring(now);
         Ok(())
     }
 

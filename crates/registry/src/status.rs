@@ -112,6 +112,8 @@ pub struct NodeStatus {
     pub epochs: Vec<crate::reseal::ShardEpochs>,
     /// Destructions of own ledgers that are not finished, or whose receipts are missing.
     pub destructions: DestructionCounts,
+    /// Transfers of this node's records, or to it, that are open.
+    pub transfers: crate::transfer::TransferCounts,
     /// The store and the disk under it.
     pub store: StoreLine,
 }
@@ -212,6 +214,7 @@ impl Registry {
             // As of the latest time that was signed here: the doctor is told the time.
             destructions: self
                 .destruction_counts(UnixMillis(self.latest.load(Ordering::Relaxed)))?,
+            transfers: self.transfer_counts()?,
             store: self.store_line(),
         })
     }
@@ -311,6 +314,26 @@ impl Registry {
                 ("{state=\"waiting\"}".into(), status.destructions.waiting),
                 ("{state=\"overdue\"}".into(), status.destructions.overdue),
             ],
+        );
+        metric(
+            "fangzhi_transfers_open",
+            "gauge",
+            "Transfers that are not over: of this node's records, or to it.",
+            vec![
+                ("{is=\"outgoing\"}".into(), status.transfers.outgoing),
+                ("{is=\"incoming\"}".into(), status.transfers.incoming),
+            ],
+        );
+        metric(
+            "fangzhi_transfers_oldest_timestamp_seconds",
+            "gauge",
+            "When the oldest open transfer was offered; no line when none is open.",
+            status
+                .transfers
+                .oldest
+                .map(|at| (String::new(), at.secs()))
+                .into_iter()
+                .collect(),
         );
         let by_ledger = |value: fn(&LedgerLine) -> u64| {
             status

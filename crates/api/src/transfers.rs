@@ -90,9 +90,7 @@ async fn refuse(
 ) -> Answered<Value> {
     let id = parsed(&id)?;
     state
-        .run(move |registry| {
-            registry.refuse_transfer(&caller.session, &id, &refusal.reason, now())
-        })
+        .run(move |registry| registry.refuse_transfer(&caller.session, &id, &refusal.reason, now()))
         .await?;
     Ok(Json(json!({ "transfer": id })))
 }

@@ -804,7 +804,7 @@ impl Registry {
         self.changed();
         if origin.is_shard() {
             self.advance_grants(now)?;
-            self.tend_transfers(now)?;
+            self.go_on_transferring(now);
         }
         Ok(())
     }

@@ -389,7 +389,7 @@ thread_local! {
 
 /// How many steps there are to be cut at.
 #[doc(hidden)]
-pub const STEPS: u32 = 11;
+pub const STEPS: u32 = 10;
 
 fn cut_here(step: u32) -> Result<()> {
     if CUT_AT.get() == step {

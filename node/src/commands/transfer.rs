@@ -161,8 +161,7 @@ fn offer(command: &Offer, json: bool) -> Result<ExitCode> {
         basis: command.basis.clone(),
         days: command.days,
     };
-    let answer: Value =
-        client(&command.at, &command.who)?.post("/api/v1/transfers", &request)?;
+    let answer: Value = client(&command.at, &command.who)?.post("/api/v1/transfers", &request)?;
     let words = format!("已提出 / offered: {}", text(&answer["transfer"]));
     told(&answer, json, words)
 }

@@ -786,6 +786,8 @@ fn a_forged_acceptance_moves_nothing_whoever_states_it() {
     for site in [&world.old, &world.town, &world.district] {
         assert_eq!(world.state(site, &id), TransferState::Offered);
     }
+    let alarms = world.old.registry.alarms().unwrap();
+    assert!(alarms.iter().any(|alarm| alarm.code == "transfer"));
     assert_eq!(world.counts(), before);
     assert!(fields(&world.old, &world.persons[1], NOW).is_some());
     assert_eq!(world.state(&world.old, &genuine), TransferState::Closed);

@@ -606,6 +606,23 @@ impl Registry {
             ),
             "see `fangzhi grant list` for whose, and ask the holder",
         );
+        let days = status
+            .transfers
+            .oldest
+            .map_or(0, |at| now.0.saturating_sub(at.0) / 86_400_000);
+        let open = status.transfers.outgoing + status.transfers.incoming;
+        let health = match days {
+            0..=30 => Health::Ok,
+            _ => Health::Warning,
+        };
+        check(
+            "transfers",
+            health,
+            format!(
+                "{open} 项迁移未办结，最久 {days} 天 / {open} transfers are open, the oldest for {days} days"
+            ),
+            "see `fangzhi transfer list`, and let the other node connect; one that never will be back has its charter revoked by its parent",
+        );
         let operators = self.operators()?.len();
         let health = if operators == 0 {
             Health::Warning

@@ -11,7 +11,7 @@ use minicbor::bytes::ByteArray;
 use record::authority::Statement;
 use record::cbor;
 use record::entry::{Entry, Operation, RecordEntry, SUITE};
-use record::id::{Hash, Kind, UnixMillis};
+use record::id::{Hash, Kind, Origin, UnixMillis};
 use record::transfer::{
     Acceptance, TransferAnswer, TransferEvent, TransferOffer, TransferStep, TransferWord,
 };
@@ -139,9 +139,11 @@ impl Registry {
     /// The old owner's side; `true` when it erased what it had of a record.
     fn settle_offer(&self, offer: &TransferOffer, now: UnixMillis) -> Result<bool> {
         let moved = self.moved_to(offer).is_some();
-        let (ended, refused, revoked, erased) = {
+        let (ended, refused, revoked, erased, claimed) = {
             let authority = self.authority();
-            let refused = match authority.answer(offer).map(|answer| &answer.word) {
+            let word = authority.answer(offer).map(|answer| &answer.word);
+            let claimed = matches!(word, Some(TransferWord::Accepted(_)));
+            let refused = match word {
                 Some(TransferWord::Refused { reason }) => Some(reason.clone()),
                 _ => None,
             };
@@ -151,6 +153,7 @@ impl Registry {
                 refused,
                 charter.is_some_and(|charter| authority.revoked(&charter)),
                 authority.erased_there(offer),
+                claimed,
             )
         };
         if moved {
@@ -167,6 +170,14 @@ impl Registry {
         }
         if ended {
             return Ok(false);
+        }
+        if claimed {
+            let ledger = Origin::new(&offer.origin.realm(), &offer.to, &word("authority"));
+            let why = format!(
+                "`{0}` 称已接收迁移 {1}，证明不成立 / `{0}` claims to have accepted transfer {1}, and its proof does not hold",
+                offer.to, offer.id
+            );
+            self.alarm(&ledger, "transfer", &why, vec![], now);
         }
         if let Some(reason) = refused {
             self.end_offer(offer, &reason, now)?;

@@ -825,9 +825,8 @@ fn a_record_that_left_stays_gone_after_a_rotation_and_a_lost_index_and_its_histo
         registry.run_plan(&site.officer, &plan, NOW).unwrap();
     }
     world.settle();
-    let world = world.again("jinfu").again("xianfeng");
     for dir in [&world.old.dir, &world.new.dir] {
-        std::fs::remove_dir_all(dir.join("working-index")).unwrap();
+        let _ = std::fs::remove_dir_all(dir.join("working-index"));
     }
     let world = world.again("jinfu").again("xianfeng");
     assert!(fields(&world.old, &world.persons[0], NOW).is_none());

@@ -36,6 +36,9 @@ use record::plan::{
 };
 use record::proposal::{About, Answer, Proposal, Wanted, Written};
 use record::schema::Catalogue;
+use record::transfer::{
+    Acceptance, TransferAnswer, TransferEvent, TransferOffer, TransferStep, TransferWord,
+};
 use seal::body::{Body, CellContext, SealedBody, open_all, seal_body};
 use seal::derive::{FieldKeys, row_keys};
 use seal::grant::seal_envelope;
@@ -377,7 +380,52 @@ fn statements() -> Vec<Statement> {
             hash: [6; 32],
         }),
     ]);
+    statements.extend(transfers());
     statements
+}
+
+/// An offer, both answers, and both steps.
+fn transfers() -> Vec<Statement> {
+    let transfer = GrantId([1; 16]);
+    let answer = |word| {
+        Statement::TransferAnswer(TransferAnswer {
+            transfer,
+            origin: shard(),
+            word,
+        })
+    };
+    let step = |event| {
+        Statement::TransferStep(TransferStep {
+            transfer,
+            origin: shard(),
+            event,
+        })
+    };
+    vec![
+        Statement::TransferOffer(TransferOffer {
+            id: transfer,
+            origin: shard(),
+            record: RECORD,
+            version: 3,
+            leaf: [2; 32],
+            content: [3; 32],
+            to: division("dingshan-xi"),
+            basis: "2026-118".into(),
+            offered_at: NOW,
+        }),
+        answer(TransferWord::Accepted(Acceptance {
+            origin: shard(),
+            index: 7,
+            entry: vec![0x83, 1, 1].into(),
+            proof: vec![[4; 32].into()],
+            checkpoint: "a note\n".into(),
+        })),
+        answer(TransferWord::Refused {
+            reason: kind("not-ours"),
+        }),
+        step(TransferEvent::Withdrawn),
+        step(TransferEvent::Erased { plan: [5; 32] }),
+    ]
 }
 
 fn record_entry(sealed: &SealedBody) -> RecordEntry {

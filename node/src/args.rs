@@ -81,6 +81,9 @@ pub enum Command {
     /// 收到的变更建议：查看、采纳、修改、不采纳 / what others proposed: list, show, accept, amend, refuse
     #[command(subcommand)]
     Inbox(crate::commands::proposals::Inbox),
+    /// 迁移：把记录交给另一个登记单位 / transfers: handing a record to another division
+    #[command(subcommand)]
+    Transfer(Box<crate::commands::transfer::Transfer>),
     /// 密钥：方案、批准、执行、常令 / keys: plan, approve, run, standing orders
     #[command(subcommand)]
     Keys(crate::commands::keys::args::Keys),

@@ -18,6 +18,7 @@ mod realm;
 mod sample;
 mod schema;
 mod sync;
+pub mod transfer;
 mod verify;
 
 use std::process::ExitCode;
@@ -52,6 +53,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         Command::Propose(command) => proposals::propose(command, json),
         Command::Proposals(command) => proposals::sent(command, json),
         Command::Inbox(command) => proposals::inbox(command, json),
+        Command::Transfer(command) => transfer::run(command, json),
         Command::Keys(command) => keys::run(command, json),
         Command::Erase(command) => erase::erase(command, json),
         Command::Receipts(whose) => erase::receipts(whose, json),

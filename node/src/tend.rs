@@ -38,6 +38,7 @@ pub async fn tend(registry: Arc<Registry>) {
             }
             if grants {
                 registry.go_on_destroying(api::now());
+                registry.tend_transfers(api::now())?;
                 registry.tend_grants(api::now())?;
                 registry.tend_letters(api::now());
             }

@@ -17,6 +17,7 @@ pub mod plans;
 mod proposals;
 pub mod routes;
 pub mod state;
+mod transfers;
 
 pub use routes::router;
 pub use state::{AppState, now};

@@ -65,6 +65,7 @@ pub fn router(state: AppState) -> Router {
         .merge(crate::grants::routes())
         .merge(crate::ferries::routes())
         .merge(crate::proposals::routes())
+        .merge(crate::transfers::routes())
         .route(
             "/witness/add-checkpoint",
             post(crate::ledgers::add_checkpoint)

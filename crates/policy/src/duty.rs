@@ -49,7 +49,7 @@ pub enum Target<'a> {
         has_assessment: bool,
     },
     /// A division's node: [`Action::Audit`], [`Action::Administer`],
-    /// [`Action::Rotate`], [`Action::Replicate`].
+    /// [`Action::Rotate`], [`Action::Replicate`], [`Action::Transfer`].
     Division {
         /// Whose node.
         division: &'a DivisionId,
@@ -173,7 +173,11 @@ pub fn may(
         } => {
             placed(matches!(
                 action,
-                Action::Audit | Action::Administer | Action::Rotate | Action::Replicate
+                Action::Audit
+                    | Action::Administer
+                    | Action::Rotate
+                    | Action::Replicate
+                    | Action::Transfer
             ))?;
             let rule = on_node(set, asker, action, division, ancestors, purpose, false)?;
             (*division, rule, RowRule::All)

@@ -49,6 +49,8 @@ pub enum Action {
     Grant,
     /// Enrol, invite, configure.
     Administer,
+    /// Hand a record to another division, or take one over.
+    Transfer,
 }
 
 impl Action {
@@ -67,6 +69,7 @@ impl Action {
             Action::Approve => "approve",
             Action::Grant => "grant",
             Action::Administer => "administer",
+            Action::Transfer => "transfer",
         }
     }
 
@@ -100,6 +103,7 @@ impl std::str::FromStr for Action {
             Action::Approve,
             Action::Grant,
             Action::Administer,
+            Action::Transfer,
         ]
         .into_iter()
         .find(|action| action.as_str() == text)

@@ -69,6 +69,10 @@ impl PolicySet {
                         include_str!("../../../policies/writing.cedar"),
                     ),
                     (
+                        "transferring.cedar",
+                        include_str!("../../../policies/transferring.cedar"),
+                    ),
+                    (
                         "sharing.cedar",
                         include_str!("../../../policies/sharing.cedar"),
                     ),

@@ -12,6 +12,7 @@ use crate::id::{
     DivisionId, GrantId, Hash, Kind, OperatorId, Origin, Purpose, Realm, RecordId, UnixMillis,
 };
 use crate::plan::{Approval, Plan, PlanClosed};
+use crate::transfer::{TransferAnswer, TransferOffer, TransferStep};
 
 /// The largest charter in bytes.
 pub const CHARTER_MAX: usize = 8 * 1024;
@@ -74,6 +75,15 @@ pub enum Statement {
     /// The root of this node was shared among officers, or a sharing ended.
     #[n(13)]
     Sharing(#[n(0)] Sharing),
+    /// A record is offered to another division.
+    #[n(25)]
+    TransferOffer(#[n(0)] TransferOffer),
+    /// The division that a record was offered to accepted it, or refused.
+    #[n(26)]
+    TransferAnswer(#[n(0)] TransferAnswer),
+    /// An offer was withdrawn, or a record that moved was erased.
+    #[n(28)]
+    TransferStep(#[n(0)] TransferStep),
 }
 
 /// The root was shared among officers (分份), and every holder confirmed a share.

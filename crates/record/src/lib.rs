@@ -3,8 +3,8 @@
 //! Read in this order: [`id`], [`schema`] and [`catalogue`] (what fields there are), [`header`]
 //! (whose column is which field), [`draft`] and [`check`] (from a row to values that may be
 //! sealed) with [`numbers`], [`dates`], [codes](schema::Catalogue::codes) and rules between fields,
-//! then what goes into ledgers: [`cbor`], [`entry`], [`act`], [`authority`], [`plan`], [`letter`] and
-//! [`proposal`].
+//! then what goes into ledgers: [`cbor`], [`entry`], [`act`], [`authority`], [`plan`], [`letter`],
+//! [`proposal`] and [`transfer`].
 //!
 //! ```
 //! use record::draft::Draft;
@@ -41,5 +41,6 @@ pub mod proposal;
 pub mod refused;
 mod rules;
 pub mod schema;
+pub mod transfer;
 
 pub use checked::OpenedError;

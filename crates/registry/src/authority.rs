@@ -21,6 +21,7 @@ use crate::error::{RegistryError, Result};
 use crate::table::{self, Head};
 
 pub(crate) mod kept;
+mod transfers;
 
 /// The epoch that a shard begins with.
 pub const FIRST_EPOCH: u32 = 1;
@@ -115,6 +116,9 @@ pub struct Authority {
     /// What each division said is in force there, the newest last.
     #[n(17)]
     in_force: BTreeMap<(DivisionId, Kind), Vec<InForce>>,
+    /// What is stated of records that move.
+    #[n(25)]
+    transfers: transfers::Transfers,
     /// Entries taken in since all this was kept.
     #[cbor(skip)]
     unkept: u64,
@@ -314,6 +318,9 @@ impl Authority {
                     self.ended.insert(ended.grant, ended.clone());
                 }
             }
+            Statement::TransferOffer(offer) => self.transfers.offered(division, offer),
+            Statement::TransferAnswer(answer) => self.transfers.answered(division, answer),
+            Statement::TransferStep(step) => self.transfers.stepped(division, step),
             Statement::Sharing(sharing) => {
                 self.sharings.insert(division.clone(), sharing.clone());
             }

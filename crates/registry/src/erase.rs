@@ -43,7 +43,8 @@ impl Registry {
         }
         let signer = by.signer(purpose("security"), None);
         self.erase_records(origin, &[*record], &warrant.plan(), &signer, now)?;
-        self.finish_destroying(now)
+        self.finish_destroying(now)?;
+        self.tend_transfers(now)
     }
 
     /// Erases records that are past their retention, under a standing order.
@@ -64,12 +65,13 @@ impl Registry {
             let signer = self.service(purpose("security"));
             self.erase_records(origin, part, &warrant.plan(), &signer, now)?;
         }
-        self.finish_destroying(now)
+        self.finish_destroying(now)?;
+        self.tend_transfers(now)
     }
 
     /// Writes the `erase` entries. Records that this very plan erased already are passed over: a
     /// run that was cut off is run again.
-    fn erase_records(
+    pub(crate) fn erase_records(
         &self,
         origin: &Origin,
         records: &[RecordId],
@@ -97,6 +99,7 @@ impl Registry {
                 }
                 return Err(unknown());
             }
+            self.refuse_offered(origin, record)?;
             let erase = RecordEntry {
                 suite: SUITE,
                 record: *record,

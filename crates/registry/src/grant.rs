@@ -107,11 +107,21 @@ pub(crate) struct Terms<'a> {
 /// What the owner keeps of a grant, sealed.
 #[derive(Encode, Decode)]
 #[cbor(map)]
-struct Kept {
+pub(crate) struct Kept {
     #[cbor(n(0), with = "minicbor::bytes")]
     secret: [u8; 32],
     #[n(1)]
     rows: Vec<(Position, String)>,
+}
+
+impl Kept {
+    /// Of a grant that needs no condition on rows.
+    pub(crate) fn of(secret: &GrantSecret) -> Self {
+        Self {
+            secret: *secret.expose(),
+            rows: Vec::new(),
+        }
+    }
 }
 
 impl Drop for Kept {
@@ -255,7 +265,7 @@ impl Registry {
     }
 
     /// The present epoch of an own shard, and its keys of some fields.
-    fn granted_keys(
+    pub(crate) fn granted_keys(
         &self,
         shard: &Origin,
         positions: &BTreeSet<Position>,
@@ -270,7 +280,7 @@ impl Registry {
         Ok((epoch, keys.subset(&positions)))
     }
 
-    fn own_charter(&self) -> Result<Hash> {
+    pub(crate) fn own_charter(&self) -> Result<Hash> {
         let own = &self.config.division;
         let charter = self.authority().charter(own).map(|c| c.id());
         charter.ok_or_else(|| RegistryError::NoCharter(own.clone()))
@@ -418,7 +428,7 @@ impl Registry {
         Ok(to < target)
     }
 
-    fn parcel(
+    pub(crate) fn parcel(
         &self,
         grant: &GrantStatement,
         kept: &Kept,
@@ -512,13 +522,15 @@ impl Registry {
         Ok(end)
     }
 
-    /// Own grants that neither ended nor expired.
+    /// Own grants that neither ended nor expired. One that carries a transfer is worked off by
+    /// [`crate::transfer`] alone.
     pub(crate) fn grants_in_force(&self, now: UnixMillis) -> Vec<GrantStatement> {
         let authority = self.authority();
         let own = authority
             .grants()
             .filter(|g| g.origin.division() == self.config.division && g.not_after > now)
-            .filter(|g| authority.grant_ended(&g.id).is_none());
+            .filter(|g| authority.grant_ended(&g.id).is_none())
+            .filter(|g| !crate::transfer::carries(g));
         own.cloned().collect()
     }
 
@@ -549,7 +561,7 @@ impl Registry {
         }
     }
 
-    fn seal_kept(&self, ledger: &Origin, kept: &Kept) -> Result<Vec<u8>> {
+    pub(crate) fn seal_kept(&self, ledger: &Origin, kept: &Kept) -> Result<Vec<u8>> {
         let plain = zeroize::Zeroizing::new(cbor::to_vec(kept));
         let key = self.keys.kept_key()?;
         Ok(seal::blob::seal_blob(
@@ -723,6 +735,7 @@ impl Registry {
             g.holder == holder.division
                 && g.origin == *terms.shard
                 && authority.grant_ended(&g.id).is_none()
+                && !crate::transfer::carries(g)
         });
         for grant in held {
             all.extend(grant.fields.iter().copied());

@@ -144,6 +144,7 @@ impl Registry {
         let grant = ledger.grant_id().and_then(|id| authority.grant(&id));
         grant.is_some_and(|grant| {
             grant.holder == *own
+                && !crate::transfer::carries(grant)
                 && authority.grant_ended(&grant.id).is_none()
                 && !authority.dropped(own, ledger)
         })
@@ -242,7 +243,9 @@ impl Registry {
                     // Restored from the parent without its secret: history, but no content.
                     holding.index.remove(entry.record);
                 }
-                Operation::Reseal if has_later(holding, entry) => {}
+                Operation::Reseal
+                    if has_later(holding, entry)
+                        || self.is_superseded(&holding.origin, entry)? => {}
                 _ => match self.open_unless_gone(holding, at, whole) {
                     Ok(None) => {}
                     Ok(Some(version)) => {
@@ -282,6 +285,12 @@ impl Registry {
             _ => {}
         }
         Ok(true)
+    }
+
+    /// Whether a later version of a resealed one is known, also of a record that left.
+    fn is_superseded(&self, origin: &Origin, resealed: &RecordEntry) -> Result<bool> {
+        let newest = self.newest(origin, &resealed.record)?;
+        Ok(newest.is_some_and(|newest| newest.version > resealed.version))
     }
 
     /// Whether a record came back from the parent without the secret that opens it.

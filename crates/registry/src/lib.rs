@@ -6,7 +6,7 @@
 //!
 //! Read in this order: [`config`] and [`node`] (what a node is), [`table`] and [`book`] (how it
 //! writes), [`authority`] and [`session`] (who may), [`register`], [`holding`], [`read`],
-//! [`grant`], [`proposals`], [`replicate`], [`verify`], [`status`], [`audit`].
+//! [`grant`], [`transfer`], [`proposals`], [`replicate`], [`verify`], [`status`], [`audit`].
 
 pub mod audit;
 pub mod authority;
@@ -47,6 +47,7 @@ mod secrets;
 pub mod session;
 pub mod status;
 pub mod table;
+pub mod transfer;
 pub mod verify;
 pub mod versions;
 pub mod witness;

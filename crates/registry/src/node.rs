@@ -74,6 +74,8 @@ pub struct Registry {
     pub(crate) planning: Mutex<()>,
     /// Held while a bundle is packed or opened.
     pub(crate) ferrying: Mutex<()>,
+    /// What is done for records that move, one at a time, and what was checked of them.
+    pub(crate) transfers: crate::transfer::Desk,
     pub(crate) counters: crate::status::Counters,
     /// The end of every ledger, as read last; see [`crate::heads`].
     pub(crate) lines: RwLock<crate::heads::Lines>,
@@ -340,6 +342,7 @@ impl Registry {
             letters_swept: AtomicU64::new(0),
             planning: Mutex::new(()),
             latest: AtomicU64::new(0),
+            transfers: crate::transfer::Desk::default(),
             counters: crate::status::Counters::default(),
             lines: RwLock::default(),
             listener: RwLock::new(None),
@@ -363,6 +366,7 @@ impl Registry {
         // What a crash cut off; a ledger that is not signed at present waits, the node does not.
         self.go_on_destroying(now);
         self.tend_letters(now);
+        self.go_on_transferring(now);
         Ok(())
     }
 

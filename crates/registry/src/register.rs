@@ -448,6 +448,7 @@ impl Registry {
                 next: "it was erased; whoever is to be registered again gets a new record",
             });
         }
+        self.refuse_moving(&shard, &amendment.record)?;
         let old = self.open_version(&holding, newest_version.at)?;
         let old_schema = self.schema_version(&amendment.kind, old.entry.schema)?;
         let previous = Checked::from_opened(old_schema, old.texts())
@@ -656,7 +657,7 @@ fn stands_twice(field: &str, first: u64) -> Violation {
     }
 }
 
-fn registered_already(field: &str) -> Violation {
+pub(crate) fn registered_already(field: &str) -> Violation {
     Violation {
         field: field.to_owned(),
         reason: "已登记在册，请改用变更，或核对后更正 / registered already; amend that record instead, or correct the value".into(),

@@ -663,6 +663,9 @@ impl Registry {
     /// What follows from a ledger that came whole. It is not lost when it fails: the next
     /// checkpoint, or the next start, does it again.
     fn on_complete(&self, origin: &Origin, now: UnixMillis) {
+        if origin.ledger().as_str() == "authority" || origin.grant_id().is_some() {
+            self.go_on_transferring(now);
+        }
         let mut ours = BTreeSet::new();
         if origin.ledger().as_str() == "authority" {
             // It may name envelopes that came before it.
@@ -801,6 +804,7 @@ impl Registry {
         self.changed();
         if origin.is_shard() {
             self.advance_grants(now)?;
+            self.go_on_transferring(now);
         }
         Ok(())
     }

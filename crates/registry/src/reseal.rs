@@ -138,7 +138,7 @@ fn failure_key(origin: &Origin, at: u64) -> store::Key {
 
 /// Whether the entry has a body that is sealed under an epoch's keys.
 fn sealed_under(entry: &RecordEntry, epochs: &impl Fn(u32) -> bool) -> bool {
-    entry.operation != Operation::Erase && epochs(entry.epoch)
+    !matches!(entry.operation, Operation::Erase | Operation::TransferOut) && epochs(entry.epoch)
 }
 
 impl Registry {

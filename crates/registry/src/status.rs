@@ -114,6 +114,8 @@ pub struct NodeStatus {
     pub destructions: DestructionCounts,
     /// Proposals that wait for an answer, here and elsewhere.
     pub proposals: crate::proposals::ProposalCounts,
+    /// Transfers of this node's records, or to it, that are open.
+    pub transfers: crate::transfer::TransferCounts,
     /// The store and the disk under it.
     pub store: StoreLine,
 }
@@ -215,6 +217,7 @@ impl Registry {
             destructions: self
                 .destruction_counts(UnixMillis(self.latest.load(Ordering::Relaxed)))?,
             proposals: self.proposal_counts()?,
+            transfers: self.transfer_counts()?,
             store: self.store_line(),
         })
     }
@@ -335,6 +338,26 @@ impl Registry {
                 .iter()
                 .zip([waiting.inbox_oldest, waiting.sent_oldest])
                 .filter_map(|(side, oldest)| Some(((*side).to_owned(), oldest?.secs())))
+                .collect(),
+        );
+        metric(
+            "fangzhi_transfers_open",
+            "gauge",
+            "Transfers that are not over: of this node's records, or to it.",
+            vec![
+                ("{is=\"outgoing\"}".into(), status.transfers.outgoing),
+                ("{is=\"incoming\"}".into(), status.transfers.incoming),
+            ],
+        );
+        metric(
+            "fangzhi_transfers_oldest_timestamp_seconds",
+            "gauge",
+            "When the oldest open transfer was offered; no line when none is open.",
+            status
+                .transfers
+                .oldest
+                .map(|at| (String::new(), at.secs()))
+                .into_iter()
                 .collect(),
         );
         let by_ledger = |value: fn(&LedgerLine) -> u64| {
@@ -621,6 +644,23 @@ impl Registry {
                 waiting.inbox_open
             ),
             "the oldest waits for more than a week: see `fangzhi inbox list`, and answer it",
+        );
+        let days = status
+            .transfers
+            .oldest
+            .map_or(0, |at| now.0.saturating_sub(at.0) / 86_400_000);
+        let open = status.transfers.outgoing + status.transfers.incoming;
+        let health = match days {
+            0..=30 => Health::Ok,
+            _ => Health::Warning,
+        };
+        check(
+            "transfers",
+            health,
+            format!(
+                "{open} 项迁移未办结，最久 {days} 天 / {open} transfers are open, the oldest for {days} days"
+            ),
+            "see `fangzhi transfer list`, and let the other node connect; one that never will be back has its charter revoked by its parent",
         );
         let operators = self.operators()?.len();
         let health = if operators == 0 {

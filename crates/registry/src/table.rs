@@ -42,6 +42,9 @@ pub const INVITATION: &str = "invitation";
 /// Charters whose node lost its keys and may be chartered again.
 pub const REPLACEMENT: &str = "replacement";
 
+/// Of records that moved here: where their versions lie in the shard that they left, and the proof.
+pub const MOVED_IN: &str = "moved-in";
+
 /// Pages of record secrets that were written again: old number to new.
 pub const MOVED: &str = "moved";
 

@@ -104,7 +104,8 @@ pub struct GrantLine {
     pub purpose: String,
     /// Ends by itself.
     pub not_after: UnixMillis,
-    /// `current`, `behind`, `expired`; `uncompared` when the shard itself is not held here, and
+    /// `current`, `behind`, `expired`; `transfer` of one that carries a record that moves;
+    /// `uncompared` when the shard itself is not held here, and
     /// `elsewhere` when the grant's ledger is not.
     pub state: &'static str,
     /// Size of the shard that the newest heartbeat speaks of.

@@ -79,11 +79,16 @@ impl Registry {
                 "the plan is for other work".into(),
             ));
         };
+        if self.authority().offer(grant).is_some() {
+            return Err(RegistryError::BadRequest(
+                "此授权用于迁移，请撤回迁移 / the grant carries a transfer; take that back with `fangzhi transfer withdraw`".into(),
+            ));
+        }
         let signer = by.signer(purpose("security"), None);
         self.close_grant(grant, reason, &signer, now)
     }
 
-    fn close_grant(
+    pub(crate) fn close_grant(
         &self,
         id: &GrantId,
         reason: &Kind,
@@ -130,6 +135,8 @@ impl Registry {
             if ended {
                 // What a crash cut off.
                 self.retract_all(&grant, now)?;
+            } else if crate::transfer::carries(&grant) {
+                // It ends when the new owner has answered.
             } else if grant.not_after <= now {
                 self.close_grant(&grant.id, &word("expired"), &signer, now)?;
             } else if self.authority().revoked(&grant.holder_charter)

@@ -192,7 +192,8 @@ impl<'a> Walk<'a> {
             }
             Entry::Record(entry) => {
                 self.version(at, entry, leaf);
-                if entry.operation != Operation::Erase {
+                // Neither has a sealed body.
+                if !matches!(entry.operation, Operation::Erase | Operation::TransferOut) {
                     self.tail_epochs.insert(entry.epoch);
                 }
             }

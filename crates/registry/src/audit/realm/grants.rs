@@ -21,7 +21,12 @@ impl Auditor<'_> {
         let held: BTreeSet<Origin> = view.origins()?.into_iter().collect();
         let mut lines = Vec::new();
         for grant in &grants {
-            self.holder(grant);
+            let over = view.authority().grant_ended(&grant.id).is_some();
+            let moves = crate::transfer::carries(grant);
+            // A transfer's keys are used once, and it is not kept current.
+            if !(moves && over) {
+                self.holder(grant);
+            }
             let ledger = grant.origin.grant(&grant.id);
             let (state, heartbeat) = if held.contains(&ledger) {
                 self.grant(grant, &ledger)?
@@ -123,6 +128,9 @@ impl Auditor<'_> {
         }
         if grant.not_after < self.now {
             return Ok(("expired", heartbeat));
+        }
+        if crate::transfer::carries(grant) {
+            return Ok(("transfer", heartbeat));
         }
         let Some(shown) = view.shown(&grant.origin)? else {
             return Ok(("uncompared", heartbeat));

@@ -146,8 +146,8 @@ pub enum GrantOperation {
     /// The envelope of keys, sealed to the holder.
     #[n(5)]
     Keys,
-    /// The same version of a record in scope under the keys of another epoch; every parcel of the
-    /// record before it is destroyed.
+    /// A record in scope anew, under the keys of another epoch, with other fields, or in its newest
+    /// version only; every parcel of the record before it is destroyed.
     #[n(6)]
     Reseal,
 }

@@ -10,6 +10,7 @@ use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::authority::History;
 use crate::cbor::{self, CborError};
 use crate::id::{DivisionId, GrantId, Hash, Kind, OperatorId, Origin, RecordId, UnixMillis};
 
@@ -117,6 +118,29 @@ pub enum Work {
         #[serde(serialize_with = "hex_key")]
         key: [u8; 32],
     },
+    /// A grant is narrowed or widened: what it gives from here on.
+    #[n(14)]
+    AmendGrant {
+        /// The grant.
+        #[n(0)]
+        grant: GrantId,
+        /// Field positions, ascending.
+        #[n(1)]
+        fields: Vec<u8>,
+        /// Keyed hash of the row condition, which is kept sealed.
+        #[cbor(n(2), with = "minicbor::bytes")]
+        #[serde(serialize_with = "hex_key")]
+        rows: Hash,
+        /// Which versions of a record in scope.
+        #[n(3)]
+        history: History,
+        /// Legal basis.
+        #[n(4)]
+        basis: String,
+        /// Reference of the impact assessment.
+        #[n(5)]
+        assessment: String,
+    },
 }
 
 impl Work {
@@ -133,6 +157,7 @@ impl Work {
             Work::RotateKek { .. } => "rotate-kek",
             Work::Order(_) => "order",
             Work::Officer { .. } => "officer",
+            Work::AmendGrant { .. } => "amend-grant",
         }
     }
 }

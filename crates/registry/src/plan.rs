@@ -315,6 +315,7 @@ impl Registry {
             Some(Work::ReplaceCharter { .. }) => self.replace_charter(session, &warrant, now),
             Some(Work::Share { .. }) => self.share_root(session, &warrant, now),
             Some(Work::Officer { .. }) => self.enrol_officer(session, &warrant, now),
+            Some(Work::AmendGrant { .. }) => self.amend_grant(session, &warrant, now),
             Some(Work::RotateKek { .. }) => self.rotate_kek(session, &warrant, now),
             Some(Work::Order(_)) | None => Ok(()),
         }?;

@@ -58,6 +58,13 @@ pub enum PlanRequest {
         /// The legal basis.
         basis: String,
     },
+    /// A grant is narrowed or widened.
+    AmendGrant {
+        /// The grant.
+        grant: GrantId,
+        /// What is to be other.
+        to: crate::grant::amend::AmendRequest,
+    },
     /// This node gets other keys.
     RotateNode {},
     /// A node below lost its keys.
@@ -117,7 +124,7 @@ impl Registry {
             policy::Action::Rotate,
             &crate::node::purpose("security"),
         )?;
-        let work = self.work(request, now)?;
+        let work = self.work(session, request, now)?;
         let figures = self.figures(&work, now)?;
         // Held to the end: of two made at once for the same thing, one is refused.
         let _one = lock(&self.planning);
@@ -132,7 +139,7 @@ impl Registry {
     }
 
     /// The work that a request means on this node.
-    fn work(&self, request: &PlanRequest, now: UnixMillis) -> Result<Work> {
+    fn work(&self, session: &Session, request: &PlanRequest, now: UnixMillis) -> Result<Work> {
         Ok(match request {
             PlanRequest::RotateEpoch { kind, compromised } => Work::RotateEpoch {
                 origin: self.own_shard(kind)?,
@@ -188,6 +195,7 @@ impl Registry {
                     basis: basis.clone(),
                 }
             }
+            PlanRequest::AmendGrant { grant, to } => self.amendment(session, grant, to, now)?,
             // A plan that could not be run is not made.
             PlanRequest::RotateNode {} => return Err(crate::charters::no_rotation()),
             PlanRequest::ReplaceCharter { division, keys } => {
@@ -268,7 +276,10 @@ impl Registry {
                 Work::RotateEpoch { origin: a, .. } | Work::RetireEpoch { origin: a, .. },
                 Work::RotateEpoch { origin: b, .. } | Work::RetireEpoch { origin: b, .. },
             ) => a == b,
-            (Work::EndGrant { grant: a, .. }, Work::EndGrant { grant: b, .. }) => a == b,
+            (
+                Work::EndGrant { grant: a, .. } | Work::AmendGrant { grant: a, .. },
+                Work::EndGrant { grant: b, .. } | Work::AmendGrant { grant: b, .. },
+            ) => a == b,
             (Work::Erase { record: a, .. }, Work::Erase { record: b, .. }) => a == b,
             (
                 Work::ReplaceCharter { division: a, .. },
@@ -314,6 +325,7 @@ impl Registry {
                 let rows = ledger.map_or(Ok(0), |ledger| self.rows_in_scope(&ledger))?;
                 vec![figure("records", rows), figure("holders", 1)]
             }
+            Work::AmendGrant { .. } => self.amendment_figures(work, now)?,
             Work::Erase { origin, record, .. } => {
                 let newest = self.newest(origin, record)?;
                 let held = self.grants_with(origin, record)?;
@@ -457,7 +469,7 @@ impl Registry {
                 Work::RotateEpoch { origin, .. } | Work::Erase { origin, .. } => {
                     g.origin == *origin
                 }
-                Work::EndGrant { grant, .. } => g.id == *grant,
+                Work::EndGrant { grant, .. } | Work::AmendGrant { grant, .. } => g.id == *grant,
                 _ => false,
             })
             .map(|g| g.holder.clone())

@@ -1,0 +1,810 @@
+//! Scopes of grants: rows by grid, status and condition, other terms in place, the history that a
+//! grant allows, a holder that was away, and what a holder proves offline.
+//!
+//! Nodes are open in this process, and replicate by the messages of `sync`, unless a test says that
+//! they are processes.
+
+#![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use record::authority::{History, Level, Role};
+use record::id::{GrantId, Hash, Origin, RecordId, UnixMillis};
+use record::plan::Work;
+use registry::audit::changes::ChangesRequest;
+use registry::grant::GrantRequest;
+use registry::grant::amend::AmendRequest;
+use registry::grant::ending::GrantState;
+use registry::grant::proof::verify_grants;
+use registry::plan::request::PlanRequest;
+use registry::read::{AnswerRow, Comparison, Filter, ReadRequest};
+use registry::register::Amendment;
+use registry::session::Session;
+use registry::{RegistryError, Result};
+use store::{Snapshot, Store};
+use tests::realm::{
+    DAY, NOW, PASSPHRASE, REALM, Row, Site, division, kind, origin, purpose, replicate, rows,
+    settle,
+};
+
+const PERSONS: usize = 24;
+/// Persons of the first grid.
+const FIRST: usize = PERSONS / 2;
+
+struct World {
+    _base: tempfile::TempDir,
+    district: Site,
+    town: Site,
+    community: Site,
+    department: Site,
+    second: Session,
+    clerk: Session,
+    reader: Session,
+    persons: Vec<Row>,
+}
+
+impl World {
+    fn new() -> Self {
+        let base = tempfile::tempdir().unwrap();
+        let at = base.path();
+        let district = Site::root(at, REALM, "jiangjin", NOW);
+        let town = Site::join(&district, at, "shuangfu", Level::Town, NOW);
+        let community = Site::join(&town, at, "jinfu", Level::Community, NOW);
+        let department = Site::join(&district, at, "minzheng", Level::Department, NOW);
+        let second = community.operator(Role::SecurityOfficer, None, NOW);
+        let clerk = community.operator(Role::Clerk, None, NOW);
+        let reader = department.operator(Role::DepartmentOfficer, None, NOW);
+        let mut persons = rows("person", 7, PERSONS, 1);
+        for (at, row) in persons.iter_mut().enumerate() {
+            let grid = if at < FIRST { "G-01" } else { "G-02" };
+            row.insert("grid".into(), grid.into());
+            row.insert("name".into(), format!("居民{}", numeral(at)));
+            row.insert("phone".into(), format!("154{at:08}"));
+        }
+        community.import(&clerk, "person", &persons, NOW);
+        let world = Self {
+            _base: base,
+            district,
+            town,
+            community,
+            department,
+            second,
+            clerk,
+            reader,
+            persons,
+        };
+        world.settle(NOW);
+        world
+    }
+
+    fn settle(&self, now: UnixMillis) {
+        settle(
+            &[
+                (&self.community, &self.town),
+                (&self.town, &self.district),
+                (&self.department, &self.district),
+            ],
+            now,
+        );
+    }
+
+    /// Everything in the background, everywhere, until all is at rest.
+    fn come_to_rest(&self, now: UnixMillis) {
+        self.community.registry.tend_grants(now).unwrap();
+        while self.community.registry.reseal_step(now).unwrap() {}
+        for _ in 0..2 {
+            self.settle(now);
+            for site in [&self.community, &self.department] {
+                site.registry.tend_grants(now).unwrap();
+            }
+            for site in [
+                &self.community,
+                &self.town,
+                &self.district,
+                &self.department,
+            ] {
+                site.registry.go_on_destroying(now);
+            }
+        }
+        self.settle(now);
+    }
+
+    fn grant(&self, request: &GrantRequest) -> GrantId {
+        let officer = &self.community.officer;
+        let id = self.community.registry.grant(officer, request, NOW);
+        self.settle(NOW);
+        id.unwrap()
+    }
+
+    fn approved(&self, request: &PlanRequest, now: UnixMillis) -> Hash {
+        let (registry, officer) = (&self.community.registry, &self.community.officer);
+        let plan = registry.plan(officer, request, now).unwrap();
+        let id = registry::plan::approve::plan_id(&plan.id).unwrap();
+        registry.approve(&self.second, &id, true, now).unwrap();
+        id
+    }
+
+    fn run(&self, request: &PlanRequest, now: UnixMillis) {
+        let plan = self.approved(request, now);
+        let (registry, officer) = (&self.community.registry, &self.community.officer);
+        registry.run_plan(officer, &plan, now).unwrap();
+    }
+
+    fn amend_grant(&self, grant: GrantId, to: AmendRequest) {
+        self.run(&PlanRequest::AmendGrant { grant, to }, NOW);
+        self.come_to_rest(NOW);
+    }
+
+    fn rotate(&self, now: UnixMillis) {
+        let request = PlanRequest::RotateEpoch {
+            kind: kind("person"),
+            compromised: false,
+        };
+        self.run(&request, now);
+        self.come_to_rest(now);
+    }
+
+    /// What the department reads, by name.
+    fn read(&self) -> BTreeMap<String, AnswerRow> {
+        self.read_as(&self.reader, NOW).unwrap()
+    }
+
+    fn read_as(&self, reader: &Session, now: UnixMillis) -> Result<BTreeMap<String, AnswerRow>> {
+        let request = ReadRequest {
+            closed: true,
+            purpose: purpose("welfare"),
+            ..reading(&[])
+        };
+        let answer = self.department.registry.read(reader, &request, now)?;
+        let rows = &answer.value().rows;
+        let row = |row: &AnswerRow| AnswerRow {
+            record: row.record,
+            origin: row.origin.clone(),
+            version: row.version,
+            fields: row.fields.clone(),
+        };
+        let named = rows.iter().map(|r| (r.fields["name"].clone(), row(r)));
+        Ok(named.collect())
+    }
+
+    fn names(&self) -> BTreeSet<String> {
+        self.read().into_keys().collect()
+    }
+
+    /// The names of persons by their numbers.
+    fn of(&self, persons: impl IntoIterator<Item = usize>) -> BTreeSet<String> {
+        let name = |at: usize| self.persons[at]["name"].clone();
+        persons.into_iter().map(name).collect()
+    }
+
+    fn find(&self, person: usize) -> (RecordId, u64) {
+        let number = self.persons[person]["citizen_number"].as_str();
+        let request = reading(&[("citizen_number", number)]);
+        let registry = &self.community.registry;
+        let answer = registry.read(&self.clerk, &request, NOW).unwrap();
+        let row = &answer.value().rows[0];
+        (row.record, row.version)
+    }
+
+    fn change(&self, person: usize, changes: &[(&str, &str)]) -> RecordId {
+        let (record, version) = self.find(person);
+        self.community
+            .amend(&self.clerk, "person", record, version, changes, NOW);
+        record
+    }
+
+    /// The versions of a record that the department has.
+    fn versions(&self, record: RecordId) -> Vec<u64> {
+        let request = ChangesRequest {
+            kind: kind("person"),
+            record,
+            purpose: purpose("welfare"),
+            basis: None,
+        };
+        let changes = self
+            .department
+            .registry
+            .changes(&self.reader, &request, NOW)
+            .unwrap();
+        changes.value().versions.iter().map(|v| v.version).collect()
+    }
+
+    fn line(&self, id: &GrantId, now: UnixMillis) -> registry::grant::GrantLine {
+        let lines = self.community.registry.grants(now).unwrap();
+        lines.into_iter().find(|line| line.id == *id).unwrap()
+    }
+
+    #[track_caller]
+    fn verifies(&self) {
+        for site in [
+            &self.community,
+            &self.town,
+            &self.district,
+            &self.department,
+        ] {
+            let report = registry::verify::verify(&site.dir).unwrap();
+            assert!(report.ok, "{}: {:?}", site.dir.display(), report.findings);
+        }
+    }
+
+    #[track_caller]
+    fn proven(&self, id: &GrantId, records: usize) {
+        let proof = verify_grants(&self.department.dir, Some(id))
+            .unwrap()
+            .remove(0);
+        assert!(proof.ok, "{:?}", proof.findings);
+        assert_eq!((proof.records, proof.unvouched), (records as u64, 0));
+        let shard = origin("jinfu", "person");
+        let status = self.community.registry.status().unwrap();
+        let line = status.ledgers.iter().find(|l| l.origin == shard).unwrap();
+        assert_eq!(proof.checkpoint.unwrap().root, line.root, "current");
+    }
+}
+
+/// A number in the script of names.
+fn numeral(at: usize) -> String {
+    let digits: Vec<char> = "零一二三四五六七八九".chars().collect();
+    let text = format!("{at:02}");
+    text.bytes()
+        .map(|b| digits[usize::from(b - b'0')])
+        .collect()
+}
+
+fn reading(filters: &[(&str, &str)]) -> ReadRequest {
+    ReadRequest {
+        closed: false,
+        kind: kind("person"),
+        filters: filters
+            .iter()
+            .map(|(field, value)| Filter {
+                field: (*field).into(),
+                comparison: Comparison::Equals,
+                value: (*value).into(),
+            })
+            .collect(),
+        fields: None,
+        purpose: purpose("registration"),
+        basis: None,
+        limit: None,
+    }
+}
+
+fn request(fields: &[&str], rows: &[(&str, &str)], history: History) -> GrantRequest {
+    GrantRequest {
+        kind: kind("person"),
+        holder: division("minzheng"),
+        fields: fields.iter().map(|field| (*field).into()).collect(),
+        rows: conditions(rows),
+        purpose: purpose("welfare"),
+        basis: "社会救助暂行办法".into(),
+        assessment: "PIA-2026-001".into(),
+        days: 90,
+        history,
+    }
+}
+
+fn conditions(rows: &[(&str, &str)]) -> BTreeMap<String, String> {
+    let pair = |(field, value): &(&str, &str)| ((*field).into(), (*value).into());
+    rows.iter().map(pair).collect()
+}
+
+fn fields(ids: &[&str]) -> Option<Vec<String>> {
+    Some(ids.iter().map(|id| (*id).into()).collect())
+}
+
+fn ledger(id: &GrantId) -> Origin {
+    origin("jinfu", "person").grant(id)
+}
+
+/// How many bodies of a ledger a node's disk has.
+fn bodies(site: &Site, ledger: &Origin) -> usize {
+    let store = Snapshot::open(&site.dir).unwrap();
+    let rows = store.scan(ledger.as_str(), "body", b"", usize::MAX);
+    rows.unwrap().len()
+}
+
+#[test]
+fn a_record_that_changes_its_grid_leaves_one_grant_and_enters_another() {
+    let world = World::new();
+    let [first, second] = ["G-01", "G-02"].map(|grid| {
+        let request = request(&["name", "grid"], &[("grid", grid)], History::Since);
+        world.grant(&request)
+    });
+    assert_eq!(world.line(&first, NOW).records, Some(FIRST as u64));
+    let record = world.change(0, &[("grid", "G-02")]);
+    world.come_to_rest(NOW);
+    assert_eq!(world.line(&first, NOW).records, Some(FIRST as u64 - 1));
+    assert_eq!(world.line(&second, NOW).records, Some(FIRST as u64 + 1));
+    let why = world
+        .community
+        .registry
+        .why(&record, &division("minzheng"), NOW)
+        .unwrap();
+    let steps: BTreeMap<GrantId, (Vec<&str>, bool)> = why
+        .iter()
+        .map(|line| {
+            let steps = line.steps.iter().map(|step| step.operation).collect();
+            (line.grant.id, (steps, line.holds))
+        })
+        .collect();
+    assert_eq!(steps[&first], (vec!["enter", "retract"], false));
+    assert_eq!(steps[&second], (vec!["enter"], true));
+    // It was dropped, and signed for, by the holder and by whoever carried it.
+    assert!(
+        world
+            .community
+            .registry
+            .destructions(NOW)
+            .unwrap()
+            .is_empty()
+    );
+    let row = &world.read()[&world.persons[0]["name"]];
+    assert_eq!(row.fields["grid"], "G-02");
+    world.proven(&first, FIRST - 1);
+    world.proven(&second, FIRST + 1);
+    world.verifies();
+}
+
+#[test]
+fn a_record_that_goes_out_of_force_leaves_a_grant_of_those_in_force_and_comes_back() {
+    let world = World::new();
+    let id = world.grant(&request(&["name"], &[("status", "10")], History::Since));
+    let all = world.names();
+    assert_eq!(all, world.of(0..PERSONS));
+    let (record, version) = world.find(3);
+    let amendment = |version, close| Amendment {
+        kind: kind("person"),
+        record,
+        version,
+        changes: BTreeMap::new(),
+        close,
+        reopen: !close,
+        purpose: purpose("correction"),
+    };
+    let registry = &world.community.registry;
+    registry
+        .amend(&world.clerk, &amendment(version, true), NOW)
+        .unwrap();
+    world.come_to_rest(NOW);
+    assert!(!world.names().contains(&world.persons[3]["name"]));
+    registry
+        .amend(&world.clerk, &amendment(version + 1, false), NOW)
+        .unwrap();
+    world.come_to_rest(NOW);
+    assert_eq!(world.names(), all);
+    world.proven(&id, PERSONS);
+    world.verifies();
+}
+
+#[test]
+fn grants_of_two_kinds_are_two_ledgers_and_neither_gives_rows_of_the_other() {
+    let world = World::new();
+    let addresses = rows("address", 7, PERSONS, 1);
+    world
+        .community
+        .import(&world.clerk, "address", &addresses, NOW);
+    world.settle(NOW);
+    let persons = world.grant(&request(&["name"], &[], History::Since));
+    let of_addresses = GrantRequest {
+        kind: kind("address"),
+        ..request(&["grid"], &[], History::Since)
+    };
+    let places = world.grant(&of_addresses);
+    assert_eq!(world.line(&persons, NOW).records, Some(PERSONS as u64));
+    let line = world.line(&places, NOW);
+    assert_eq!(line.origin, origin("jinfu", "address"));
+    assert_eq!(line.records, Some(addresses.len() as u64));
+    assert_eq!(world.names().len(), PERSONS);
+    world.verifies();
+}
+
+#[test]
+fn a_grant_narrowed_to_fewer_rows_retracts_the_others_and_each_is_receipted() {
+    let world = World::new();
+    let id = world.grant(&request(&["name", "grid"], &[], History::Since));
+    assert_eq!(world.names().len(), PERSONS);
+    let to = AmendRequest {
+        rows: Some(conditions(&[("grid", "G-01")])),
+        ..AmendRequest::default()
+    };
+    let registry = &world.community.registry;
+    let shown = registry
+        .plan_amendment(&world.community.officer, &id, &to, NOW)
+        .unwrap();
+    assert_eq!((shown.rows, shown.entering, shown.leaving), (12, 0, 12));
+    let envelopes = |site: &Site| {
+        let proofs = verify_grants(&site.dir, Some(&id)).unwrap();
+        proofs[0].size
+    };
+    let before = envelopes(&world.department);
+    world.run(
+        &PlanRequest::AmendGrant {
+            grant: id,
+            to: to.clone(),
+        },
+        NOW,
+    );
+    world.settle(NOW);
+    // The holder has it, its word that it dropped them is still on its way.
+    world.come_to_rest(NOW);
+    assert_eq!(world.names(), world.of(0..FIRST));
+    assert!(envelopes(&world.department) > before);
+    assert!(registry.destructions(NOW).unwrap().is_empty());
+    let line = world.line(&id, NOW);
+    assert_eq!((line.receipts_missing, line.receipts_overdue), (0, 0));
+    // Only the parcels of those who stay are left, and the envelopes and heartbeats.
+    let parcels = bodies(&world.department, &ledger(&id));
+    assert_eq!(parcels, FIRST + 2 + 2);
+    // The plan names no row: a hash of the condition, which only the owner can make.
+    let authority = Snapshot::open(&world.department.dir).unwrap();
+    let said = authority
+        .scan(
+            origin("jinfu", "authority").as_str(),
+            "entry",
+            b"",
+            usize::MAX,
+        )
+        .unwrap();
+    assert!(said.iter().all(|(_, bytes)| {
+        let grid = b"G-01";
+        !bytes.windows(grid.len()).any(|window| window == grid)
+    }));
+    world.proven(&id, FIRST);
+    world.verifies();
+}
+
+#[test]
+fn a_grant_widened_in_rows_and_fields_gives_what_is_new_and_needs_another_officer() {
+    let world = World::new();
+    let id = world.grant(&request(&["name"], &[("grid", "G-01")], History::Since));
+    let to = AmendRequest {
+        fields: fields(&["name", "phone", "grid"]),
+        rows: Some(BTreeMap::new()),
+        assessment: Some("PIA-2026-009".into()),
+        ..AmendRequest::default()
+    };
+    let (registry, officer) = (&world.community.registry, &world.community.officer);
+    let shown = registry.plan_amendment(officer, &id, &to, NOW).unwrap();
+    assert_eq!((shown.entering, shown.leaving), (12, 0));
+    assert_eq!(shown.fields_added, ["grid", "phone"]);
+    let contact = |of: &str| {
+        let groups = shown.openable.iter();
+        let mut of = groups.filter(|g| g.fields.iter().any(|f| f == of));
+        of.next().unwrap().rows
+    };
+    assert_eq!(contact("phone"), PERSONS as u64);
+
+    let request = PlanRequest::AmendGrant { grant: id, to };
+    let plan = registry.plan(officer, &request, NOW).unwrap();
+    let plan_id = registry::plan::approve::plan_id(&plan.id).unwrap();
+    assert!(registry.run_plan(officer, &plan_id, NOW).is_err());
+    assert!(matches!(
+        registry.plan(officer, &request, NOW),
+        Err(RegistryError::Underway { .. })
+    ));
+    let figures: BTreeMap<&str, u64> = plan
+        .figures
+        .iter()
+        .map(|figure| (figure.name.as_str(), figure.count))
+        .collect();
+    assert_eq!((figures["entering"], figures["fields-added"]), (12, 2));
+    registry
+        .approve(&world.second, &plan_id, true, NOW)
+        .unwrap();
+    registry.run_plan(officer, &plan_id, NOW).unwrap();
+    world.come_to_rest(NOW);
+    let rows = world.read();
+    assert_eq!(rows.len(), PERSONS);
+    for (at, person) in world.persons.iter().enumerate() {
+        let row = &rows[&person["name"]];
+        assert_eq!(row.fields["phone"], format!("154{at:08}"));
+    }
+    assert_eq!(world.line(&id, NOW).state, GrantState::InForce);
+    // Nothing was taken away, so nothing is to be receipted.
+    assert!(registry.destructions(NOW).unwrap().is_empty());
+    // What is written from here on comes with the new fields.
+    world.change(2, &[("phone", "15499999999")]);
+    world.come_to_rest(NOW);
+    assert_eq!(
+        world.read()[&world.persons[2]["name"]].fields["phone"],
+        "15499999999"
+    );
+    world.proven(&id, PERSONS);
+    world.verifies();
+}
+
+#[test]
+fn a_field_taken_away_is_dropped_and_receipted_and_its_key_does_not_come_with_the_next_epoch() {
+    let world = World::new();
+    let id = world.grant(&request(
+        &["name", "phone"],
+        &[("grid", "G-01")],
+        History::Since,
+    ));
+    let phone = |rows: &BTreeMap<String, AnswerRow>| {
+        rows.values()
+            .filter(|r| r.fields.contains_key("phone"))
+            .count()
+    };
+    assert_eq!(phone(&world.read()), FIRST);
+    let to = AmendRequest {
+        fields: fields(&["name"]),
+        ..AmendRequest::default()
+    };
+    // Everybody is asked for a receipt, and until the department answers one is missing of each row.
+    world.run(&PlanRequest::AmendGrant { grant: id, to }, NOW);
+    for _ in 0..3 {
+        replicate(&world.community, &world.town, NOW);
+        world.community.registry.tend_grants(NOW).unwrap();
+    }
+    let line = world.line(&id, NOW);
+    assert_eq!(line.receipts_missing, FIRST as u64);
+    let week = UnixMillis(NOW.0 + 8 * DAY);
+    assert_eq!(world.line(&id, week).receipts_overdue, FIRST as u64);
+    world.come_to_rest(NOW);
+    assert_eq!(world.line(&id, NOW).receipts_missing, 0);
+    let rows = world.read();
+    assert_eq!((rows.len(), phone(&rows)), (FIRST, 0));
+    let store = Snapshot::open(&world.department.dir).unwrap();
+    let at = record::schema::Catalogue::builtin()
+        .schema(&kind("person"))
+        .unwrap()
+        .field("phone")
+        .unwrap()
+        .position;
+    let with_phone = |store: &Snapshot| {
+        let bodies = store.scan(ledger(&id).as_str(), "body", b"", usize::MAX);
+        let bodies = bodies.unwrap();
+        let parcels = bodies
+            .iter()
+            .filter_map(|(_, body)| seal::parcel::Parcel::decode(body).ok());
+        parcels.filter(|p| p.positions().any(|p| p == at)).count()
+    };
+    assert_eq!(with_phone(&store), 0, "no cell of it is left");
+    world.verifies();
+    // With the next epoch the department has no key of the field at all.
+    world.rotate(NOW);
+    let statement = statement(&world.department, &id);
+    assert_eq!(statement.epoch, 2);
+    assert!(!statement.fields.contains(&at));
+    assert_eq!(world.read().len(), FIRST);
+    world.proven(&id, FIRST);
+    world.verifies();
+}
+
+/// The newest statement of a grant that a node has.
+fn statement(site: &Site, id: &GrantId) -> record::authority::GrantStatement {
+    use record::authority::Statement;
+    use record::entry::Entry;
+    let store = Snapshot::open(&site.dir).unwrap();
+    let rows = store.scan(
+        origin("jinfu", "authority").as_str(),
+        "entry",
+        b"",
+        usize::MAX,
+    );
+    rows.unwrap()
+        .iter()
+        .filter_map(|(_, bytes)| match Entry::decode(bytes).unwrap() {
+            Entry::Authority(entry) => match entry.statement {
+                Statement::Grant(grant) => Some(grant),
+                Statement::GrantAmended(amendment) => Some(amendment.grant),
+                _ => None,
+            },
+            _ => None,
+        })
+        .rfind(|grant| grant.id == *id)
+        .unwrap()
+}
+
+#[test]
+fn an_amendment_that_policy_refuses_or_that_changes_nothing_is_no_plan() {
+    let world = World::new();
+    let market = GrantRequest {
+        purpose: purpose("market"),
+        ..request(&["name"], &[], History::Since)
+    };
+    let id = world.grant(&market);
+    let (registry, officer) = (&world.community.registry, &world.community.officer);
+    let plan =
+        |to: AmendRequest| registry.plan(officer, &PlanRequest::AmendGrant { grant: id, to }, NOW);
+    let excess = AmendRequest {
+        fields: fields(&["name", "welfare"]),
+        ..AmendRequest::default()
+    };
+    assert!(matches!(
+        registry.plan_amendment(officer, &id, &excess, NOW),
+        Err(RegistryError::Denied { .. })
+    ));
+    assert!(matches!(plan(excess), Err(RegistryError::Denied { .. })));
+    let same = AmendRequest {
+        fields: fields(&["name"]),
+        ..AmendRequest::default()
+    };
+    assert!(matches!(plan(same), Err(RegistryError::BadRequest(_))));
+    let no_plan = |work: &Work| !matches!(work, Work::AmendGrant { .. });
+    assert!(registry.plans(NOW).iter().all(|line| no_plan(&line.work)));
+}
+
+#[test]
+fn a_field_of_one_purpose_is_not_opened_in_rows_that_came_for_another() {
+    // The new grant alone, and under its purpose, would be allowed. But within a group its field
+    // key opens the rows of the grant before, which came for a purpose that does not allow it.
+    let world = World::new();
+    let (registry, officer) = (&world.community.registry, &world.community.officer);
+    let schema = record::schema::Catalogue::builtin();
+    let schema = schema.schema(&kind("person")).unwrap();
+    let care: Vec<&str> = schema
+        .fields
+        .iter()
+        .filter(|field| field.group.as_str() == schema.field("welfare").unwrap().group.as_str())
+        .map(|field| field.id.as_str())
+        .collect();
+    // The least sensitive field of the group may go to market regulation, when there is one.
+    let allowed = care.iter().find(|id| {
+        let request = GrantRequest {
+            purpose: purpose("market"),
+            ..request(&[id], &[("grid", "G-01")], History::Since)
+        };
+        registry.plan_grant(officer, &request, NOW).is_ok()
+    });
+    let Some(field) = allowed else {
+        // Then no grant of that purpose has a row key of the group, and nothing combines.
+        assert!(care.contains(&"welfare"));
+        return;
+    };
+    let market = GrantRequest {
+        purpose: purpose("market"),
+        ..request(&[field], &[("grid", "G-01")], History::Since)
+    };
+    world.grant(&market);
+    let welfare = request(&["welfare"], &[("grid", "G-02")], History::Since);
+    assert!(matches!(
+        registry.grant(officer, &welfare, NOW),
+        Err(RegistryError::Denied { .. })
+    ));
+}
+
+#[test]
+fn a_record_that_enters_comes_with_the_history_that_the_grant_allows() {
+    let grants = [History::None, History::Since, History::All].map(|history| {
+        let one = request(&["name", "phone", "changed"], &[("grid", "G-01")], history);
+        (history, one)
+    });
+    for (history, one) in grants {
+        let world = World::new();
+        let id = world.grant(&one);
+        let person = FIRST;
+        for phone in ["15411111111", "15422222222"] {
+            world.change(person, &[("phone", phone)]);
+        }
+        let record = world.change(person, &[("grid", "G-01")]);
+        world.come_to_rest(NOW);
+        let expected = match history {
+            History::None | History::Since => vec![4],
+            History::All => vec![1, 2, 3, 4],
+        };
+        assert_eq!(world.versions(record), expected, "{history:?}");
+        world.change(person, &[("phone", "15433333333")]);
+        world.come_to_rest(NOW);
+        let expected = match history {
+            History::None => vec![5],
+            History::Since => vec![4, 5],
+            History::All => vec![1, 2, 3, 4, 5],
+        };
+        assert_eq!(world.versions(record), expected, "{history:?}");
+        // A turn of the epoch changes nothing of it.
+        world.rotate(NOW);
+        assert_eq!(world.versions(record), expected, "{history:?}");
+        world.proven(&id, FIRST + 1);
+        // Nor does the old epoch stay behind anywhere.
+        let retire = PlanRequest::RetireEpoch {
+            kind: kind("person"),
+            epoch: 1,
+        };
+        world.run(&retire, NOW);
+        world.verifies();
+        // Less history is retracted, more comes.
+        let to = |history| AmendRequest {
+            history: Some(history),
+            ..AmendRequest::default()
+        };
+        if history == History::All {
+            world.amend_grant(id, to(History::None));
+            assert_eq!(world.versions(record), [5]);
+            assert!(
+                world
+                    .community
+                    .registry
+                    .destructions(NOW)
+                    .unwrap()
+                    .is_empty()
+            );
+            world.amend_grant(id, to(History::All));
+            assert_eq!(world.versions(record), [1, 2, 3, 4, 5]);
+            world.verifies();
+        }
+    }
+}
+
+#[test]
+fn a_holder_whose_process_was_off_for_a_month_catches_up_in_order() {
+    let mut world = World::new();
+    let id = world.grant(&request(
+        &["name", "phone", "grid", "changed"],
+        &[("grid", "G-01")],
+        History::Since,
+    ));
+    assert_eq!(world.names(), world.of(0..FIRST));
+    let dir = world.department.dir.clone();
+    // The department's process ends; the others go on for a month.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let nobody = Site::root(elsewhere.path(), REALM, "nobody", NOW);
+    std::mem::replace(&mut world.department, nobody).close();
+    let mut expected: BTreeSet<usize> = (0..FIRST).collect();
+    let quiet = |now: UnixMillis| {
+        world.community.registry.tend_grants(now).unwrap();
+        while world.community.registry.reseal_step(now).unwrap() {}
+        for _ in 0..3 {
+            replicate(&world.community, &world.town, now);
+            replicate(&world.town, &world.district, now);
+            world.community.registry.tend_grants(now).unwrap();
+        }
+    };
+    for day in 1..=30u64 {
+        let now = UnixMillis(NOW.0 + day * DAY);
+        let person = (day as usize * 7) % PERSONS;
+        let inside = expected.contains(&person);
+        match day % 3 {
+            0 => {
+                let grid = if inside { "G-02" } else { "G-01" };
+                world.change(person, &[("grid", grid)]);
+                if inside {
+                    expected.remove(&person);
+                } else {
+                    expected.insert(person);
+                }
+            }
+            _ => {
+                world.change(person, &[("phone", &format!("155{day:08}"))]);
+            }
+        }
+        if day == 15 {
+            let request = PlanRequest::RotateEpoch {
+                kind: kind("person"),
+                compromised: false,
+            };
+            world.run(&request, now);
+        }
+        if day % 5 == 0 {
+            quiet(now);
+        }
+    }
+    let month = UnixMillis(NOW.0 + 31 * DAY);
+    quiet(month);
+    let week_late = world.line(&id, month);
+    assert!(week_late.receipts_overdue > 0, "the list says who is late");
+    // It starts again, and fetches what it missed.
+    world.department = Site::open(&dir, month);
+    world.come_to_rest(month);
+    let reader = world
+        .department
+        .registry
+        .login("department-officer", PASSPHRASE, month)
+        .unwrap();
+    let rows = world.read_as(&reader, month).unwrap();
+    let names: BTreeSet<String> = rows.keys().cloned().collect();
+    assert_eq!(names, world.of(expected.iter().copied()));
+    for person in &expected {
+        let (record, version) = world.find(*person);
+        let row = &rows[&world.persons[*person]["name"]];
+        assert_eq!((row.record, row.version), (record, version));
+    }
+    let line = world.line(&id, month);
+    assert_eq!(
+        (line.receipts_missing, line.state),
+        (0, GrantState::InForce)
+    );
+    world.proven(&id, expected.len());
+    world.verifies();
+}

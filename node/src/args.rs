@@ -440,6 +440,8 @@ pub enum Grant {
     Renew(GrantRenew),
     /// 持有方核验：完整、最新（离线）/ prove a held subset whole and current, offline
     Verify(GrantVerify),
+    /// 导出所持子集供他处核验，全为密文 / what is held of a grant as a file, for verifying elsewhere; all sealed
+    Export(GrantExport),
 }
 
 #[derive(Debug, ClapArgs)]
@@ -505,9 +507,31 @@ pub struct GrantRenew {
 }
 
 #[derive(Debug, ClapArgs)]
+pub struct GrantExport {
+    /// 节点目录 / the node's directory
+    #[arg(long, env = "FANGZHI_DIR")]
+    pub dir: PathBuf,
+    /// 授权号 / the grant
+    pub grant: record::id::GrantId,
+    /// 写到 / the file to write
+    #[arg(long)]
+    pub out: PathBuf,
+}
+
+#[derive(Debug, ClapArgs)]
 pub struct GrantVerify {
-    #[command(flatten)]
-    pub at: Dir,
+    /// 节点目录 / the node's directory
+    #[arg(long, env = "FANGZHI_DIR", required_unless_present = "file")]
+    pub dir: Option<PathBuf>,
+    /// 导出文件，代替目录 / an exported file, instead of a directory
+    #[arg(long)]
+    pub file: Option<PathBuf>,
+    /// 辖域根公钥，十六进制；导出文件须与之相符 / the realm root's key that the file must rest on, hexadecimal
+    #[arg(long, requires = "file")]
+    pub root: Option<String>,
+    /// 须证明到的分片账头（文件）/ a checkpoint of the shard, as a file, up to which it must be proven
+    #[arg(long)]
+    pub checkpoint: Option<PathBuf>,
     /// 授权号；缺省为全部 / the grant; all when absent
     pub grant: Option<record::id::GrantId>,
 }

@@ -9,12 +9,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use record::authority::{History, Level, Role};
+use record::entry::{Entry, GrantEntry, GrantOperation};
 use record::id::{GrantId, Hash, Origin, RecordId, UnixMillis};
 use record::plan::Work;
 use registry::audit::changes::ChangesRequest;
 use registry::grant::GrantRequest;
 use registry::grant::amend::AmendRequest;
 use registry::grant::ending::GrantState;
+use registry::grant::export::{export_grant, verify_file};
 use registry::grant::proof::verify_grants;
 use registry::plan::request::PlanRequest;
 use registry::read::{AnswerRow, Comparison, Filter, ReadRequest};
@@ -23,8 +25,8 @@ use registry::session::Session;
 use registry::{RegistryError, Result};
 use store::{Snapshot, Store};
 use tests::realm::{
-    DAY, NOW, PASSPHRASE, REALM, Row, Site, division, kind, origin, purpose, replicate, rows,
-    settle,
+    DAY, NOW, PASSPHRASE, REALM, Row, Site, division, forge, kind, origin, purpose, replicate,
+    rows, settle,
 };
 
 const PERSONS: usize = 24;
@@ -632,37 +634,24 @@ fn a_field_of_one_purpose_is_not_opened_in_rows_that_came_for_another() {
     // key opens the rows of the grant before, which came for a purpose that does not allow it.
     let world = World::new();
     let (registry, officer) = (&world.community.registry, &world.community.officer);
-    let schema = record::schema::Catalogue::builtin();
-    let schema = schema.schema(&kind("person")).unwrap();
-    let care: Vec<&str> = schema
-        .fields
-        .iter()
-        .filter(|field| field.group.as_str() == schema.field("welfare").unwrap().group.as_str())
-        .map(|field| field.id.as_str())
-        .collect();
-    // The least sensitive field of the group may go to market regulation, when there is one.
-    let allowed = care.iter().find(|id| {
-        let request = GrantRequest {
-            purpose: purpose("market"),
-            ..request(&[id], &[("grid", "G-01")], History::Since)
-        };
-        registry.plan_grant(officer, &request, NOW).is_ok()
-    });
-    let Some(field) = allowed else {
-        // Then no grant of that purpose has a row key of the group, and nothing combines.
-        assert!(care.contains(&"welfare"));
-        return;
-    };
     let market = GrantRequest {
         purpose: purpose("market"),
-        ..request(&[field], &[("grid", "G-01")], History::Since)
+        ..request(&["guardian_name"], &[("grid", "G-01")], History::Since)
     };
-    world.grant(&market);
     let welfare = request(&["welfare"], &[("grid", "G-02")], History::Since);
+    assert!(registry.plan_grant(officer, &welfare, NOW).is_ok());
+    world.grant(&market);
+    assert!(matches!(
+        registry.plan_grant(officer, &welfare, NOW),
+        Err(RegistryError::Denied { .. })
+    ));
     assert!(matches!(
         registry.grant(officer, &welfare, NOW),
         Err(RegistryError::Denied { .. })
     ));
+    // In another group the purposes do not meet.
+    let contact = request(&["phone"], &[("grid", "G-02")], History::Since);
+    assert!(registry.grant(officer, &contact, NOW).is_ok());
 }
 
 #[test]
@@ -807,4 +796,209 @@ fn a_holder_whose_process_was_off_for_a_month_catches_up_in_order() {
     );
     world.proven(&id, expected.len());
     world.verifies();
+}
+
+// ---- what a holder proves, and what is found -------------------------------------------------
+
+/// The checkpoint of the shard that the community shows at present.
+fn shown(world: &World) -> String {
+    let store = Snapshot::open(&world.community.dir).unwrap();
+    let head = forge::head(&store, &origin("jinfu", "person"));
+    head.cosigned.unwrap()
+}
+
+#[test]
+fn an_exported_file_proves_the_subset_up_to_a_named_checkpoint_without_any_directory() {
+    let world = World::new();
+    let id = world.grant(&request(&["name"], &[("grid", "G-01")], History::Since));
+    let first = shown(&world);
+    let at = tempfile::tempdir().unwrap();
+    let file = at.path().join("grant.fzg");
+    let exported = export_grant(&world.department.dir, &id, &file).unwrap();
+    assert!(exported.ledgers.contains(&ledger(&id)));
+    let checked = verify_file(&file, Some(&first)).unwrap();
+    assert_eq!(checked.holder, division("minzheng"));
+    assert_eq!(
+        checked.root,
+        data_encoding::HEXLOWER.encode(&world.district.charter().keys.sign)
+    );
+    let proof = &checked.grants[0];
+    assert!(proof.ok, "{:?}", proof.findings);
+    assert_eq!(proof.records, FIRST as u64);
+    assert!(proof.named.as_ref().unwrap().reached);
+    // Nothing in it opens: no name, no number.
+    let bytes = std::fs::read(&file).unwrap();
+    for person in &world.persons {
+        for field in ["name", "citizen_number"] {
+            let value = person[field].as_bytes();
+            assert!(!bytes.windows(value.len()).any(|w| w == value));
+        }
+    }
+    // The register goes on: the same file is true, and no longer current.
+    world.change(1, &[("name", "新名字")]);
+    world.come_to_rest(NOW);
+    let later = shown(&world);
+    let stale = verify_file(&file, Some(&later)).unwrap().grants.remove(0);
+    assert!(!stale.ok && !stale.named.unwrap().reached);
+    assert!(verify_file(&file, None).unwrap().grants[0].ok);
+    let newer = at.path().join("newer.fzg");
+    export_grant(&world.department.dir, &id, &newer).unwrap();
+    for note in [&first, &later] {
+        let proof = verify_file(&newer, Some(note)).unwrap().grants.remove(0);
+        assert!(proof.ok, "{:?}", proof.findings);
+    }
+    // A checkpoint that the owner did not sign proves nothing.
+    let forged = later.replacen("\u{2014} ", "\u{2014} x", 1);
+    let answer = verify_file(&newer, Some(&forged));
+    assert!(answer.is_err() || !answer.unwrap().grants[0].ok);
+    // An exported file is not written over.
+    assert!(export_grant(&world.department.dir, &id, &file).is_err());
+}
+
+#[test]
+fn a_file_that_was_cut_or_changed_in_one_bit_proves_nothing() {
+    let world = World::new();
+    let id = world.grant(&request(&["name"], &[("grid", "G-01")], History::Since));
+    let at = tempfile::tempdir().unwrap();
+    let file = at.path().join("grant.fzg");
+    export_grant(&world.department.dir, &id, &file).unwrap();
+    let bytes = std::fs::read(&file).unwrap();
+    let holds = |bytes: &[u8]| {
+        let path = at.path().join("altered.fzg");
+        std::fs::write(&path, bytes).unwrap();
+        verify_file(&path, None)
+            .is_ok_and(|v| v.grants.iter().all(|g| g.ok) && !v.grants.is_empty())
+    };
+    assert!(holds(&bytes));
+    for cut in [10, bytes.len() / 2, bytes.len() - 1] {
+        assert!(!holds(&bytes[..cut]));
+    }
+    // One bit in a parcel, in an entry and in a head.
+    let store = Snapshot::open(&world.department.dir).unwrap();
+    let leaves = forge::leaves(&store, &ledger(&id));
+    let parcel = leaves
+        .iter()
+        .find(|(entry, _)| matches!(entry, Entry::Grant(e) if e.operation == GrantOperation::Enter))
+        .unwrap();
+    for needle in [parcel.1.clone().unwrap(), parcel.0.encode()] {
+        let place = bytes
+            .windows(needle.len())
+            .position(|w| w == needle)
+            .unwrap();
+        let mut altered = bytes.clone();
+        altered[place + needle.len() / 2] ^= 1;
+        assert!(!holds(&altered));
+    }
+}
+
+#[test]
+fn a_parcel_dropped_rows_reordered_an_old_heartbeat_and_a_forged_retraction_are_found() {
+    let world = World::new();
+    let id = world.grant(&request(&["name"], &[("grid", "G-01")], History::Since));
+    world.change(1, &[("name", "改名")]);
+    world.change(2, &[("grid", "G-02")]);
+    world.come_to_rest(NOW);
+    let ledger = ledger(&id);
+    let holder = world.department.dir.clone();
+    let owner = forge::keystore(&world.community.dir).sign;
+    let owner = ed25519_dalek::SigningKey::from_bytes(owner.expose());
+    for site in [
+        world.community,
+        world.town,
+        world.district,
+        world.department,
+    ] {
+        site.close();
+    }
+    let is = |entry: &Entry, wanted: GrantOperation| matches!(entry, Entry::Grant(e) if e.operation == wanted);
+    let proof = |dir: &std::path::Path| verify_grants(dir, Some(&id)).unwrap().remove(0);
+    assert!(proof(&holder).ok);
+    let check = |what: &str, change: &dyn Fn(&std::path::Path)| {
+        let copy = tempfile::tempdir().unwrap();
+        let dir = copy.path().join("minzheng");
+        copy_dir(&holder, &dir);
+        change(&dir);
+        let proof = proof(&dir);
+        assert!(!proof.ok, "{what} is not found");
+        assert!(!proof.findings.is_empty(), "{what}");
+    };
+    check("a parcel dropped", &|dir| {
+        let store = forge::open_store(dir);
+        let leaves = forge::leaves(&store, &ledger);
+        let at = leaves
+            .iter()
+            .position(|(entry, body)| is(entry, GrantOperation::Enter) && body.is_some())
+            .unwrap();
+        let mut batch = store::Batch::new(ledger.as_str(), None);
+        batch.delete(forge::key(&ledger, "body", at as u64));
+        store.commit(&batch).unwrap();
+    });
+    check("two rows changed places", &|dir| {
+        let store = forge::open_store(dir);
+        let leaves = forge::leaves(&store, &ledger);
+        let places: Vec<usize> = (0..leaves.len())
+            .filter(|at| is(&leaves[*at].0, GrantOperation::Enter))
+            .take(2)
+            .collect();
+        let mut batch = store::Batch::new(ledger.as_str(), None);
+        for (to, from) in [(places[0], places[1]), (places[1], places[0])] {
+            batch.put(
+                forge::key(&ledger, "entry", to as u64),
+                leaves[from].0.encode(),
+            );
+            if let Some(body) = leaves[from].1.clone() {
+                batch.put_body(forge::key(&ledger, "body", to as u64), body);
+            }
+        }
+        store.commit(&batch).unwrap();
+    });
+    // Signed by the owner itself, who goes back on its word.
+    check("an old heartbeat", &|dir| {
+        forge::rewrite(dir, &ledger, &owner, |leaves| {
+            let beats: Vec<usize> = (0..leaves.len())
+                .filter(|at| is(&leaves[*at].0, GrantOperation::Heartbeat))
+                .collect();
+            let old = leaves[beats[0]].clone();
+            let last = *beats.last().unwrap();
+            leaves[last] = old;
+        });
+    });
+    // By a hop, which has not the owner's key.
+    let hop = ed25519_dalek::SigningKey::from_bytes(&[9; 32]);
+    check("a forged retraction", &|dir| {
+        forge::rewrite(dir, &ledger, &hop, |leaves| {
+            let row = leaves
+                .iter()
+                .find_map(|(entry, _)| match entry {
+                    Entry::Grant(e) if e.operation == GrantOperation::Enter => Some(e.clone()),
+                    _ => None,
+                })
+                .unwrap();
+            let end = leaves.len() - 1;
+            leaves.insert(
+                end,
+                (
+                    Entry::Grant(GrantEntry {
+                        operation: GrantOperation::Retract,
+                        parcel: None,
+                        ..row
+                    }),
+                    None,
+                ),
+            );
+        });
+    });
+}
+
+fn copy_dir(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for item in std::fs::read_dir(from).unwrap() {
+        let path = item.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy_dir(&path, &target);
+        } else {
+            std::fs::copy(&path, &target).unwrap();
+        }
+    }
 }

@@ -6,6 +6,7 @@
 
 pub mod amend;
 pub mod ending;
+pub mod export;
 mod keying;
 pub mod proof;
 mod rows;

@@ -9,7 +9,7 @@ use registry::plan::request::PlanRequest;
 use serde_json::Value;
 
 use crate::args::{
-    As, Dir, Grant, GrantAmend, GrantMake, GrantOne, GrantRenew, GrantVerify, GrantWhy,
+    As, Dir, Grant, GrantAmend, GrantExport, GrantMake, GrantOne, GrantRenew, GrantVerify, GrantWhy,
 };
 use crate::client::Client;
 use crate::fault::{Fault, Result, exit};
@@ -24,6 +24,7 @@ pub fn run(command: &Grant, json: bool) -> Result<ExitCode> {
         Grant::Amend(command) => amend(command, json),
         Grant::Renew(command) => renew(command, json),
         Grant::Verify(command) => verify(command, json),
+        Grant::Export(command) => export(command, json),
         Grant::List(at) => {
             let grants: Vec<Value> = Client::connect(at)?.get("/api/v1/grants")?;
             if json {
@@ -313,7 +314,47 @@ fn renew(command: &GrantRenew, json: bool) -> Result<ExitCode> {
 }
 
 fn verify(command: &GrantVerify, json: bool) -> Result<ExitCode> {
-    let proofs = registry::grant::proof::verify_grants(&command.at.dir, command.grant.as_ref())?;
+    let named = command
+        .checkpoint
+        .as_deref()
+        .map(|path| std::fs::read_to_string(path).map_err(|e| Fault::file(path, &e)))
+        .transpose()?;
+    let named = named.as_deref();
+    let mut rests_on = None;
+    let mut proofs = match (&command.file, &command.dir) {
+        (Some(file), dir) => {
+            let verified = registry::grant::export::verify_file(file, named)?;
+            // What this machine knows of the realm counts more than what the file says.
+            let known = match (&command.root, dir) {
+                (Some(root), _) => Some(root.to_lowercase()),
+                (None, Some(dir)) => Some(registry::config::NodeConfig::read(dir)?.root),
+                (None, None) => None,
+            };
+            if known.is_some_and(|known| known != verified.root) {
+                return Err(Fault::new(
+                    exit::NOT_VERIFIED,
+                    "other-root",
+                    "文件所依的辖域根公钥不符 / the file rests on another realm root; ask whoever gave it where it is from",
+                ));
+            }
+            rests_on = Some(verified.root);
+            verified.grants
+        }
+        (None, Some(dir)) => {
+            registry::grant::proof::verify_grants_to(dir, command.grant.as_ref(), named)?
+        }
+        (None, None) => {
+            return Err(Fault::usage(
+                "给出 `--dir` 或 `--file` / name a directory or a file",
+            ));
+        }
+    };
+    proofs.retain(|proof| command.grant.is_none_or(|grant| grant == proof.grant));
+    if proofs.is_empty() {
+        return Err(Fault::usage(
+            "其中没有这样的授权 / there is no such grant in it, or none of that checkpoint's shard",
+        ));
+    }
     let ok = proofs.iter().all(|proof| proof.ok);
     let code = if ok {
         ExitCode::SUCCESS
@@ -321,8 +362,13 @@ fn verify(command: &GrantVerify, json: bool) -> Result<ExitCode> {
         ExitCode::from(exit::NOT_VERIFIED)
     };
     if json {
-        output::json(&serde_json::json!({ "ok": ok, "grants": proofs }));
+        output::json(&serde_json::json!({ "ok": ok, "root": rests_on, "grants": proofs }));
         return Ok(code);
+    }
+    if let Some(root) = rests_on {
+        output::line(format!(
+            "所依辖域根公钥，请另行核对 / rests on the realm root, compare it: {root}"
+        ));
     }
     for proof in &proofs {
         let upto = match &proof.checkpoint {
@@ -344,6 +390,14 @@ fn verify(command: &GrantVerify, json: bool) -> Result<ExitCode> {
             "{} {word}：{} 条记录 / records；{upto}",
             proof.grant, proof.records
         ));
+        if let Some(named) = &proof.named {
+            let word = if named.reached {
+                "已证明到 / proven up to"
+            } else {
+                "未证明到 / not proven up to"
+            };
+            output::line(format!("  {word} 第 {} 条 {}", named.size, named.root));
+        }
         if proof.unvouched > 0 {
             output::line(format!(
                 "  其后 {} 条待下次心跳作证 / {0} entries after it wait for the next heartbeat",
@@ -355,6 +409,22 @@ fn verify(command: &GrantVerify, json: bool) -> Result<ExitCode> {
         }
     }
     Ok(code)
+}
+
+fn export(command: &GrantExport, json: bool) -> Result<ExitCode> {
+    let exported =
+        registry::grant::export::export_grant(&command.dir, &command.grant, &command.out)?;
+    if json {
+        output::json(&exported);
+    } else {
+        output::line(format!(
+            "已导出 / exported: {}（{} 行 rows，{} 字节 bytes）",
+            command.out.display(),
+            exported.rows,
+            exported.bytes
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn request(command: &GrantMake) -> Result<GrantRequest> {

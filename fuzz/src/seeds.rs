@@ -29,7 +29,7 @@ use record::id::{
     DivisionId, GrantId, Kind, OperatorId, Origin, Purpose, Realm, RecordId, UnixMillis,
 };
 use record::plan::{
-    Approval, Figure, Outcome, Plan, PlanClosed, ShareHolder, StandingOrder, Task, Work,
+    Approval, ClassTerm, Figure, Outcome, Plan, PlanClosed, ShareHolder, StandingOrder, Task, Work,
 };
 use record::schema::Catalogue;
 use seal::body::{Body, CellContext, SealedBody, open_all, seal_body};
@@ -211,6 +211,11 @@ fn plans() -> Vec<Plan> {
             tasks: vec![Task::Reseal, Task::Retention],
             origins: vec![shard()],
             not_after: NOW,
+            classes: Some(vec![ClassTerm {
+                kind: kind("person"),
+                group: kind("care"),
+                days: 1_096,
+            }]),
         }),
         Work::AmendGrant {
             grant: GrantId([1; 16]),

@@ -798,6 +798,162 @@ fn a_holder_whose_process_was_off_for_a_month_catches_up_in_order() {
     world.verifies();
 }
 
+// ---- fields past their term --------------------------------------------------------------------
+
+/// The shard's bodies of a record at a node, as they lie there.
+fn sealed(site: &Site, record: RecordId) -> Vec<seal::body::Body> {
+    let store = Snapshot::open(&site.dir).unwrap();
+    let leaves = forge::leaves(&store, &origin("jinfu", "person"));
+    let of = leaves.into_iter().filter_map(|(entry, body)| match entry {
+        Entry::Record(entry) if entry.record == record => body,
+        _ => None,
+    });
+    of.map(|bytes| seal::body::Body::decode(&bytes).unwrap())
+        .collect()
+}
+
+#[test]
+fn a_group_of_fields_past_its_term_is_destroyed_everywhere_and_the_record_stays() {
+    let world = World::new();
+    let registry = &world.community.registry;
+    let officer = &world.community.officer;
+    let with = world.grant(&request(
+        &["name", "phone"],
+        &[("grid", "G-01")],
+        History::All,
+    ));
+    let without = world.grant(&request(
+        &["birth_date"],
+        &[("grid", "G-01")],
+        History::Since,
+    ));
+    // Two versions of a phone number; one record went out of force long ago, one today.
+    let long_ago = UnixMillis(NOW.0 - 400 * DAY);
+    let mut closed = Vec::new();
+    for (person, at) in [(0, long_ago), (1, NOW)] {
+        world.change(person, &[("phone", "15400000099")]);
+        let (record, version) = world.find(person);
+        let close = Amendment {
+            kind: kind("person"),
+            record,
+            version,
+            changes: BTreeMap::new(),
+            close: true,
+            reopen: false,
+            purpose: purpose("correction"),
+        };
+        registry.amend(&world.clerk, &close, at).unwrap();
+        closed.push(record);
+    }
+    world.come_to_rest(NOW);
+    let phone = record::schema::Catalogue::builtin()
+        .schema(&kind("person"))
+        .unwrap()
+        .field("phone")
+        .unwrap()
+        .position;
+    let cells = |site: &Site, record| {
+        let bodies = sealed(site, record);
+        bodies.iter().filter(|b| b.cell(phone).is_some()).count()
+    };
+    let homes = [&world.community, &world.town, &world.district];
+    assert!(homes.iter().all(|site| cells(site, closed[0]) == 3));
+    let lines = |group: &str| {
+        let lines = registry.retention(NOW).unwrap();
+        let line = lines
+            .into_iter()
+            .find(|line| line.group.as_ref().is_some_and(|of| of.as_str() == group));
+        line.map(|line| (line.closed, line.due))
+    };
+    registry.run_retention(officer, NOW).unwrap();
+    assert_eq!(lines("contact"), None, "nobody ordered it");
+    assert_eq!(cells(&world.community, closed[0]), 3);
+
+    let class = |group: &str, days| record::plan::ClassTerm {
+        kind: kind("person"),
+        group: kind(group),
+        days,
+    };
+    let order = |classes| PlanRequest::Fields { classes, days: 30 };
+    // What says what a record is cannot be ordered away, and an unknown group is none.
+    for group in ["control", "nothing"] {
+        let refused = registry.plan(officer, &order(vec![class(group, 365)]), NOW);
+        assert!(matches!(refused, Err(RegistryError::BadRequest(_))));
+    }
+    world.run(&order(vec![class("contact", 365)]), NOW);
+    assert_eq!(lines("contact"), Some((2, 1)));
+    // An order for fields is none for whole records.
+    let whole = registry.retention(NOW).unwrap();
+    let whole = whole.iter().filter(|line| line.group.is_none());
+    assert!(whole.map(|line| line.ordered).all(|ordered| !ordered));
+    registry.run_retention(officer, NOW).unwrap();
+    assert_eq!(lines("contact"), Some((2, 0)));
+    let waiting = registry.destructions(NOW).unwrap();
+    assert!(waiting.iter().any(|line| !line.missing.is_empty()));
+    world.come_to_rest(NOW);
+    // Nowhere is a cell of it left, of no version; of the other record all are.
+    for site in homes {
+        assert_eq!(cells(site, closed[0]), 0);
+        assert_eq!(cells(site, closed[1]), 3);
+        for body in sealed(site, closed[0]) {
+            assert_eq!(
+                body.destroyed().map(|(at, _)| at).collect::<Vec<_>>(),
+                [phone]
+            );
+        }
+    }
+    assert!(registry.destructions(NOW).unwrap().is_empty(), "receipted");
+    // The record stays, with its other fields, for the clerk and for the holders.
+    let request = ReadRequest {
+        closed: true,
+        ..reading(&[("citizen_number", &world.persons[0]["citizen_number"])])
+    };
+    let answer = registry.read(&world.clerk, &request, NOW).unwrap();
+    let row = &answer.value().rows[0];
+    assert_eq!(row.fields["name"], world.persons[0]["name"]);
+    assert!(!row.fields.contains_key("phone"));
+    let rows = world.read();
+    let held = &rows[&world.persons[0]["name"]];
+    assert!(!held.fields.contains_key("phone"));
+    assert!(rows[&world.persons[1]["name"]].fields.contains_key("phone"));
+    world.proven(&with, FIRST);
+    world.proven(&without, FIRST);
+    world.verifies();
+    let why = registry
+        .why(&closed[0], &division("minzheng"), NOW)
+        .unwrap();
+    for line in why {
+        let steps: Vec<&str> = line.steps.iter().map(|step| step.operation).collect();
+        let retracted = steps.contains(&"retract");
+        assert_eq!(retracted, line.grant.id == with, "{steps:?}");
+        assert!(line.holds);
+    }
+    // What is left of the history is proven as before: under another epoch, too.
+    world.rotate(NOW);
+    for site in homes {
+        assert_eq!(cells(site, closed[0]), 0);
+    }
+    let retire = PlanRequest::RetireEpoch {
+        kind: kind("person"),
+        epoch: 1,
+    };
+    world.run(&retire, NOW);
+    assert!(
+        !world.read()[&world.persons[0]["name"]]
+            .fields
+            .contains_key("phone")
+    );
+    world.verifies();
+    // A node that is opened anew from its files says the same.
+    let dir = world.community.dir.clone();
+    std::fs::remove_dir_all(dir.join("working-index")).unwrap();
+    world.community.close();
+    let community = Site::open(&dir, NOW);
+    let clerk = community.registry.login("clerk", PASSPHRASE, NOW).unwrap();
+    let answer = community.registry.read(&clerk, &request, NOW).unwrap();
+    assert!(!answer.value().rows[0].fields.contains_key("phone"));
+}
+
 // ---- what a holder proves, and what is found -------------------------------------------------
 
 /// The checkpoint of the shard that the community shows at present.

@@ -68,6 +68,16 @@ pub enum Operation {
     /// The same content under the keys of another epoch (重封).
     #[n(8)]
     Reseal,
+    /// The same content without the cells of fields that are past their term (销项).
+    #[n(9)]
+    Redact,
+}
+
+impl Operation {
+    /// Whether the entry is a version of before once more, in another body.
+    pub fn is_anew(self) -> bool {
+        matches!(self, Operation::Reseal | Operation::Redact)
+    }
 }
 
 /// A version of a record.
@@ -327,7 +337,7 @@ impl Entry {
     /// Whether this entry may order bodies of earlier entries of its record to be destroyed.
     pub fn orders_destruction(&self) -> bool {
         match self {
-            Entry::Record(e) => matches!(e.operation, Operation::Erase | Operation::Reseal),
+            Entry::Record(e) => e.operation == Operation::Erase || e.operation.is_anew(),
             Entry::Grant(e) => e.operation.replaces_parcels() && e.record.is_some(),
             Entry::Recovery(_) => true,
             Entry::Act(_) | Entry::Authority(_) | Entry::Access(_) => false,
@@ -335,14 +345,13 @@ impl Entry {
     }
 
     /// Whether this entry, later in the same ledger, says that the body of `earlier` was to be
-    /// destroyed: an erasure that of every version of the record, a reseal that of the content
-    /// which it seals anew, a retraction or a reseal in a grant's ledger that of every parcel of the
+    /// destroyed: an erasure that of every version of the record, a reseal or redaction that of the
+    /// content which it seals anew, a retraction or a reseal in a grant's ledger that of every parcel of the
     /// record.
     pub fn destroys_body_of(&self, earlier: &Entry) -> bool {
         match (earlier, self) {
             (Entry::Record(earlier), Entry::Record(later)) => {
-                let resealed =
-                    later.operation == Operation::Reseal && earlier.content == later.content;
+                let resealed = later.operation.is_anew() && earlier.content == later.content;
                 earlier.record == later.record && (later.operation == Operation::Erase || resealed)
             }
             (Entry::Grant(earlier), Entry::Grant(later)) => {

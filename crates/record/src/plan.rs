@@ -205,6 +205,25 @@ pub enum Task {
     /// Rotating an epoch whose cryptoperiod is over.
     #[n(5)]
     Rotate,
+    /// Destroying the fields of groups that are past their term, while the record stays.
+    #[n(14)]
+    Fields,
+}
+
+/// For how long a group of fields is kept after a record went out of force.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Encode, Decode)]
+#[serde(deny_unknown_fields)]
+#[cbor(map)]
+pub struct ClassTerm {
+    /// The kind.
+    #[n(0)]
+    pub kind: Kind,
+    /// The group.
+    #[n(1)]
+    pub group: Kind,
+    /// Days.
+    #[n(2)]
+    pub days: u32,
 }
 
 /// What two officers approve once and the node then does alone (常令).
@@ -220,6 +239,9 @@ pub struct StandingOrder {
     /// Until when.
     #[n(2)]
     pub not_after: UnixMillis,
+    /// Of the task `fields`: which groups, and after how long; ascending.
+    #[n(3)]
+    pub classes: Option<Vec<ClassTerm>>,
 }
 
 /// What an officer wants done (方案).

@@ -279,7 +279,7 @@ impl Registry {
                     // Restored from the parent without its secret: history, but no content.
                     holding.index.remove(entry.record);
                 }
-                Operation::Reseal if has_later(holding, entry) => {}
+                operation if operation.is_anew() && has_later(holding, entry) => {}
                 _ => match self.open_unless_gone(holding, at, whole) {
                     Ok(None) => {}
                     Ok(Some(version)) => {

@@ -35,6 +35,7 @@ pub mod publish;
 mod reach;
 pub mod read;
 pub mod recovery;
+mod redact;
 pub mod register;
 pub mod repair;
 pub mod replicate;

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use record::authority::{GrantStatement, History};
 use record::entry::{Entry, GrantEntry, GrantOperation, Operation, RecordEntry, SUITE};
 use record::id::{Hash, Origin, RecordId, UnixMillis};
+use seal::body::Body;
 use sha2::{Digest, Sha256};
 use store::Batch;
 
@@ -129,7 +130,7 @@ impl<'a> Stretch<'a> {
                 }
                 return Ok(());
             }
-            Operation::Reseal => return self.anew(at, entry, was),
+            Operation::Reseal | Operation::Redact => return self.anew(at, entry, was),
             _ => {}
         }
         let version = self.registry.open_shard(shard, at)?;
@@ -181,17 +182,37 @@ impl<'a> Stretch<'a> {
         });
         let chosen = self.chosen(state.versions, since);
         // What was sealed before it under these keys came already.
-        let touched = chosen
-            .iter()
-            .any(|held| held.entry.operation == Operation::Reseal);
+        let touched = chosen.iter().any(|held| held.entry.operation.is_anew());
         if !touched || !self.is_keyed(&chosen) {
             return Ok(());
         }
+        let redacted = entry.operation == Operation::Redact;
         let first = match was {
+            // What the holder has of it goes, and is receipted.
+            Some(_) if redacted => {
+                if !self.concerns(&chosen)? {
+                    return Ok(());
+                }
+                self.retract(entry.record);
+                GrantOperation::Enter
+            }
             Some(_) => GrantOperation::Reseal,
             None => GrantOperation::Enter,
         };
         self.whole(first, &chosen, None, since)
+    }
+
+    /// Whether a granted field of one of the versions was destroyed.
+    fn concerns(&self, versions: &[Held]) -> Result<bool> {
+        for held in versions {
+            let body = self.registry.body(&self.grant.origin, held.at)?;
+            let body = Body::decode(&body).map_err(|e| RegistryError::damaged(e.to_string()))?;
+            let mut destroyed = body.destroyed();
+            if destroyed.any(|(at, _)| self.grant.fields.contains(&at)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// A record of the shard under terms that are new.
@@ -299,7 +320,7 @@ impl<'a> Stretch<'a> {
                     newest = None;
                     continue;
                 }
-                Operation::Reseal => anew = Some(at),
+                Operation::Reseal | Operation::Redact => anew = Some(at),
                 _ => newest = Some(entry.version),
             }
             if store.get(&table::body(shard, at))?.is_some() {

@@ -5,7 +5,7 @@
 
 use record::entry::{Entry, Operation};
 use record::id::{DivisionId, GrantId, Kind, Origin, RecordId, UnixMillis};
-use record::plan::{Figure, ShareHolder, StandingOrder, Task, Work};
+use record::plan::{ClassTerm, Figure, ShareHolder, StandingOrder, Task, Work};
 use serde::{Deserialize, Serialize};
 
 use super::list::{PlanLine, PlanState};
@@ -92,6 +92,13 @@ pub enum PlanRequest {
         #[serde(default)]
         kinds: Vec<Kind>,
         /// For how many days.
+        days: u32,
+    },
+    /// Groups of fields are destroyed when their term is over, while their records stay.
+    Fields {
+        /// Which groups of which kinds, and after how many days.
+        classes: Vec<ClassTerm>,
+        /// For how many days this is ordered.
         days: u32,
     },
 }
@@ -230,11 +237,45 @@ impl Registry {
             PlanRequest::RotateKek {} => Work::RotateKek {
                 division: self.config.division.clone(),
             },
+            PlanRequest::Fields { classes, days } => {
+                if classes.is_empty() || *days == 0 || *days > ORDER_DAYS_MAX {
+                    return Err(bad(format!(
+                        "常令须列明字段组，期限 1 至 {ORDER_DAYS_MAX} 天 / the order names its groups of fields and lasts 1 to {ORDER_DAYS_MAX} days"
+                    )));
+                }
+                let mut classes = classes.clone();
+                classes.sort();
+                let one_each = classes
+                    .windows(2)
+                    .all(|pair| (&pair[0].kind, &pair[0].group) != (&pair[1].kind, &pair[1].group));
+                if !one_each {
+                    return Err(bad(
+                        "每一字段组只能有一个期限 / a group of fields has one term",
+                    ));
+                }
+                let mut origins = classes
+                    .iter()
+                    .map(|class| self.class_shard(class))
+                    .collect::<Result<Vec<_>>>()?;
+                origins.sort();
+                origins.dedup();
+                Work::Order(StandingOrder {
+                    tasks: vec![Task::Fields],
+                    origins,
+                    not_after: UnixMillis(now.0 + u64::from(*days) * 86_400_000),
+                    classes: Some(classes),
+                })
+            }
             PlanRequest::Order { tasks, kinds, days } => {
                 if tasks.is_empty() || *days == 0 || *days > ORDER_DAYS_MAX {
                     return Err(bad(format!(
                         "常令须列明事项，期限 1 至 {ORDER_DAYS_MAX} 天 / a standing order names its tasks and lasts 1 to {ORDER_DAYS_MAX} days"
                     )));
+                }
+                if tasks.contains(&Task::Fields) {
+                    return Err(bad(
+                        "销项常令须列明字段组，见 `fangzhi retention fields` / an order for fields names their groups; use `fangzhi retention fields`",
+                    ));
                 }
                 let mut tasks = tasks.clone();
                 tasks.sort_unstable();
@@ -249,6 +290,7 @@ impl Registry {
                     tasks,
                     origins,
                     not_after: UnixMillis(now.0 + u64::from(*days) * 86_400_000),
+                    classes: None,
                 })
             }
         })

@@ -354,7 +354,7 @@ impl<'a> Walk<'a> {
 
     fn version(&mut self, at: u64, entry: &RecordEntry, leaf: Hash) {
         let known = self.newest.get(&entry.record);
-        let resealed = entry.operation == Operation::Reseal;
+        let resealed = entry.operation.is_anew();
         let follows = match known {
             None => !resealed && entry.version == 1 && entry.previous.is_none(),
             Some(newest) => {

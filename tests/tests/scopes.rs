@@ -165,7 +165,10 @@ impl World {
             version: row.version,
             fields: row.fields.clone(),
         };
-        let named = rows.iter().map(|r| (r.fields["name"].clone(), row(r)));
+        // Another grant may give rows without the name.
+        let named = rows
+            .iter()
+            .filter_map(|r| Some((r.fields.get("name")?.clone(), row(r))));
         Ok(named.collect())
     }
 

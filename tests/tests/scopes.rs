@@ -801,6 +801,155 @@ fn a_holder_whose_process_was_off_for_a_month_catches_up_in_order() {
     world.verifies();
 }
 
+// ---- processes -----------------------------------------------------------------------------
+
+#[test]
+fn a_department_whose_process_is_stopped_catches_up_and_the_command_line_amends_its_grant() {
+    let base = tempfile::tempdir().unwrap();
+    let trio = tests::trio::Trio::start(base.path(), "G-01", &[]);
+    let community = trio.community.site.clone();
+    community.enrol("fuhe", "security-officer", None);
+    let mut table = tests::rows::community(7, 12).persons;
+    let grid = table.headers.iter().position(|id| *id == "grid").unwrap();
+    for (at, row) in table.rows.iter_mut().enumerate() {
+        row[grid] = if at < 8 { "G-01" } else { "G-02" }.into();
+    }
+    let csv = tests::rows::write(&table, &base.path().join("person.csv"));
+    community.json(["import", "person", csv.to_str().unwrap(), "--as", "dengji"]);
+    trio.grant("name,grid", &["grid=G-01"]);
+    let held = |trio: &tests::trio::Trio| {
+        tests::site::records_in(&trio.department.http.status(), "person")
+    };
+    tests::until("the subset", || held(&trio) == 8);
+    let list = || community.json(["grant", "list"])["grants"][0].clone();
+    let id = list()["id"].as_str().unwrap().to_owned();
+
+    // The department's process ends. Rows leave and enter, and the epoch turns.
+    let department = trio.department.site.clone();
+    trio.department.stop();
+    let rows = community.json(["read", "person", "--as", "dengji", "--purpose", "service"]);
+    let rows = rows["value"]["rows"].as_array().unwrap().clone();
+    let of = |grid: &str| {
+        let of = rows.iter().filter(|row| row["fields"]["grid"] == grid);
+        of.map(|row| row["record"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let move_to = |record: &str, version: &str, grid: &str| {
+        let set = format!("grid={grid}");
+        community.json([
+            "amend",
+            "person",
+            record,
+            "--as",
+            "dengji",
+            "--version",
+            version,
+            "--set",
+            &set,
+        ]);
+    };
+    let (inside, outside) = (of("G-01"), of("G-02"));
+    for record in &inside[..3] {
+        move_to(record, "1", "G-02");
+    }
+    move_to(&outside[0], "1", "G-01");
+    let run = |plan: &serde_json::Value| {
+        let plan = plan["id"].as_str().unwrap();
+        community.json(["keys", "approve", plan, "--as", "fuhe"]);
+        community.json(["keys", "run", plan, "--as", "anquan"]);
+    };
+    run(&community.json(["keys", "plan", "rotate-epoch", "person", "--as", "anquan"]));
+    // One comes back under the new epoch.
+    move_to(&inside[0], "2", "G-01");
+    tests::until("the owner works the grant through", || {
+        let line = list();
+        line["current"] == true && line["records"] == 7 && line["epoch"] == 2
+    });
+    assert!(list()["receipts_missing"].as_u64().unwrap() >= 3);
+
+    let department = department.start();
+    tests::until("the department has caught up", || {
+        tests::site::records_in(&department.http.status(), "person") == 7
+    });
+    tests::until("its receipts", || list()["receipts_missing"] == 0);
+    let names = department
+        .site
+        .json(["read", "person", "--as", "jingban", "--purpose", "welfare"]);
+    let names = names["value"]["rows"].as_array().unwrap();
+    assert!(names.iter().all(|row| row["fields"]["grid"] == "G-01"));
+    assert_eq!(names.len(), 7);
+
+    // Everybody of the community, without the grid: shown first, then planned.
+    let amend = |more: &[&str]| {
+        let args = [
+            "grant",
+            "amend",
+            id.as_str(),
+            "--as",
+            "anquan",
+            "--fields",
+            "name",
+        ];
+        community.run(args.iter().chain(["--all-rows"].iter()).chain(more))
+    };
+    let shown = amend(&["--dry-run", "--json"]).expect_code(0).json();
+    assert_eq!(shown["comes_to"]["entering"], 5);
+    assert_eq!(
+        shown["comes_to"]["fields_removed"],
+        serde_json::json!(["grid"])
+    );
+    assert_eq!(shown["plan"], serde_json::Value::Null);
+    let planned = amend(&["--json"]).expect_code(0).json();
+    run(&planned["plan"]);
+    tests::until("all rows", || {
+        tests::site::records_in(&department.http.status(), "person") == 12
+    });
+    tests::until("its receipts", || list()["receipts_missing"] == 0);
+
+    // What it has is proven as a file, up to the checkpoint that the community shows.
+    let shard = list()["origin"].as_str().unwrap().to_owned();
+    let note = base.path().join("checkpoint");
+    tests::until("a heartbeat up to the checkpoint shown", || {
+        let url = format!(
+            "{}/ledger/{shard}/checkpoint",
+            community_url(&trio.community)
+        );
+        let text = ureq::get(url).call().unwrap().into_body().read_to_string();
+        std::fs::write(&note, text.unwrap()).unwrap();
+        let file = base.path().join("grant.fzg");
+        let _ = std::fs::remove_file(&file);
+        let out = file.to_str().unwrap();
+        department.site.json(["grant", "export", &id, "--out", out]);
+        let checked = tests::process::call(
+            [
+                "grant",
+                "verify",
+                "--file",
+                out,
+                "--checkpoint",
+                note.to_str().unwrap(),
+                "--json",
+            ]
+            .map(std::ffi::OsString::from),
+        );
+        let answer = checked.json();
+        checked.code == 0 && answer["grants"][0]["records"] == 12
+    });
+    department.stop();
+    for site in [&department_site(base.path()), &community] {
+        site.verified();
+    }
+}
+
+fn department_site(base: &std::path::Path) -> tests::Site {
+    tests::Site::at(&base.join("minzheng"))
+}
+
+fn community_url(running: &tests::site::Running) -> String {
+    let run = tests::site::read_json(&running.site.dir.join("run.json")).unwrap();
+    run["url"].as_str().unwrap().to_owned()
+}
+
 // ---- fields past their term --------------------------------------------------------------------
 
 /// The shard's bodies of a record at a node, as they lie there.

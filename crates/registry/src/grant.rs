@@ -363,7 +363,7 @@ impl Registry {
             _ => 0,
         };
         let begun = cursor.target.is_some();
-        if !begun && !(keyed && self.is_whole_at(&grant.origin, needed, target)?) {
+        if !begun && (!keyed || !self.is_whole_at(&grant.origin, needed, target)?) {
             return Ok(false);
         }
         let mut stretch = Stretch::new(self, (&grant, &kept, &ledger), (target, root), now);

@@ -25,8 +25,8 @@ use crate::table;
 
 /// How the file begins.
 const MAGIC: &[u8] = b"fangzhi/grant-file/v1\n";
-/// The largest file.
-const FILE_MAX: u64 = 4 * 1024 * 1024 * 1024;
+/// The largest file: whoever verifies it has it in memory.
+const FILE_MAX: u64 = 1024 * 1024 * 1024;
 /// The largest row: a parcel has at most 256 KiB.
 const VALUE_MAX: usize = 512 * 1024;
 /// Rows read at a time.
@@ -150,6 +150,12 @@ pub fn export_grant(dir: &Path, id: &GrantId, to: &Path) -> Result<Exported> {
     write(&encoded(|e| e.u64(rows).map(drop))).map_err(failed)?;
     let file = out.into_inner().map_err(|e| failed(e.into_error()))?;
     file.sync_all().map_err(failed)?;
+    if bytes > FILE_MAX {
+        std::fs::remove_file(to).map_err(failed)?;
+        return Err(RegistryError::BadRequest(format!(
+            "授权 {id} 有 {bytes} 字节，超出导出文件上限 {FILE_MAX} / grant {id} comes to {bytes} bytes, and a file has at most {FILE_MAX}; verify it in its directory with `fangzhi grant verify --dir`"
+        )));
+    }
     Ok(Exported {
         grant: *id,
         ledgers,

@@ -20,8 +20,8 @@ use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 use record::act::{Act, Capacity};
 use record::authority::{
-    AuthorityEntry, Charter, DivisionCode, GrantStatement, InForce, Level, NodeKeys,
-    OperatorCertificate, Revocation, Role, Statement,
+    AuthorityEntry, Charter, DivisionCode, GrantAmendment, GrantStatement, History, InForce, Level,
+    NodeKeys, OperatorCertificate, Revocation, Role, Statement,
 };
 use record::draft::Draft;
 use record::entry::{
@@ -32,7 +32,7 @@ use record::id::{
 };
 use record::letter::{LetterEntry, Step};
 use record::plan::{
-    Approval, Figure, Outcome, Plan, PlanClosed, ShareHolder, StandingOrder, Task, Work,
+    Approval, ClassTerm, Figure, Outcome, Plan, PlanClosed, ShareHolder, StandingOrder, Task, Work,
 };
 use record::proposal::{About, Answer, Proposal, Wanted, Written};
 use record::schema::Catalogue;
@@ -296,7 +296,20 @@ fn plans() -> Vec<Plan> {
             tasks: vec![Task::Reseal, Task::Retention],
             origins: vec![shard()],
             not_after: NOW,
+            classes: Some(vec![ClassTerm {
+                kind: kind("person"),
+                group: kind("care"),
+                days: 1_096,
+            }]),
         }),
+        Work::AmendGrant {
+            grant: GrantId([1; 16]),
+            fields: vec![5, 30],
+            rows: [3; 32],
+            history: History::All,
+            basis: "PIPL 13(3)".into(),
+            assessment: "2026-8".into(),
+        },
         Work::Officer {
             operator: OperatorId([3; 16]),
             key: [4; 32],
@@ -334,6 +347,27 @@ fn approval() -> Approval {
     unsigned.sign(&SigningKey::from_bytes(&[6; 32]))
 }
 
+fn grant() -> GrantStatement {
+    GrantStatement {
+        id: GrantId([1; 16]),
+        origin: shard(),
+        holder: division("civil-affairs"),
+        holder_charter: [2; 32],
+        fields: vec![5, 12, 30],
+        schema: 1,
+        rows: [3; 32],
+        purpose: purpose(),
+        basis: "PIPL 13(3)".into(),
+        assessment: "2026-7".into(),
+        epoch: 1,
+        envelope: [4; 32],
+        policy: [5; 32],
+        not_after: NOW,
+        owner_charter: [6; 32],
+        history: None,
+    }
+}
+
 fn statements() -> Vec<Statement> {
     let mut statements: Vec<Statement> = plans().into_iter().map(Statement::Plan).collect();
     statements.push(Statement::Approval(approval()));
@@ -357,22 +391,14 @@ fn statements() -> Vec<Statement> {
             grid: Some([3; 32]),
         }),
         Statement::OperatorDisabled(OperatorId([1; 16])),
-        Statement::Grant(GrantStatement {
-            id: GrantId([1; 16]),
-            origin: shard(),
-            holder: division("civil-affairs"),
-            holder_charter: [2; 32],
-            fields: vec![5, 12, 30],
-            schema: 1,
-            rows: [3; 32],
-            purpose: purpose(),
-            basis: "PIPL 13(3)".into(),
-            assessment: "2026-7".into(),
-            epoch: 1,
-            envelope: [4; 32],
-            policy: [5; 32],
-            not_after: NOW,
-            owner_charter: [6; 32],
+        Statement::Grant(grant()),
+        Statement::GrantAmended(GrantAmendment {
+            plan: [1; 32],
+            grant: GrantStatement {
+                fields: vec![5, 30],
+                history: Some(History::All),
+                ..grant()
+            },
         }),
         Statement::InForce(InForce {
             what: kind("policies"),

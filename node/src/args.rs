@@ -448,10 +448,14 @@ pub enum Grant {
     Show(GrantOne),
     /// 某持有方为何有某记录 / why a holder has a record, or had it
     Why(GrantWhy),
+    /// 变更授权的字段、行或历史：先看，再作方案 / other fields, rows or history: shown, then planned
+    Amend(Box<GrantAmend>),
     /// 续期并给新密钥期的密钥 / go on with a grant: the keys of the present epoch, for so many days
     Renew(GrantRenew),
     /// 持有方核验：完整、最新（离线）/ prove a held subset whole and current, offline
     Verify(GrantVerify),
+    /// 导出所持子集供他处核验，全为密文 / what is held of a grant as a file, for verifying elsewhere; all sealed
+    Export(GrantExport),
 }
 
 #[derive(Debug, ClapArgs)]
@@ -477,6 +481,37 @@ pub struct GrantWhy {
 }
 
 #[derive(Debug, ClapArgs)]
+pub struct GrantAmend {
+    #[command(flatten)]
+    pub one: GrantOne,
+    /// 变更后的全部字段，逗号分隔；缺省不变 / all fields from here on; as they are when absent
+    #[arg(long, value_delimiter = ',')]
+    pub fields: Vec<String>,
+    /// 行条件；缺省不变 / rows: field=value, all of which hold; as they are when absent
+    #[arg(
+        long = "where",
+        value_name = "FIELD=VALUE",
+        conflicts_with = "all_rows"
+    )]
+    pub conditions: Vec<String>,
+    /// 全部行 / every row
+    #[arg(long)]
+    pub all_rows: bool,
+    /// 历史版本：none、since 或 all / versions: none, since or all
+    #[arg(long)]
+    pub history: Option<record::authority::History>,
+    /// 法律依据 / legal basis
+    #[arg(long)]
+    pub basis: Option<String>,
+    /// 影响评估编号 / reference of the impact assessment
+    #[arg(long)]
+    pub assessment: Option<String>,
+    /// 只看，不作方案 / show what it comes to, make no plan
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, ClapArgs)]
 pub struct GrantRenew {
     #[command(flatten)]
     pub one: GrantOne,
@@ -486,9 +521,31 @@ pub struct GrantRenew {
 }
 
 #[derive(Debug, ClapArgs)]
+pub struct GrantExport {
+    /// 节点目录 / the node's directory
+    #[arg(long, env = "FANGZHI_DIR")]
+    pub dir: PathBuf,
+    /// 授权号 / the grant
+    pub grant: record::id::GrantId,
+    /// 写到 / the file to write
+    #[arg(long)]
+    pub out: PathBuf,
+}
+
+#[derive(Debug, ClapArgs)]
 pub struct GrantVerify {
-    #[command(flatten)]
-    pub at: Dir,
+    /// 节点目录 / the node's directory
+    #[arg(long, env = "FANGZHI_DIR", required_unless_present = "file")]
+    pub dir: Option<PathBuf>,
+    /// 导出文件，代替目录 / an exported file, instead of a directory
+    #[arg(long)]
+    pub file: Option<PathBuf>,
+    /// 辖域根公钥，十六进制；导出文件须与之相符 / the realm root's key that the file must rest on, hexadecimal
+    #[arg(long, requires = "file")]
+    pub root: Option<String>,
+    /// 须证明到的分片账头（文件）/ a checkpoint of the shard, as a file, up to which it must be proven
+    #[arg(long)]
+    pub checkpoint: Option<PathBuf>,
     /// 授权号；缺省为全部 / the grant; all when absent
     pub grant: Option<record::id::GrantId>,
 }
@@ -522,6 +579,9 @@ pub struct GrantMake {
     /// 天数 / for how many days
     #[arg(long, default_value_t = 180)]
     pub days: u32,
+    /// 历史版本：none 仅最新，since 自进入范围起，all 全部 / versions: the newest, since it entered, all
+    #[arg(long, default_value = "since")]
+    pub history: record::authority::History,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -90,6 +90,7 @@ impl World {
             basis: "社会救助暂行办法".into(),
             assessment: "PIA-2026-001".into(),
             days: 30,
+            history: record::authority::History::default(),
         };
         let community = &world.community;
         community

@@ -138,6 +138,7 @@ fn a_grant_reaches_a_holder_beside_the_town_though_every_hop_is_a_file() {
         purpose: purpose("welfare"),
         basis: "社会救助暂行办法".into(),
         assessment: "PIA-2026-001".into(),
+        history: record::authority::History::default(),
         days: 30,
     };
     let grant = community.registry.grant(&community.officer, &request, NOW);

@@ -514,6 +514,7 @@ fn a_department_reads_for_the_purpose_of_the_grant_and_for_no_other() {
         basis: "社会救助暂行办法".into(),
         assessment: "PIA-1".into(),
         days: 10,
+        history: record::authority::History::default(),
     };
     community
         .registry

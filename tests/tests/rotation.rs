@@ -88,6 +88,7 @@ impl World {
             basis: "社会救助暂行办法".into(),
             assessment: "PIA-2026-001".into(),
             days: 30,
+            history: record::authority::History::default(),
         };
         let officer = &self.community.officer;
         let id = self.community.registry.grant(officer, &request, now);
@@ -428,6 +429,7 @@ fn what_a_holder_could_open_over_all_its_grants_is_shown_before_and_explained_af
         basis: "社会救助暂行办法".into(),
         assessment: "PIA-2026-002".into(),
         days: 30,
+        history: record::authority::History::default(),
     };
     let (registry, officer) = (&world.community.registry, &world.community.officer);
     let plan = registry

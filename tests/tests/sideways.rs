@@ -191,6 +191,7 @@ fn request() -> GrantRequest {
         basis: "社会救助暂行办法".into(),
         assessment: "PIA-2026-001".into(),
         days: 30,
+        history: record::authority::History::default(),
     }
 }
 

@@ -1,10 +1,11 @@
-//! Grants and key epochs over HTTP: made, planned, listed, explained, renewed; how far resealing came.
+//! Grants and key epochs over HTTP: made, planned, listed, explained, renewed, amended; how far resealing came.
 
 use axum::extract::{Path, State};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use record::id::{DivisionId, GrantId, RecordId};
 use registry::RegistryError;
+use registry::grant::amend::{AmendRequest, AmendmentPlan};
 use registry::grant::show::{GrantDetails, GrantPlan, WhyLine};
 use registry::grant::{GrantLine, GrantRequest};
 use registry::reseal::ShardEpochs;
@@ -25,6 +26,7 @@ pub fn routes() -> Router<AppState> {
         .route("/api/v1/grants/why/{record}/{holder}", get(why))
         .route("/api/v1/grants/{id}", get(show))
         .route("/api/v1/grants/{id}/renewed", post(renew))
+        .route("/api/v1/grants/{id}/plan", post(plan_amendment))
         .route("/api/v1/epochs", get(epochs))
 }
 
@@ -99,6 +101,19 @@ async fn renew(
         .run(move |registry| registry.renew_grant(&caller.session, &id, renewal.days, now()))
         .await?;
     Ok(Json(json!({ "grant": id })))
+}
+
+async fn plan_amendment(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Given(request): Given<AmendRequest>,
+) -> Answered<AmendmentPlan> {
+    let id: GrantId = id.parse().map_err(|_| unreadable("grant"))?;
+    let plan = state
+        .run(move |registry| registry.plan_amendment(&caller.session, &id, &request, now()))
+        .await?;
+    Ok(Json(plan))
 }
 
 async fn epochs(State(state): State<AppState>, _caller: Caller) -> Answered<Vec<ShardEpochs>> {

@@ -84,6 +84,67 @@ pub enum Statement {
     /// An offer was withdrawn, or a record that moved was erased.
     #[n(28)]
     TransferStep(#[n(0)] TransferStep),
+    /// The scope of a grant was narrowed or widened under a plan.
+    #[n(29)]
+    GrantAmended(#[n(0)] GrantAmendment),
+}
+
+/// What a record's versions a holder gets beside the newest (历史).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "kebab-case")]
+#[cbor(index_only)]
+pub enum History {
+    /// The newest version only: the parcel of the one before is destroyed when a later one comes.
+    #[n(1)]
+    None,
+    /// The versions from the one on with which the record came into scope.
+    #[default]
+    #[n(2)]
+    Since,
+    /// Every version whose body its owner still has.
+    #[n(3)]
+    All,
+}
+
+impl History {
+    /// The word used on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            History::None => "none",
+            History::Since => "since",
+            History::All => "all",
+        }
+    }
+}
+
+impl std::str::FromStr for History {
+    type Err = crate::id::IdError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "none" => Ok(History::None),
+            "since" => Ok(History::Since),
+            "all" => Ok(History::All),
+            _ => Err(crate::id::IdError {
+                what: "history",
+                rule: "use none, since or all",
+            }),
+        }
+    }
+}
+
+/// A grant under other terms: other fields, other rows, another history (授权变更).
+///
+/// Only this statement changes the scope of a grant; stated as a plain grant again, other terms
+/// count for nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct GrantAmendment {
+    /// The plan, which names the terms.
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub plan: Hash,
+    /// The grant from here on, with an envelope of the keys of its fields and no others.
+    #[n(1)]
+    pub grant: GrantStatement,
 }
 
 /// The root was shared among officers (分份), and every holder confirmed a share.
@@ -608,6 +669,25 @@ pub struct GrantStatement {
     /// Id of the owner's charter at that time, to which the envelope is bound.
     #[cbor(n(14), with = "minicbor::bytes")]
     pub owner_charter: Hash,
+    /// Which versions of a record in scope the holder gets; `since` when it is absent.
+    #[n(15)]
+    pub history: Option<History>,
+}
+
+impl GrantStatement {
+    /// Which versions of a record in scope the holder gets.
+    pub fn history(&self) -> History {
+        self.history.unwrap_or_default()
+    }
+
+    /// Whether both give the same fields of the same rows, with the same history.
+    pub fn has_terms_of(&self, other: &Self) -> bool {
+        self.fields == other.fields
+            && self.rows == other.rows
+            && self.history() == other.history()
+            && self.origin == other.origin
+            && self.holder == other.holder
+    }
 }
 
 /// A set of policies, schemas or codes is in force.

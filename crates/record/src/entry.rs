@@ -71,6 +71,16 @@ pub enum Operation {
     /// The same content under the keys of another epoch (重封).
     #[n(8)]
     Reseal,
+    /// The same content without the cells of fields that are past their term (销项).
+    #[n(9)]
+    Redact,
+}
+
+impl Operation {
+    /// Whether the entry is a version of before once more, in another body.
+    pub fn is_anew(self) -> bool {
+        matches!(self, Operation::Reseal | Operation::Redact)
+    }
 }
 
 /// A version of a record.
@@ -149,8 +159,8 @@ pub enum GrantOperation {
     /// The envelope of keys, sealed to the holder.
     #[n(5)]
     Keys,
-    /// The same version of a record in scope under the keys of another epoch; every parcel of the
-    /// record before it is destroyed.
+    /// A record in scope anew, under the keys of another epoch, with other fields, or in its newest
+    /// version only; every parcel of the record before it is destroyed.
     #[n(6)]
     Reseal,
 }
@@ -334,7 +344,7 @@ impl Entry {
     /// Whether this entry may order bodies of earlier entries of its record to be destroyed.
     pub fn orders_destruction(&self) -> bool {
         match self {
-            Entry::Record(e) => matches!(e.operation, Operation::Erase | Operation::Reseal),
+            Entry::Record(e) => e.operation == Operation::Erase || e.operation.is_anew(),
             Entry::Grant(e) => e.operation.replaces_parcels() && e.record.is_some(),
             Entry::Recovery(_) => true,
             Entry::Letter(e) => e.step == crate::letter::Step::Close,
@@ -343,14 +353,13 @@ impl Entry {
     }
 
     /// Whether this entry, later in the same ledger, says that the body of `earlier` was to be
-    /// destroyed: an erasure that of every version of the record, a reseal that of the content
-    /// which it seals anew, a retraction or a reseal in a grant's ledger that of every parcel of the
-    /// record, the end of a proposal that of the proposal or of its answer.
+    /// destroyed: an erasure that of every version of the record, a reseal or redaction that of the
+    /// content which it seals anew, a retraction or a reseal in a grant's ledger that of every
+    /// parcel of the record, the end of a proposal that of the proposal or of its answer.
     pub fn destroys_body_of(&self, earlier: &Entry) -> bool {
         match (earlier, self) {
             (Entry::Record(earlier), Entry::Record(later)) => {
-                let resealed =
-                    later.operation == Operation::Reseal && earlier.content == later.content;
+                let resealed = later.operation.is_anew() && earlier.content == later.content;
                 earlier.record == later.record && (later.operation == Operation::Erase || resealed)
             }
             (Entry::Grant(earlier), Entry::Grant(later)) => {

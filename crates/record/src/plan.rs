@@ -10,6 +10,7 @@ use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::authority::History;
 use crate::cbor::{self, CborError};
 use crate::id::{DivisionId, GrantId, Hash, Kind, OperatorId, Origin, RecordId, UnixMillis};
 
@@ -117,6 +118,29 @@ pub enum Work {
         #[serde(serialize_with = "hex_key")]
         key: [u8; 32],
     },
+    /// A grant is narrowed or widened: what it gives from here on.
+    #[n(14)]
+    AmendGrant {
+        /// The grant.
+        #[n(0)]
+        grant: GrantId,
+        /// Field positions, ascending.
+        #[n(1)]
+        fields: Vec<u8>,
+        /// Keyed hash of the row condition, which is kept sealed.
+        #[cbor(n(2), with = "minicbor::bytes")]
+        #[serde(serialize_with = "hex_key")]
+        rows: Hash,
+        /// Which versions of a record in scope.
+        #[n(3)]
+        history: History,
+        /// Legal basis.
+        #[n(4)]
+        basis: String,
+        /// Reference of the impact assessment.
+        #[n(5)]
+        assessment: String,
+    },
 }
 
 impl Work {
@@ -133,6 +157,7 @@ impl Work {
             Work::RotateKek { .. } => "rotate-kek",
             Work::Order(_) => "order",
             Work::Officer { .. } => "officer",
+            Work::AmendGrant { .. } => "amend-grant",
         }
     }
 }
@@ -180,6 +205,25 @@ pub enum Task {
     /// Rotating an epoch whose cryptoperiod is over.
     #[n(5)]
     Rotate,
+    /// Destroying the fields of groups that are past their term, while the record stays.
+    #[n(14)]
+    Fields,
+}
+
+/// For how long a group of fields is kept after a record went out of force.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Encode, Decode)]
+#[serde(deny_unknown_fields)]
+#[cbor(map)]
+pub struct ClassTerm {
+    /// The kind.
+    #[n(0)]
+    pub kind: Kind,
+    /// The group.
+    #[n(1)]
+    pub group: Kind,
+    /// Days.
+    #[n(2)]
+    pub days: u32,
 }
 
 /// What two officers approve once and the node then does alone (常令).
@@ -195,6 +239,9 @@ pub struct StandingOrder {
     /// Until when.
     #[n(2)]
     pub not_after: UnixMillis,
+    /// Of the task `fields`: which groups, and after how long; ascending.
+    #[n(3)]
+    pub classes: Option<Vec<ClassTerm>>,
 }
 
 /// What an officer wants done (方案).

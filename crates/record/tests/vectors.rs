@@ -235,6 +235,7 @@ fn the_plans_of_the_page_hold_and_are_signed_by_their_maker() {
         tasks: vec![Task::Reseal, Task::Retract],
         origins: vec![],
         not_after: TIME,
+        classes: None,
     };
     check(
         "The plan of a standing order",

@@ -13,7 +13,7 @@ use record::authority::{
 };
 use record::entry::Entry;
 use record::id::{DivisionId, GrantId, Hash, Kind, OperatorId, Origin};
-use record::plan::{Approval, Outcome, Plan};
+use record::plan::{Approval, Outcome, Plan, Work};
 use store::Store;
 
 use crate::config::NodeConfig;
@@ -125,6 +125,18 @@ pub struct Authority {
     /// Counts what was learned: what depends on authority is out of date when it moved.
     #[cbor(skip)]
     learned: u64,
+}
+
+/// Whether a plan is for a grant under these very terms.
+fn amends_to(work: &Work, grant: &GrantStatement) -> bool {
+    matches!(
+        work,
+        Work::AmendGrant { grant: id, fields, rows, history, .. }
+            if *id == grant.id
+                && *fields == grant.fields
+                && *rows == grant.rows
+                && *history == grant.history()
+    )
 }
 
 impl Authority {
@@ -257,7 +269,23 @@ impl Authority {
                 if grant.origin.division() == *division {
                     let all = self.grants.entry(grant.id).or_default();
                     // Nobody takes over another owner's grant by its id.
-                    if all.first().is_none_or(|first| first.origin == grant.origin) {
+                    // Nor is its scope changed but by an amendment.
+                    if all.last().is_none_or(|last| last.has_terms_of(grant)) {
+                        all.push(grant.clone());
+                    }
+                }
+            }
+            Statement::GrantAmended(amendment) => {
+                let grant = &amendment.grant;
+                let planned = self.plans.get(&amendment.plan);
+                let planned = planned
+                    .is_some_and(|plan| plan.division == *division && amends_to(&plan.work, grant));
+                let known = self.grants.get_mut(&grant.id);
+                if let Some(all) = known.filter(|_| planned) {
+                    let first = all.first();
+                    if first.is_some_and(|first| {
+                        first.origin == grant.origin && first.holder == grant.holder
+                    }) {
                         all.push(grant.clone());
                     }
                 }

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use minicbor::{Decode, Encode};
-use record::entry::{Entry, GrantOperation};
+use record::entry::{Entry, GrantOperation, Operation};
 use record::id::{Origin, RecordId, UnixMillis};
 use store::{Batch, Key, Store};
 
@@ -134,9 +134,17 @@ pub(crate) struct Order {
     /// Of an own record: the page of its secret, 0 when there is none; it is to be written again without it.
     #[n(4)]
     pub page: u32,
+    /// Only cells of some fields were destroyed; the record, its secret and its rows stay.
+    #[n(5)]
+    pub redacts: Option<bool>,
 }
 
 impl Order {
+    /// Whether the record itself stays.
+    pub(crate) fn redacts(&self) -> bool {
+        self.redacts == Some(true)
+    }
+
     pub(crate) fn key(origin: &Origin, at: u64) -> Key {
         table::key(origin, table::DESTROY, &at.to_be_bytes())
     }
@@ -213,7 +221,10 @@ pub(crate) fn destroyed(
                     bodies,
                     recorded_at,
                     done: false,
-                    page: newest.map_or(0, |newest| newest.page),
+                    page: newest
+                        .filter(|_| !redacts(entry))
+                        .map_or(0, |newest| newest.page),
+                    redacts: redacts(entry).then_some(true),
                 };
                 destroyed.orders.insert(at, order);
             }
@@ -227,10 +238,16 @@ pub(crate) fn destroyed(
 /// destroys nothing that its own body does not say.
 fn told_of(entry: &Entry) -> Option<UnixMillis> {
     match entry {
-        Entry::Record(e) if e.operation == record::entry::Operation::Erase => Some(e.recorded_at),
+        Entry::Record(e) if e.operation == Operation::Erase || redacts(entry) => {
+            Some(e.recorded_at)
+        }
         Entry::Grant(e) if e.operation == GrantOperation::Retract => Some(e.recorded_at),
         _ => None,
     }
+}
+
+fn redacts(entry: &Entry) -> bool {
+    matches!(entry, Entry::Record(e) if e.operation == Operation::Redact)
 }
 
 impl Destroyed {

@@ -258,7 +258,7 @@ impl Registry {
     fn retract_parcels(&self, pending: &[Pending], now: UnixMillis) -> Result<()> {
         let erased: BTreeMap<&Origin, BTreeSet<RecordId>> = pending
             .iter()
-            .filter(|p| p.origin.is_shard() && self.is_own(&p.origin))
+            .filter(|p| p.origin.is_shard() && self.is_own(&p.origin) && !p.order.redacts())
             .fold(BTreeMap::new(), |mut all, p| {
                 let records: &mut BTreeSet<RecordId> = all.entry(&p.origin).or_default();
                 records.insert(p.order.record);
@@ -346,7 +346,7 @@ impl Registry {
         if !pending.iter().any(|p| self.had_keys(&p.origin)) {
             return Ok(());
         }
-        for order in pending {
+        for order in pending.iter().filter(|p| !p.order.redacts()) {
             let holdings = self.holdings.read().unwrap_or_else(PoisonError::into_inner);
             let Some(holding) = holdings.get(&order.origin).cloned() else {
                 continue;
@@ -410,7 +410,7 @@ impl Registry {
                 index: p.at,
                 record: Some(p.order.record),
                 bodies: p.order.bodies,
-                finality: match self.had_keys(&p.origin) {
+                finality: match self.had_keys(&p.origin) && !p.order.redacts() {
                     true => Finality::KeysDestroyed,
                     false => Finality::Overwritten,
                 },

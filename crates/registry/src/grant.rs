@@ -4,21 +4,25 @@
 //! row keys, cells and proofs, through the grant's own ledger. Rows enter, change and leave
 //! by signed entries; a heartbeat says up to where nothing is missing.
 
+pub mod amend;
 pub mod ending;
+pub mod export;
 mod keying;
 pub mod proof;
+mod rows;
 pub mod show;
 
 use ending::GrantState;
+use rows::Stretch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 
 use minicbor::{Decode, Encode};
 use policy::Action;
-use record::authority::{GrantStatement, Statement};
+use record::authority::{GrantStatement, History, Statement};
 use record::cbor;
-use record::entry::{Entry, GrantEntry, GrantOperation, Operation, RecordEntry, SUITE};
+use record::entry::{Entry, GrantEntry, GrantOperation, RecordEntry, SUITE};
 use record::id::{DivisionId, GrantId, Hash, Kind, Origin, Purpose, RecordId, UnixMillis};
 use record::schema::{Position, Schema};
 use seal::body::Body;
@@ -62,6 +66,9 @@ pub struct GrantRequest {
     pub assessment: String,
     /// For how many days.
     pub days: u32,
+    /// Which versions of a record in scope.
+    #[serde(default)]
+    pub history: History,
 }
 
 /// A grant as listed: from the authority ledger, and how far its own ledger came.
@@ -95,6 +102,12 @@ pub struct GrantLine {
     pub reason: Option<Kind>,
     /// The key epoch whose keys the holder was given last.
     pub epoch: u32,
+    /// Which versions of a record in scope the holder gets.
+    pub history: History,
+    /// At the owner: retractions whose receipts have not all come.
+    pub receipts_missing: u64,
+    /// Of these, those for which a receipt is late.
+    pub receipts_overdue: u64,
 }
 
 /// What a grant is given on.
@@ -102,6 +115,8 @@ pub(crate) struct Terms<'a> {
     pub shard: &'a Origin,
     pub assessment: &'a str,
     pub purpose: &'a Purpose,
+    /// The grant that this is the renewal or amendment of.
+    pub instead_of: Option<GrantId>,
 }
 
 /// What the owner keeps of a grant, sealed.
@@ -112,6 +127,9 @@ pub(crate) struct Kept {
     secret: [u8; 32],
     #[n(1)]
     rows: Vec<(Position, String)>,
+    /// The envelope that has the secret: parcels are sealed once it is stated.
+    #[cbor(n(2), with = "minicbor::bytes")]
+    envelope: Option<Hash>,
 }
 
 impl Kept {
@@ -120,6 +138,7 @@ impl Kept {
         Self {
             secret: *secret.expose(),
             rows: Vec::new(),
+            envelope: None,
         }
     }
 }
@@ -128,6 +147,21 @@ impl Drop for Kept {
     fn drop(&mut self) {
         zeroize::Zeroize::zeroize(&mut self.secret);
     }
+}
+
+/// What new terms leave to be worked through: every record of the shard.
+#[derive(Clone, Encode, Decode)]
+#[cbor(map)]
+struct Rework {
+    /// The last record that was worked through.
+    #[n(0)]
+    after: Option<RecordId>,
+    /// What the holder has is given anew: the keys for it are others.
+    #[n(1)]
+    anew: bool,
+    /// What the holder has is more than it is to have: it is retracted first, and receipted.
+    #[n(2)]
+    drops: bool,
 }
 
 /// How far a grant's ledger came, in the same commit as its entries.
@@ -140,6 +174,9 @@ struct Cursor {
     /// The shard's checkpoint that is being worked up to; all rows on the way are proven under it.
     #[n(1)]
     target: Option<String>,
+    /// After the terms were changed, until every record was looked at under them.
+    #[n(2)]
+    rework: Option<Rework>,
 }
 
 /// Puts a grant's cursor where everything of the shard up to a size was worked through.
@@ -147,6 +184,7 @@ pub(crate) fn put_cursor(batch: &mut Batch, ledger: &Origin, shard_size: u64) {
     let cursor = Cursor {
         shard_size,
         target: None,
+        rework: None,
     };
     let key = table::key(ledger, table::SCOPE, b"cursor");
     batch.put(key, cbor::to_vec(&cursor));
@@ -187,6 +225,7 @@ impl Registry {
             shard: &shard,
             assessment: &request.assessment,
             purpose: &request.purpose,
+            instead_of: None,
         };
         self.may_hold(session, schema, &positions, &holder, &terms)?;
 
@@ -212,6 +251,7 @@ impl Registry {
             policy: self.policies.hash(),
             not_after: UnixMillis(now.0 + u64::from(request.days) * 86_400_000),
             owner_charter: self.own_charter()?,
+            history: Some(request.history),
         };
         let info = envelope_info(&statement);
         let envelope =
@@ -229,6 +269,7 @@ impl Registry {
         let kept = Kept {
             secret: *secret.expose(),
             rows,
+            envelope: Some(statement.envelope),
         };
         let sealed = self.seal_kept(&ledger, &kept)?;
         let mut batch = Batch::new(ledger.as_str(), Some(0));
@@ -306,114 +347,51 @@ impl Registry {
         let ledger = grant.origin.grant(&grant.id);
         let book = self.book(&ledger)?;
         let mut book = lock(&book);
-        let Some(note) = self.target(grant, &ledger)? else {
+        // As it is stated at this moment: it may have been given other keys or terms meanwhile.
+        let Some(grant) = self.authority().grant(&grant.id).cloned() else {
+            return Ok(false);
+        };
+        let Some(note) = self.target(&grant, &ledger)? else {
             return Ok(false);
         };
         let checkpoint = checkpoint_of(&note)?;
         let (target, root) = (checkpoint.size(), *checkpoint.root());
-        let cursor_key = cursor_key(&ledger);
-        let Cursor {
-            shard_size: from,
-            target: begun,
-        } = self.cursor(&ledger)?;
-        if from >= target {
+        let cursor = self.cursor(&ledger)?;
+        let from = cursor.shard_size;
+        if from > target || (from == target && cursor.rework.is_none()) {
+            return Ok(false);
+        }
+        let kept = self.kept(&ledger)?;
+        if kept.envelope.is_some_and(|of| of != grant.envelope) {
+            // Sealed, and not stated yet: nobody could open what is given now.
             return Ok(false);
         }
         // A heartbeat says that nothing is missing: what is still to be sealed anew under the keys
         // that the holder has, or was after the checkpoint, is waited for.
         let keyed = grant.epoch == self.authority().current_epoch(&grant.origin);
-        if begun.is_none() && !(keyed && self.is_whole_at(&grant.origin, from, target)?) {
+        let needed = match (&cursor.rework, grant.history()) {
+            (None, History::None | History::Since) => from,
+            _ => 0,
+        };
+        let begun = cursor.target.is_some();
+        if !begun && (!keyed || !self.is_whole_at(&grant.origin, needed, target)?) {
             return Ok(false);
         }
-        let to = target.min(from + STEP);
-        let kept = self.kept(&ledger)?;
-        let mut leaves = Vec::new();
-        let mut scope: BTreeMap<RecordId, Option<u64>> = BTreeMap::new();
-        for at in from..to {
-            let Some((bytes, entry)) = self.record_entry(&grant.origin, at)? else {
-                continue;
-            };
-            if self.is_gone(&grant.origin, at, &Entry::Record(entry.clone()))? {
-                // Erased, or sealed anew: the later entry says what becomes of the row.
-                continue;
-            }
-            let was = match scope.get(&entry.record) {
-                Some(known) => known.is_some(),
-                None => self.in_scope(&ledger, &entry.record)?,
-            };
-            if entry.operation == Operation::Reseal
-                && self.has_later_version(&grant.origin, at, &entry)?
-            {
-                // The holder's row is of the newest version.
-                continue;
-            }
-            let version = match entry.operation {
-                Operation::Erase | Operation::TransferOut => None,
-                _ => Some(self.open_shard(&grant.origin, at)?).filter(|v| matches(v, &kept.rows)),
-            };
-            let (operation, parcel) = match (&version, was) {
-                (None, false) => continue,
-                (None, true) => (GrantOperation::Retract, None),
-                (Some(version), was) => {
-                    if version.entry.epoch != grant.epoch {
-                        return Err(RegistryError::damaged(format!(
-                            "`{}` {at}: sealed under epoch {}, the holder of grant {} has epoch {}",
-                            grant.origin, version.entry.epoch, grant.id, grant.epoch
-                        )));
-                    }
-                    let parcel = self.parcel(grant, &kept, version, &bytes, at, target)?;
-                    let operation = match (was, entry.operation) {
-                        (false, _) => GrantOperation::Enter,
-                        (true, Operation::Reseal) => GrantOperation::Reseal,
-                        (true, _) => GrantOperation::Update,
-                    };
-                    (operation, Some(parcel))
-                }
-            };
-            scope.insert(entry.record, version.as_ref().map(|_| at));
-            leaves.push(Leaf {
-                entry: Entry::Grant(GrantEntry {
-                    suite: SUITE,
-                    operation,
-                    record: Some(entry.record),
-                    shard_size: target,
-                    shard_root: root,
-                    parcel: parcel.as_ref().map(|p| Sha256::digest(p).into()),
-                    recorded_at: now,
-                }),
-                body: parcel,
-            });
+        let mut stretch = Stretch::new(self, (&grant, &kept, &ledger), (target, root), now);
+        let mut next = match &cursor.rework {
+            Some(rework) => self.rework_step(&mut stretch, &grant, rework, from)?,
+            None => self.entries_step(&mut stretch, &grant, from, target)?,
+        };
+        let finished = next.rework.is_none() && next.shard_size == target;
+        if finished {
+            stretch.heartbeat(note);
+        } else {
+            next.target = Some(note);
         }
-        let begun = (to < target).then(|| note.clone());
-        if to == target {
-            leaves.push(Leaf {
-                entry: Entry::Grant(GrantEntry {
-                    suite: SUITE,
-                    operation: GrantOperation::Heartbeat,
-                    record: None,
-                    shard_size: target,
-                    shard_root: root,
-                    parcel: Some(Sha256::digest(note.as_bytes()).into()),
-                    recorded_at: now,
-                }),
-                body: Some(note.into_bytes()),
-            });
-        }
+        let (leaves, rows) = stretch.done();
         let extend = |batch: &mut Batch| {
-            batch.put(
-                cursor_key,
-                cbor::to_vec(&Cursor {
-                    shard_size: to,
-                    target: begun,
-                }),
-            );
-            for (record, at) in &scope {
-                let key = table::key(&ledger, table::SCOPE, &record.0);
-                match at {
-                    Some(at) => batch.put(key, at.to_be_bytes().to_vec()),
-                    None => batch.delete(key),
-                };
-            }
+            batch.put(cursor_key(&ledger), cbor::to_vec(&next));
+            rows.write(batch);
         };
         let signer = self.service(purpose("sharing"));
         if leaves.is_empty() {
@@ -425,7 +403,60 @@ impl Registry {
         }
         drop(book);
         self.changed();
-        Ok(to < target)
+        Ok(!finished)
+    }
+
+    /// Works through entries of the shard.
+    fn entries_step(
+        &self,
+        stretch: &mut Stretch<'_>,
+        grant: &GrantStatement,
+        from: u64,
+        target: u64,
+    ) -> Result<Cursor> {
+        let mut at = from;
+        while at < target.min(from + STEP) && !stretch.is_full() {
+            if let Some((bytes, entry)) = self.record_entry(&grant.origin, at)? {
+                stretch.entry(at, bytes, entry)?;
+            }
+            at += 1;
+        }
+        Ok(Cursor {
+            shard_size: at,
+            target: None,
+            rework: None,
+        })
+    }
+
+    /// Works through records of the shard, whose terms are new, as they are at the checkpoint.
+    fn rework_step(
+        &self,
+        stretch: &mut Stretch<'_>,
+        grant: &GrantStatement,
+        rework: &Rework,
+        from: u64,
+    ) -> Result<Cursor> {
+        let limit = STEP as usize;
+        let records = rows::records_after(self, &grant.origin, rework.after, limit)?;
+        let (mut after, mut left) = (rework.after, records.len());
+        for record in &records {
+            if stretch.is_full() {
+                break;
+            }
+            stretch.rework(*record, rework)?;
+            after = Some(*record);
+            left -= 1;
+        }
+        let more = left > 0 || records.len() == limit;
+        Ok(Cursor {
+            // What lies between was looked at in every record.
+            shard_size: if more { from } else { stretch.target },
+            target: None,
+            rework: more.then(|| Rework {
+                after,
+                ..rework.clone()
+            }),
+        })
     }
 
     pub(crate) fn parcel(
@@ -502,6 +533,7 @@ impl Registry {
             None => Ok(Cursor {
                 shard_size: 0,
                 target: None,
+                rework: None,
             }),
             Some(bytes) => table::decode("grant cursor", &bytes),
         }
@@ -515,7 +547,12 @@ impl Registry {
             if grant.origin == *shard {
                 let cursor = self.cursor(&shard.grant(&grant.id))?;
                 if cursor.target.is_some() {
-                    end = end.min(cursor.shard_size);
+                    let needed = match (&cursor.rework, grant.history()) {
+                        (None, History::None | History::Since) => cursor.shard_size,
+                        // Any record's bodies may be needed.
+                        _ => 0,
+                    };
+                    end = end.min(needed);
                 }
             }
         }
@@ -532,25 +569,6 @@ impl Registry {
             .filter(|g| authority.grant_ended(&g.id).is_none())
             .filter(|g| !crate::transfer::carries(g));
         own.cloned().collect()
-    }
-
-    /// Whether an entry of the shard before an index has a later version of the record.
-    fn has_later_version(&self, shard: &Origin, at: u64, reseal: &RecordEntry) -> Result<bool> {
-        let newest = self.newest(shard, &reseal.record)?;
-        if newest.is_some_and(|newest| newest.version == reseal.version) {
-            return Ok(false);
-        }
-        let store = self.store.as_ref();
-        for before in crate::chain::entries_of(store, shard, &reseal.record, 0)? {
-            if before >= at {
-                break;
-            }
-            let entry = self.record_entry(shard, before)?;
-            if entry.is_some_and(|(_, entry)| entry.version > reseal.version) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 
     /// The checkpoint to work up to: the one begun, else the newest that is cosigned.
@@ -573,9 +591,13 @@ impl Registry {
     }
 
     fn kept(&self, ledger: &Origin) -> Result<Kept> {
+        self.kept_at(ledger, table::key(ledger, table::GRANT, b""))
+    }
+
+    fn kept_at(&self, ledger: &Origin, key: store::Key) -> Result<Kept> {
         let sealed = self
             .store
-            .get(&table::key(ledger, table::GRANT, b""))?
+            .get(&key)?
             .ok_or_else(|| RegistryError::damaged(format!("`{ledger}` has no kept secret")))?;
         let plain = seal::blob::open_blob(&self.keys.kept_key()?, &kept_aad(ledger), &sealed)
             .map_err(|e| RegistryError::damaged(format!("`{ledger}`: {e}")))?;
@@ -620,6 +642,7 @@ impl Registry {
     /// A failure of the store.
     pub fn grants(&self, now: UnixMillis) -> Result<Vec<GrantLine>> {
         let statements: Vec<GrantStatement> = self.authority().grants().cloned().collect();
+        let destructions = self.destructions(now)?;
         let holdings = self.holdings.read().unwrap_or_else(PoisonError::into_inner);
         statements
             .into_iter()
@@ -656,12 +679,18 @@ impl Registry {
                     })
                     .unwrap_or_default();
                 let current = self.is_current(&grant, &ledger)?;
+                let of = destructions.iter().filter(|line| line.origin == ledger);
+                let missing = of.clone().filter(|line| !line.missing.is_empty());
+                let overdue = of.filter(|line| line.overdue);
                 let state = self.grant_state(&grant, now);
                 let ended = self.authority().grant_ended(&grant.id).cloned();
                 Ok(GrantLine {
                     state,
                     reason: ended.map(|ended| ended.reason),
                     epoch: grant.epoch,
+                    history: grant.history(),
+                    receipts_missing: missing.count() as u64,
+                    receipts_overdue: overdue.count() as u64,
                     id: grant.id,
                     origin: grant.origin,
                     ledger,
@@ -731,32 +760,62 @@ impl Registry {
         let ancestors = authority.ancestors(&self.config.division);
         // What counts is all that the holder could open: rows of one grant with fields of another.
         let mut all = positions.clone();
-        let held = authority.grants().filter(|g| {
-            g.holder == holder.division
-                && g.origin == *terms.shard
-                && authority.grant_ended(&g.id).is_none()
-                && !crate::transfer::carries(g)
-        });
-        for grant in held {
+        let held: Vec<GrantStatement> = authority
+            .grants()
+            .filter(|g| {
+                g.holder == holder.division
+                    && g.origin == *terms.shard
+                    && Some(g.id) != terms.instead_of
+                    && authority.grant_ended(&g.id).is_none()
+                    && !crate::transfer::carries(g)
+            })
+            .cloned()
+            .collect();
+        for grant in &held {
             all.extend(grant.fields.iter().copied());
         }
         drop(authority);
-        policy::may(
-            self.policies,
-            &self.asker(session),
-            Action::Grant,
-            &policy::Target::Grant {
-                schema,
-                positions: &all,
-                division: &self.config.division,
-                ancestors: &ancestors,
-                holder_level: holder.level,
-                has_assessment: !terms.assessment.trim().is_empty(),
-            },
-            terms.purpose,
-        )?;
+        let asker = self.asker(session);
+        let judge = |positions: &BTreeSet<Position>, assessment: &str, purpose: &Purpose| {
+            policy::may(
+                self.policies,
+                &asker,
+                Action::Grant,
+                &policy::Target::Grant {
+                    schema,
+                    positions,
+                    division: &self.config.division,
+                    ancestors: &ancestors,
+                    holder_level: holder.level,
+                    has_assessment: !assessment.trim().is_empty(),
+                },
+                purpose,
+            )
+        };
+        judge(&all, terms.assessment, terms.purpose)?;
+        // The other way round, too: the new fields open in the rows that came for another purpose,
+        // wherever they share a group, and so a row key.
+        for grant in &held {
+            let of: BTreeSet<Position> = grant.fields.iter().copied().collect();
+            let joined = in_groups_of(schema, &of, &all);
+            if joined != of {
+                judge(&joined, &grant.assessment, &grant.purpose)?;
+            }
+        }
         Ok(())
     }
+}
+
+/// Those of `all` that lie in the groups of `fields`: one row key opens a whole group.
+fn in_groups_of(
+    schema: &Schema,
+    fields: &BTreeSet<Position>,
+    all: &BTreeSet<Position>,
+) -> BTreeSet<Position> {
+    let group = |at: &Position| schema.at(*at).map(|field| &field.group);
+    let groups: BTreeSet<&Kind> = fields.iter().filter_map(group).collect();
+    let joins = |at: &&Position| group(at).is_some_and(|group| groups.contains(group));
+    all.iter().filter(joins).copied().collect()
 }
 
 fn cursor_key(ledger: &Origin) -> store::Key {

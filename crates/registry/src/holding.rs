@@ -44,10 +44,10 @@ pub struct Holding {
 pub(crate) enum Access {
     /// Own shard.
     Own(Arc<ShardKeys>),
-    /// A grant; its keys, by epoch, as their envelopes come.
+    /// A grant; its keys, as their envelopes come.
     Grant {
         statement: Box<GrantStatement>,
-        keys: BTreeMap<u32, GrantKeys>,
+        keys: GrantedKeys,
         /// Indices of envelopes that no statement known here names yet.
         unnamed: Vec<u64>,
     },
@@ -57,6 +57,43 @@ pub(crate) enum Access {
 pub(crate) struct GrantKeys {
     pub secret: GrantSecret,
     pub fields: BTreeMap<Position, FieldKey>,
+}
+
+/// The keys of a grant, by epoch and by the terms that they were given under.
+#[derive(Default)]
+pub(crate) struct GrantedKeys {
+    keys: BTreeMap<(u32, u32), GrantKeys>,
+    /// From which index of the grant's ledger on parcels are given under which terms.
+    since: BTreeMap<u64, u32>,
+}
+
+impl GrantedKeys {
+    fn take(&mut self, at: u64, epoch: u32, terms: u32, keys: Option<GrantKeys>) {
+        self.since.insert(at, terms);
+        if let Some(keys) = keys {
+            self.keys.insert((epoch, terms), keys);
+        }
+    }
+
+    /// The keys of the parcel at an index whose cells are sealed under an epoch.
+    fn of(&self, at: u64, epoch: u32) -> Option<&GrantKeys> {
+        let terms = self.since.range(..at).next_back().map(|(_, terms)| *terms);
+        self.keys.get(&(epoch, terms?))
+    }
+
+    /// Where the newest envelope before an index lies.
+    fn envelope_before(&self, at: u64) -> Option<u64> {
+        self.since.range(..at).next_back().map(|(at, _)| *at)
+    }
+}
+
+/// How often the keys of a grant became others up to one of its statements: with other fields or
+/// another history.
+fn terms_at(statements: &[GrantStatement], at: usize) -> u32 {
+    let pairs = statements.windows(2).take(at);
+    let changes = pairs
+        .filter(|pair| pair[0].fields != pair[1].fields || pair[0].history() != pair[1].history());
+    u32::try_from(changes.count()).unwrap_or(u32::MAX)
 }
 
 /// One opened version of a record.
@@ -181,7 +218,7 @@ impl Registry {
                     })?;
                 Access::Grant {
                     statement: Box::new(statement),
-                    keys: BTreeMap::new(),
+                    keys: GrantedKeys::default(),
                     unnamed: Vec::new(),
                 }
             }
@@ -243,9 +280,10 @@ impl Registry {
                     // Restored from the parent without its secret: history, but no content.
                     holding.index.remove(entry.record);
                 }
-                Operation::Reseal
-                    if has_later(holding, entry)
-                        || self.is_superseded(&holding.origin, entry)? => {}
+                operation
+                    if operation.is_anew()
+                        && (has_later(holding, entry)
+                            || self.is_superseded(&holding.origin, entry)?) => {}
                 _ => match self.open_unless_gone(holding, at, whole) {
                     Ok(None) => {}
                     Ok(Some(version)) => {
@@ -268,10 +306,15 @@ impl Registry {
                         return Ok(true);
                     }
                     let parcel = self.parcel_at(&holding.origin, at)?;
-                    let Access::Grant { keys, .. } = &holding.access else {
+                    let Access::Grant { keys, unnamed, .. } = &holding.access else {
                         return Err(RegistryError::damaged("a grant is held as an own shard"));
                     };
-                    if !keys.contains_key(&parcel.entry().epoch) {
+                    // Of an envelope that no statement names yet it is not known what it changes.
+                    let named = keys.envelope_before(at);
+                    let waits = unnamed
+                        .iter()
+                        .any(|place| *place < at && Some(*place) > named);
+                    if waits || keys.of(at, parcel.entry().epoch).is_none() {
                         return Ok(false);
                     }
                     let version = self.open_version(holding, at)?;
@@ -332,13 +375,15 @@ impl Registry {
         else {
             return Ok(());
         };
-        let named = self
-            .authority()
-            .grant_statements(&statement.id)
-            .iter()
-            .find(|s| Some(s.envelope) == entry.parcel)
-            .cloned();
-        let Some(named) = named else {
+        let named = {
+            let authority = self.authority();
+            let statements = authority.grant_statements(&statement.id);
+            let place = statements
+                .iter()
+                .position(|s| Some(s.envelope) == entry.parcel);
+            place.map(|place| (statements[place].clone(), terms_at(statements, place)))
+        };
+        let Some((named, terms)) = named else {
             unnamed.push(at);
             return Ok(());
         };
@@ -355,11 +400,13 @@ impl Registry {
         );
         match opened {
             Ok((secret, fields)) => {
-                keys.insert(named.epoch, GrantKeys { secret, fields });
+                let opened = GrantKeys { secret, fields };
+                keys.take(at, named.epoch, terms, Some(opened));
             }
             // Sealed to a charter of this node before the present one: the owner seals it again.
             Err(error) if own_charter != Some(named.holder_charter) => {
                 tracing::info!(%origin, at, %error, "an envelope for an earlier charter of this node");
+                keys.take(at, named.epoch, terms, None);
             }
             Err(error) => {
                 return Err(RegistryError::damaged(format!(
@@ -456,7 +503,7 @@ impl Registry {
             } => {
                 let parcel = self.parcel_at(origin, at)?;
                 let entry = parcel.entry().clone();
-                let keys = keys.get(&entry.epoch).ok_or_else(|| {
+                let keys = keys.of(at, entry.epoch).ok_or_else(|| {
                     RegistryError::damaged(format!(
                         "grant {} has no keys of epoch {}",
                         statement.id, entry.epoch

@@ -37,6 +37,7 @@ pub mod publish;
 mod reach;
 pub mod read;
 pub mod recovery;
+mod redact;
 pub mod register;
 pub mod repair;
 pub mod replicate;

@@ -13,7 +13,7 @@ use policy::Action;
 use record::authority::{Role, Statement};
 use record::entry::SUITE;
 use record::id::{Hash, OperatorId, Origin, UnixMillis};
-use record::plan::{Approval, Figure, Outcome, Plan, PlanClosed, Task, Work};
+use record::plan::{Approval, Figure, Outcome, Plan, PlanClosed, StandingOrder, Task, Work};
 
 use crate::authority::Authority;
 use crate::error::{RegistryError, Result};
@@ -213,8 +213,20 @@ impl Authority {
     /// The standing order that allows a task on a shard, by its plan's id. It ends, too, when an
     /// officer whose approval it needs is disabled: then others approve another.
     pub fn standing_order(&self, task: Task, origin: &Origin, now: UnixMillis) -> Option<Hash> {
+        self.standing_orders(task, origin, now)
+            .next()
+            .map(|(id, _)| id)
+    }
+
+    /// Every standing order in force that allows a task on a shard, by its plan's id.
+    pub(crate) fn standing_orders<'a>(
+        &'a self,
+        task: Task,
+        origin: &'a Origin,
+        now: UnixMillis,
+    ) -> impl Iterator<Item = (Hash, &'a StandingOrder)> {
         let division = origin.division();
-        self.plans().find_map(|(id, plan)| match &plan.work {
+        self.plans().filter_map(move |(id, plan)| match &plan.work {
             Work::Order(order)
                 if plan.division == division
                     && self.plan_closed(id) == Some(Outcome::Run)
@@ -223,7 +235,7 @@ impl Authority {
                     && (order.origins.is_empty() || order.origins.contains(origin))
                     && self.enough(plan, now).is_ok() =>
             {
-                Some(*id)
+                Some((*id, order))
             }
             _ => None,
         })
@@ -315,6 +327,7 @@ impl Registry {
             Some(Work::ReplaceCharter { .. }) => self.replace_charter(session, &warrant, now),
             Some(Work::Share { .. }) => self.share_root(session, &warrant, now),
             Some(Work::Officer { .. }) => self.enrol_officer(session, &warrant, now),
+            Some(Work::AmendGrant { .. }) => self.amend_grant(session, &warrant, now),
             Some(Work::RotateKek { .. }) => self.rotate_kek(session, &warrant, now),
             Some(Work::Order(_)) | None => Ok(()),
         }?;

@@ -567,7 +567,7 @@ impl Registry {
             let Some((_, other)) = self.record_entry(origin, later)? else {
                 continue;
             };
-            let anew = other.operation == Operation::Reseal && other.version == entry.version;
+            let anew = other.operation.is_anew() && other.version == entry.version;
             if anew && let Some(body) = self.store.get(&table::body(origin, later))? {
                 return Ok((later, other, body));
             }

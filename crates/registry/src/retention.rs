@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::{OnceLock, PoisonError};
 
 use policy::Action;
-use record::entry::{Entry, Operation};
+use record::entry::Entry;
 use record::id::{Kind, Origin, RecordId, UnixMillis};
 use record::plan::Task;
 use record::schema::Sensitivity;
@@ -62,6 +62,12 @@ pub struct RetentionLine {
     pub due: u64,
     /// Whether a standing order allows to erase them.
     pub ordered: bool,
+    /// When not records but the cells of one group of fields are destroyed: the group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<Kind>,
+    /// Then, days after closing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub days: Option<u32>,
 }
 
 /// The rules of this program.
@@ -101,9 +107,13 @@ impl Registry {
                 ordered: self
                     .standing_warrant(Task::Retention, &shard, now)
                     .is_some(),
+                group: None,
+                days: None,
             })
         });
-        lines.collect()
+        let mut lines: Vec<RetentionLine> = lines.collect::<Result<_>>()?;
+        lines.extend(self.fields_retention(now)?);
+        Ok(lines)
     }
 
     /// Erases what is past its term, where a standing order allows it.
@@ -132,7 +142,7 @@ impl Registry {
                 self.erase_retained(&shard, &due, &warrant, now)?;
             }
         }
-        Ok(())
+        self.tend_fields(now)
     }
 
     /// The longest term of the classes that the kind's fields have.
@@ -158,6 +168,16 @@ impl Registry {
         now: UnixMillis,
     ) -> Result<(u64, Vec<RecordId>)> {
         let term = u64::from(self.term(rule)?).saturating_mul(YEAR_MILLIS);
+        self.closed_for(shard, term, now)
+    }
+
+    /// How many records are out of force, and which of them for longer than so many milliseconds.
+    pub(crate) fn closed_for(
+        &self,
+        shard: &Origin,
+        term: u64,
+        now: UnixMillis,
+    ) -> Result<(u64, Vec<RecordId>)> {
         let holding = self.holding(shard)?;
         let (mut closed, mut due) = (0, Vec::new());
         let mut after = None;
@@ -195,7 +215,7 @@ impl Registry {
                 .get(&table::entry(shard, at))?
                 .ok_or_else(|| RegistryError::damaged(format!("`{shard}` lacks entry {at}")))?;
             if let Entry::Record(entry) = chain::decode(shard, at, &bytes)?
-                && entry.operation != Operation::Reseal
+                && !entry.operation.is_anew()
             {
                 return Ok(Some(entry.recorded_at));
             }

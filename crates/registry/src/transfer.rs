@@ -326,7 +326,7 @@ impl Registry {
                 continue;
             };
             match chain::decode(origin, at, &bytes)? {
-                Entry::Record(entry) if entry.operation != Operation::Reseal => {
+                Entry::Record(entry) if !entry.operation.is_anew() => {
                     return Ok(Some((at, entry)));
                 }
                 _ => {}

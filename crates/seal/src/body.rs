@@ -69,6 +69,36 @@ struct Wire {
     nonce: ByteArray<24>,
     #[n(3)]
     cells: Vec<Cell>,
+    /// Absent when nothing was destroyed.
+    #[n(4)]
+    destroyed: Option<Vec<Destroyed>>,
+}
+
+/// What is left of a cell that was destroyed: `[position, commitment]`.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+struct Destroyed {
+    #[n(0)]
+    position: Position,
+    #[n(1)]
+    commitment: ByteArray<32>,
+}
+
+impl Wire {
+    /// Destroyed positions ascend, and none has a cell.
+    fn is_ordered(&self) -> bool {
+        let destroyed = match self.destroyed.as_deref() {
+            None => return true,
+            Some([]) => return false,
+            Some(destroyed) => destroyed,
+        };
+        destroyed
+            .windows(2)
+            .all(|pair| pair[0].position < pair[1].position)
+            && destroyed.last().is_some_and(|d| d.position <= POSITION_MAX)
+            && destroyed
+                .iter()
+                .all(|d| find(&self.cells, d.position).is_none())
+    }
 }
 
 /// A sealed body as read from its bytes. Nothing in it is clear.
@@ -89,7 +119,7 @@ impl Body {
         if wire.format != FORMAT || wire.suite != SUITE {
             return Err(CborError::Malformed { what: "body" });
         }
-        if !in_order(&wire.cells) {
+        if !in_order(&wire.cells) || !wire.is_ordered() {
             return Err(CborError::NotCanonical { what: "body" });
         }
         let hash = Sha256::digest(bytes).into();
@@ -109,6 +139,12 @@ impl Body {
     /// The positions that have a cell, ascending.
     pub fn positions(&self) -> impl Iterator<Item = Position> {
         self.wire.cells.iter().map(|cell| cell.position)
+    }
+
+    /// The positions whose cells were destroyed, ascending, each with the commitment that is left.
+    pub fn destroyed(&self) -> impl Iterator<Item = (Position, Hash)> {
+        let destroyed = self.wire.destroyed.iter().flatten();
+        destroyed.map(|d| (d.position, *d.commitment))
     }
 
     /// The nonce of all cells of this body.
@@ -141,7 +177,8 @@ pub fn open_cell(
 
 /// Opens all cells of a body and compares them with the entry's `content`.
 ///
-/// Fields without a cell (absent, of P0 to P2) are not in the result.
+/// Fields without a cell (absent, of P0 to P2) are not in the result; those whose cell was
+/// destroyed are, without a value.
 ///
 /// # Errors
 /// [`OpenError`] when a cell does not open, or the values are not those of the entry.
@@ -178,6 +215,9 @@ pub fn open_all(
             sealed,
         )?;
         opened.insert(position, cell.committed(position));
+    }
+    for (position, commitment) in body.destroyed() {
+        opened.insert(position, Opened::destroyed(position, commitment));
     }
     let given = opened.iter().map(|(at, cell)| (*at, cell.commitment(*at)));
     let commitments = content::commitments(schema.leaves(), given);

@@ -69,9 +69,27 @@ pub struct Opened {
     /// Known when the cell was compared with its entry, so that resealing need not hash again.
     #[zeroize(skip)]
     committed: Option<(Position, Hash)>,
+    /// Only the commitment is left.
+    #[zeroize(skip)]
+    destroyed: bool,
 }
 
 impl Opened {
+    /// A field whose cell was destroyed: what is left of it binds, and tells nothing.
+    pub fn destroyed(position: Position, commitment: Hash) -> Self {
+        Self {
+            salt: Salt::default(),
+            value: None,
+            committed: Some((position, commitment)),
+            destroyed: true,
+        }
+    }
+
+    /// Whether the cell was destroyed: it cannot be told whether there was a value.
+    pub fn is_destroyed(&self) -> bool {
+        self.destroyed
+    }
+
     /// The salt of the commitment: shown only together with the value, to let it be checked.
     pub fn salt(&self) -> &Salt {
         &self.salt
@@ -231,6 +249,7 @@ fn parse(plain: &[u8]) -> Option<Opened> {
         salt: *salt,
         value: (!absent).then(|| text.to_owned()),
         committed: None,
+        destroyed: false,
     })
 }
 

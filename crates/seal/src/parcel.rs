@@ -79,6 +79,9 @@ struct Wire {
     keys_nonce: ByteArray<24>,
     #[n(9)]
     keys: ByteVec,
+    /// Granted positions whose cells were destroyed, ascending; absent when there is none.
+    #[n(10)]
+    destroyed: Option<ByteVec>,
 }
 
 /// One row key inside [`Wire::keys`]: `[group, key]`, ascending by group.
@@ -162,7 +165,11 @@ impl Parcel {
         {
             return Err(ParcelError::Mismatch { index });
         }
-        let fields = fields_in(schema, scope.fields.iter().copied());
+        let mut fields = fields_in(schema, scope.fields.iter().copied());
+        // What is left of them is no more than a hash, which goes with the proof of the others.
+        let gone = |at: &Position| opened.get(at).is_some_and(Opened::is_destroyed);
+        let destroyed: Vec<Position> = fields.iter().copied().filter(gone).collect();
+        fields.retain(|at| !gone(at));
         let cells = fields.iter().filter_map(|position| {
             Some(Cell {
                 position: *position,
@@ -180,6 +187,7 @@ impl Parcel {
             siblings: arrays(content::prove(&commitments, &fields)),
             keys_nonce: aead::nonce(rng).into(),
             keys: ByteVec::from(Vec::new()),
+            destroyed: (!destroyed.is_empty()).then(|| destroyed.into()),
         };
         let rows = granted_rows(&fields, schema, row_keys)?;
         let mut sealed = encode_with_room_for_tag(&rows);
@@ -213,7 +221,10 @@ impl Parcel {
         if wire.format != FORMAT || wire.suite != SUITE || !lengths_hold {
             return Err(CborError::Malformed { what });
         }
-        if !in_order(&wire.cells) {
+        let ascends = |positions: &ByteVec| {
+            !positions.is_empty() && positions.windows(2).all(|pair| pair[0] < pair[1])
+        };
+        if !in_order(&wire.cells) || !wire.destroyed.as_ref().is_none_or(ascends) {
             return Err(CborError::NotCanonical { what });
         }
         match Entry::decode(&wire.entry)? {
@@ -270,7 +281,9 @@ impl Parcel {
                 wanted: self.entry.schema,
             });
         }
-        let fields = fields_in(schema, field_keys.keys().copied());
+        let destroyed = self.wire.destroyed.as_ref();
+        let there = |at: &Position| destroyed.is_none_or(|gone| !gone.contains(at));
+        let fields = fields_in(schema, field_keys.keys().copied().filter(there));
         let rows = self.open_rows(secret, grant, origin, &fields)?;
         let ctx = CellContext::of(origin, &self.entry);
         let mut aad = ctx.binding();

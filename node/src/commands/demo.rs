@@ -329,6 +329,7 @@ fn grant_subset(nodes: &[Node], passphrases: &Passphrases) -> Result<u64> {
         basis: "社会救助暂行办法".into(),
         assessment: "PIA-2026-001（演示）".into(),
         days: 180,
+        history: record::authority::History::default(),
     };
     // The charter of the department comes down from the district; wait for it.
     let start = Instant::now();

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args as ClapArgs, Subcommand};
 use record::id::{Kind, RecordId};
+use record::plan::ClassTerm;
 use registry::plan::request::PlanRequest;
 use serde_json::{Value, json};
 
@@ -37,6 +38,34 @@ pub enum Retention {
     Plan(Whose),
     /// 凭常令销毁已过期限者 / erase it, under a standing order
     Run(Whose),
+    /// 作销项常令：到期只销毁某些字段组，记录留存 / order groups of fields to be destroyed, while records stay
+    Fields(Fields),
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Fields {
+    /// 类别:字段组:注销后天数，可多次 / KIND:GROUP:DAYS after closing, more than once
+    #[arg(long = "class", required = true, value_parser = class)]
+    pub classes: Vec<ClassTerm>,
+    /// 常令有效天数 / for how many days this is ordered
+    #[arg(long, default_value_t = 180)]
+    pub days: u32,
+    #[command(flatten)]
+    pub whose: Whose,
+}
+
+fn class(text: &str) -> std::result::Result<ClassTerm, String> {
+    let mut parts = text.split(':');
+    let parsed = (|| {
+        let kind = parts.next()?.parse().ok()?;
+        let group = parts.next()?.parse().ok()?;
+        let days = parts.next()?.parse().ok()?;
+        parts
+            .next()
+            .is_none()
+            .then_some(ClassTerm { kind, group, days })
+    })();
+    parsed.ok_or_else(|| "use KIND:GROUP:DAYS, such as person:care:1096".into())
 }
 
 pub fn erase(command: &Erase, json: bool) -> Result<ExitCode> {
@@ -109,6 +138,13 @@ fn shown(lines: &[Value], json: bool) -> ExitCode {
 
 pub fn retention(command: &Retention, json: bool) -> Result<ExitCode> {
     let (lines, ran): (Vec<Value>, bool) = match command {
+        Retention::Fields(command) => {
+            let request = PlanRequest::Fields {
+                classes: command.classes.clone(),
+                days: command.days,
+            };
+            return make(&command.whose, &request, json);
+        }
         Retention::Plan(whose) => (client(whose)?.get("/api/v1/retention")?, false),
         Retention::Run(whose) => (
             client(whose)?.post("/api/v1/retention/run", &json!({}))?,
@@ -128,8 +164,14 @@ pub fn retention(command: &Retention, json: bool) -> Result<ExitCode> {
                 false => "无常令，不销毁 no standing order",
             };
             vec![
-                text(&line["kind"]),
-                line["years"].to_string(),
+                match line["group"].as_str() {
+                    Some(group) => format!("{} {group}", text(&line["kind"])),
+                    None => text(&line["kind"]),
+                },
+                match line["days"].as_u64() {
+                    Some(days) => format!("{days} 天 days"),
+                    None => line["years"].to_string(),
+                },
                 line["closed"].to_string(),
                 line["due"].to_string(),
                 ordered.to_owned(),
@@ -139,7 +181,7 @@ pub fn retention(command: &Retention, json: bool) -> Result<ExitCode> {
     output::table(
         &[
             "类别 kind",
-            "年限 years",
+            "期限（年）term, years",
             "已注销 closed",
             "到期 due",
             "常令 order",

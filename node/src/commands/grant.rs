@@ -4,9 +4,13 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use registry::grant::GrantRequest;
+use registry::grant::amend::AmendRequest;
+use registry::plan::request::PlanRequest;
 use serde_json::Value;
 
-use crate::args::{As, Dir, Grant, GrantMake, GrantOne, GrantRenew, GrantVerify, GrantWhy};
+use crate::args::{
+    As, Dir, Grant, GrantAmend, GrantExport, GrantMake, GrantOne, GrantRenew, GrantVerify, GrantWhy,
+};
 use crate::client::Client;
 use crate::fault::{Fault, Result, exit};
 use crate::output;
@@ -17,8 +21,10 @@ pub fn run(command: &Grant, json: bool) -> Result<ExitCode> {
         Grant::Make(command) => make(command, json),
         Grant::Show(command) => show(command, json),
         Grant::Why(command) => why(command, json),
+        Grant::Amend(command) => amend(command, json),
         Grant::Renew(command) => renew(command, json),
         Grant::Verify(command) => verify(command, json),
+        Grant::Export(command) => export(command, json),
         Grant::List(at) => {
             let grants: Vec<Value> = Client::connect(at)?.get("/api/v1/grants")?;
             if json {
@@ -43,6 +49,7 @@ pub fn run(command: &Grant, json: bool) -> Result<ExitCode> {
                         g["records"]
                             .as_u64()
                             .map_or_else(|| "–".into(), |n| n.to_string()),
+                        receipts(g),
                         fields.join(","),
                     ]
                 })
@@ -55,6 +62,7 @@ pub fn run(command: &Grant, json: bool) -> Result<ExitCode> {
                     "状态 state",
                     "用途 purpose",
                     "记录 records",
+                    "回执待/逾期 receipts",
                     "字段 fields",
                 ],
                 &rows,
@@ -62,6 +70,16 @@ pub fn run(command: &Grant, json: bool) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// Retractions whose receipts are missing, and of these the late ones.
+fn receipts(grant: &Value) -> String {
+    let count = |name: &str| grant[name].as_u64().unwrap_or_default();
+    format!(
+        "{}/{}",
+        count("receipts_missing"),
+        count("receipts_overdue")
+    )
 }
 
 fn text(value: &Value) -> String {
@@ -110,6 +128,12 @@ fn plan(command: &GrantMake, json: bool) -> Result<ExitCode> {
         text(&plan["holder"]),
         plan["rows"]
     ));
+    openable(&plan);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Everything that the holder could open over all its grants.
+fn openable(plan: &Value) {
     let rows: Vec<Vec<String>> = plan["openable"]
         .as_array()
         .into_iter()
@@ -140,6 +164,66 @@ fn plan(command: &GrantMake, json: bool) -> Result<ExitCode> {
             "未连接，暂不能送达 / not connected, it will come later: {away}"
         ));
     }
+}
+
+fn amend(command: &GrantAmend, json: bool) -> Result<ExitCode> {
+    let one = &command.one;
+    let rows = match (command.all_rows, command.conditions.is_empty()) {
+        (true, _) => Some(BTreeMap::new()),
+        (false, true) => None,
+        (false, false) => Some(conditions(&command.conditions)?),
+    };
+    let request = AmendRequest {
+        fields: (!command.fields.is_empty()).then(|| command.fields.clone()),
+        rows,
+        history: command.history,
+        basis: command.basis.clone(),
+        assessment: command.assessment.clone(),
+    };
+    let client = client(&one.at, &one.who)?;
+    let path = format!("/api/v1/grants/{}/plan", one.grant);
+    let shown: Value = client.post(&path, &request)?;
+    let plan: Option<Value> = if command.dry_run {
+        None
+    } else {
+        let request = PlanRequest::AmendGrant {
+            grant: one.grant,
+            to: request,
+        };
+        Some(client.post("/api/v1/plans", &request)?)
+    };
+    if json {
+        output::json(&serde_json::json!({ "comes_to": shown, "plan": plan }));
+        return Ok(ExitCode::SUCCESS);
+    }
+    output::line(format!(
+        "{} → {}：变更后 {} 行，进入 {}，退出 {} / rows then, entering, leaving",
+        text(&shown["origin"]),
+        text(&shown["holder"]),
+        shown["rows"],
+        shown["entering"],
+        shown["leaving"]
+    ));
+    for (name, fields) in [
+        ("新增字段 / fields added", list(&shown["fields_added"])),
+        ("去除字段 / fields removed", list(&shown["fields_removed"])),
+    ] {
+        if !fields.is_empty() {
+            output::line(format!("{name}: {fields}"));
+        }
+    }
+    if !list(&shown["fields_removed"]).is_empty() {
+        output::line(
+            "持有方将清除并回执；其已有的本期密钥须轮换密钥期方作废 / the holder drops the cells and signs; its keys of this epoch end with the next: `fangzhi keys plan rotate-epoch`",
+        );
+    }
+    openable(&shown);
+    if let Some(plan) = plan {
+        output::line(format!(
+            "方案 / plan: {}；待另一名安全员批准 / another officer approves: `fangzhi keys approve`, `fangzhi keys run`",
+            text(&plan["id"])
+        ));
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -160,6 +244,8 @@ fn show(command: &GrantOne, json: bool) -> Result<ExitCode> {
         ("用途 / purpose", text(&line["purpose"])),
         ("法律依据 / basis", text(&line["basis"])),
         ("影响评估 / assessment", text(&grant["assessment"])),
+        ("历史 / history", text(&line["history"])),
+        ("回执待/逾期 / receipts missing/overdue", receipts(line)),
         ("期限 / until", time(&line["not_after"])),
         ("密钥期 / epochs", list(&grant["epochs"])),
         ("记录 / records", line["records"].to_string()),
@@ -228,7 +314,47 @@ fn renew(command: &GrantRenew, json: bool) -> Result<ExitCode> {
 }
 
 fn verify(command: &GrantVerify, json: bool) -> Result<ExitCode> {
-    let proofs = registry::grant::proof::verify_grants(&command.at.dir, command.grant.as_ref())?;
+    let named = command
+        .checkpoint
+        .as_deref()
+        .map(|path| std::fs::read_to_string(path).map_err(|e| Fault::file(path, &e)))
+        .transpose()?;
+    let named = named.as_deref();
+    let mut rests_on = None;
+    let mut proofs = match (&command.file, &command.dir) {
+        (Some(file), dir) => {
+            let verified = registry::grant::export::verify_file(file, named)?;
+            // What this machine knows of the realm counts more than what the file says.
+            let known = match (&command.root, dir) {
+                (Some(root), _) => Some(root.to_lowercase()),
+                (None, Some(dir)) => Some(registry::config::NodeConfig::read(dir)?.root),
+                (None, None) => None,
+            };
+            if known.is_some_and(|known| known != verified.root) {
+                return Err(Fault::new(
+                    exit::NOT_VERIFIED,
+                    "other-root",
+                    "文件所依的辖域根公钥不符 / the file rests on another realm root; ask whoever gave it where it is from",
+                ));
+            }
+            rests_on = Some(verified.root);
+            verified.grants
+        }
+        (None, Some(dir)) => {
+            registry::grant::proof::verify_grants_to(dir, command.grant.as_ref(), named)?
+        }
+        (None, None) => {
+            return Err(Fault::usage(
+                "给出 `--dir` 或 `--file` / name a directory or a file",
+            ));
+        }
+    };
+    proofs.retain(|proof| command.grant.is_none_or(|grant| grant == proof.grant));
+    if proofs.is_empty() {
+        return Err(Fault::usage(
+            "其中没有这样的授权 / there is no such grant in it, or none of that checkpoint's shard",
+        ));
+    }
     let ok = proofs.iter().all(|proof| proof.ok);
     let code = if ok {
         ExitCode::SUCCESS
@@ -236,8 +362,13 @@ fn verify(command: &GrantVerify, json: bool) -> Result<ExitCode> {
         ExitCode::from(exit::NOT_VERIFIED)
     };
     if json {
-        output::json(&serde_json::json!({ "ok": ok, "grants": proofs }));
+        output::json(&serde_json::json!({ "ok": ok, "root": rests_on, "grants": proofs }));
         return Ok(code);
+    }
+    if let Some(root) = rests_on {
+        output::line(format!(
+            "所依辖域根公钥，请另行核对 / rests on the realm root, compare it: {root}"
+        ));
     }
     for proof in &proofs {
         let upto = match &proof.checkpoint {
@@ -259,6 +390,14 @@ fn verify(command: &GrantVerify, json: bool) -> Result<ExitCode> {
             "{} {word}：{} 条记录 / records；{upto}",
             proof.grant, proof.records
         ));
+        if let Some(named) = &proof.named {
+            let word = if named.reached {
+                "已证明到 / proven up to"
+            } else {
+                "未证明到 / not proven up to"
+            };
+            output::line(format!("  {word} 第 {} 条 {}", named.size, named.root));
+        }
         if proof.unvouched > 0 {
             output::line(format!(
                 "  其后 {} 条待下次心跳作证 / {0} entries after it wait for the next heartbeat",
@@ -272,17 +411,24 @@ fn verify(command: &GrantVerify, json: bool) -> Result<ExitCode> {
     Ok(code)
 }
 
+fn export(command: &GrantExport, json: bool) -> Result<ExitCode> {
+    let exported =
+        registry::grant::export::export_grant(&command.dir, &command.grant, &command.out)?;
+    if json {
+        output::json(&exported);
+    } else {
+        output::line(format!(
+            "已导出 / exported: {}（{} 行 rows，{} 字节 bytes）",
+            command.out.display(),
+            exported.rows,
+            exported.bytes
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 fn request(command: &GrantMake) -> Result<GrantRequest> {
-    let rows: BTreeMap<String, String> = command
-        .conditions
-        .iter()
-        .map(|condition| {
-            condition
-                .split_once('=')
-                .map(|(field, value)| (field.to_owned(), value.to_owned()))
-                .ok_or_else(|| Fault::usage("`--where` 用 字段=值 / use field=value"))
-        })
-        .collect::<Result<_>>()?;
+    let rows = conditions(&command.conditions)?;
     Ok(GrantRequest {
         kind: command.kind.clone(),
         holder: command.holder.clone(),
@@ -292,7 +438,18 @@ fn request(command: &GrantMake) -> Result<GrantRequest> {
         basis: command.basis.clone(),
         assessment: command.assessment.clone(),
         days: command.days,
+        history: command.history,
     })
+}
+
+fn conditions(given: &[String]) -> Result<BTreeMap<String, String>> {
+    let pair = |condition: &String| {
+        condition
+            .split_once('=')
+            .map(|(field, value)| (field.to_owned(), value.to_owned()))
+            .ok_or_else(|| Fault::usage("`--where` 用 字段=值 / use field=value"))
+    };
+    given.iter().map(pair).collect()
 }
 
 fn make(command: &GrantMake, json: bool) -> Result<ExitCode> {

@@ -43,6 +43,7 @@ fn grant_request(days: u32) -> GrantRequest {
         purpose: purpose("welfare"),
         basis: "社会救助暂行办法 第九条".into(),
         assessment: "PIA-1".into(),
+        history: record::authority::History::default(),
         days,
     }
 }

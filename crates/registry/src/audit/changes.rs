@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
 
 use policy::Action;
-use record::entry::{Entry, Operation};
+use record::entry::Entry;
 use record::id::{Kind, Origin, Purpose, RecordId, UnixMillis};
 use record::schema::{CHANGED, Position, Schema};
 use serde::{Deserialize, Serialize};
@@ -161,9 +161,7 @@ impl Registry {
         let mut places = BTreeMap::new();
         self.entries(&holding.origin, newest.at + 1, |at, _, entry| match entry {
             // A reseal is no version; the version before opens where it is sealed since.
-            Entry::Record(entry)
-                if entry.record == *record && entry.operation != Operation::Reseal =>
-            {
+            Entry::Record(entry) if entry.record == *record && !entry.operation.is_anew() => {
                 places.insert(at, entry.version);
             }
             Entry::Grant(entry)

@@ -137,6 +137,17 @@ impl Registry {
         (at, bytes): (u64, Vec<u8>),
         note: String,
     ) -> Result<Disclosure> {
+        let gone = |position: &Position| {
+            version
+                .values
+                .get(position)
+                .is_some_and(|opened| opened.is_destroyed())
+        };
+        if wanted.iter().any(gone) {
+            return Err(RegistryError::BadRequest(
+                "所要字段已按保存期限销毁，无从出示 / a field that is asked for was destroyed at the end of its term; ask for the others".into(),
+            ));
+        }
         let given = version.values.iter().map(|(p, o)| (*p, o.commitment(*p)));
         let commitments = content::commitments(schema.leaves(), given);
         let positions: Vec<Position> = wanted.iter().copied().collect();

@@ -375,6 +375,7 @@ fn operation_word(operation: Operation) -> &'static str {
         Operation::TransferIn => "transfer-in",
         Operation::Erase => "erase",
         Operation::Reseal => "reseal",
+        Operation::Redact => "redact",
     }
 }
 

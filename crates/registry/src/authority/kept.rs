@@ -52,7 +52,7 @@ impl Place<'_> {
     fn context(&self) -> Vec<u8> {
         let chain: Vec<&str> = self.config.chain.iter().map(String::as_str).collect();
         cbor::to_vec(&(
-            "fangzhi/authority/v1",
+            "fangzhi/authority/v2",
             env!("CARGO_PKG_VERSION"),
             self.config.division.as_str(),
             Vec::from(Sha256::digest(cbor::to_vec(&chain)).as_slice()),

@@ -176,6 +176,7 @@ impl Registry {
                         recorded_at,
                         done: true,
                         page: 0,
+                        redacts: None,
                     },
                 };
                 lines.push(self.destruction(origin, at, &order, now));

@@ -208,6 +208,7 @@ impl Registry {
         }
         let cursor = Cursor {
             target: None,
+            rework: None,
             ..self.cursor(&ledger)?
         };
         // Last: without the secret nothing is retracted a second time, and nothing sealed.

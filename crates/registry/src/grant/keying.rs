@@ -86,6 +86,7 @@ impl Registry {
                 shard: &grant.origin,
                 assessment: &grant.assessment,
                 purpose: &grant.purpose,
+                instead_of: Some(*id),
             },
         )?;
         let signer = session.signer(grant.purpose.clone(), None);
@@ -95,7 +96,7 @@ impl Registry {
     }
 
     /// The holder's newest charter, if it holds now.
-    fn valid_charter(&self, grant: &GrantStatement, now: UnixMillis) -> Option<Charter> {
+    pub(super) fn valid_charter(&self, grant: &GrantStatement, now: UnixMillis) -> Option<Charter> {
         let authority = self.authority();
         let charter = authority.charter(&grant.holder)?;
         let holds = charter.not_before <= now
@@ -143,6 +144,14 @@ impl Registry {
         let positions = grant.fields.iter().copied().collect();
         let (epoch, keys) = self.granted_keys(&grant.origin, &positions)?;
         let old = self.kept(&ledger)?;
+        if self
+            .keys
+            .blind("grant-rows", &super::row_bytes(&grant.id, &old.rows))?
+            != grant.rows
+        {
+            // An amendment that was cut off: its plan is run again.
+            return Ok(());
+        }
         let mut rng = rng()?;
         let same = epoch == grant.epoch;
         let secret = if same {
@@ -171,6 +180,7 @@ impl Registry {
         let kept = Kept {
             secret: *secret.expose(),
             rows: old.rows.clone(),
+            envelope: Some(statement.envelope),
         };
         let sealed = self.seal_kept(&ledger, &kept)?;
         let leaf = Leaf {

@@ -4,11 +4,13 @@
 //! Owns no check of its own: entries, acts, parcels and heartbeats are those of [`crate::verify`].
 //! Here is what they add up to for one grant. Refuses to call rows proven that no heartbeat vouches for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use ledger::checkpoint::Checkpoint;
+use record::authority::GrantStatement;
 use record::entry::{Entry, GrantOperation};
-use record::id::{DivisionId, GrantId, Origin, RecordId, UnixMillis};
+use record::id::{DivisionId, GrantId, Hash, Origin, RecordId, UnixMillis};
 use serde::Serialize;
 use store::{Snapshot, Store};
 
@@ -40,10 +42,24 @@ pub struct GrantProof {
     pub records: u64,
     /// The shard's checkpoint up to which nothing is missing.
     pub checkpoint: Option<ProvenUpTo>,
+    /// The checkpoint that was named, and whether the subset is proven up to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub named: Option<Named>,
     /// Entries after the last heartbeat, for which nothing vouches yet.
     pub unvouched: u64,
     /// What does not hold.
     pub findings: Vec<VerifyFinding>,
+}
+
+/// A checkpoint of the shard that whoever verifies named.
+#[derive(Debug, Clone, Serialize)]
+pub struct Named {
+    /// Its size.
+    pub size: u64,
+    /// Its root, hexadecimal.
+    pub root: String,
+    /// Whether the owner said, up to this very checkpoint or a later one, that nothing is missing.
+    pub reached: bool,
 }
 
 /// The checkpoint that a heartbeat cites.
@@ -68,6 +84,24 @@ pub struct ProvenUpTo {
 /// # Errors
 /// [`RegistryError::NotFound`] when the directory has no such grant; when its files cannot be read.
 pub fn verify_grants(dir: &Path, only: Option<&GrantId>) -> Result<Vec<GrantProof>> {
+    verify_grants_to(dir, only, None)
+}
+
+/// Verifies subsets as [`verify_grants`] does, and that they are current up to a checkpoint of the
+/// shard that the verifier has from elsewhere: a signed note.
+///
+/// # Errors
+/// As for [`verify_grants`]; [`RegistryError::BadRequest`] when the note is no checkpoint.
+pub fn verify_grants_to(
+    dir: &Path,
+    only: Option<&GrantId>,
+    named: Option<&str>,
+) -> Result<Vec<GrantProof>> {
+    let wanted = named.map(checkpoint_of).transpose().map_err(|error| {
+        RegistryError::BadRequest(format!(
+            "所给账头不是签名账头 / what was named is no signed checkpoint: {error}; fetch `/ledger/ORIGIN/checkpoint` from the owner or its parent"
+        ))
+    })?;
     let config = NodeConfig::read(dir)?;
     let report = verify(dir)?;
     let snapshot = Snapshot::open(dir)?;
@@ -86,10 +120,16 @@ pub fn verify_grants(dir: &Path, only: Option<&GrantId>) -> Result<Vec<GrantProo
         if only.is_some_and(|only| *only != id) {
             continue;
         }
+        // A checkpoint speaks of one shard.
+        let of_shard = |c: &&Checkpoint| c.origin() == grant.origin.as_str();
+        let wanted = wanted.as_ref().filter(of_shard);
+        if named.is_some() && wanted.is_none() {
+            continue;
+        }
         let owner = grant.origin.division();
         // What is wrong with the owner's authority ledger is wrong with the grant.
         let of = [ledger.to_string(), authority_of(&grant.origin).to_string()];
-        let findings: Vec<VerifyFinding> = report
+        let mut findings: Vec<VerifyFinding> = report
             .findings
             .iter()
             .filter(|f| f.origin.as_ref().is_none_or(|origin| of.contains(origin)))
@@ -97,6 +137,21 @@ pub fn verify_grants(dir: &Path, only: Option<&GrantId>) -> Result<Vec<GrantProo
             .collect();
         let walked = walk(&snapshot, &ledger)?;
         let complete = report.more_findings == 0;
+        let mut find = |what: String| {
+            findings.push(VerifyFinding {
+                file: None,
+                offset: None,
+                origin: Some(ledger.to_string()),
+                index: None,
+                what,
+            });
+        };
+        let named = match (wanted, named) {
+            (Some(wanted), Some(note)) => {
+                Some(reach(&authority, grant, &walked, wanted, note, &mut find))
+            }
+            _ => None,
+        };
         proofs.push(GrantProof {
             ok: findings.is_empty() && complete && walked.checkpoint.is_some(),
             grant: id,
@@ -106,6 +161,7 @@ pub fn verify_grants(dir: &Path, only: Option<&GrantId>) -> Result<Vec<GrantProo
             records: walked.records.len() as u64,
             checkpoint: walked.checkpoint,
             unvouched: walked.unvouched,
+            named,
             ledger,
             findings,
         });
@@ -120,7 +176,54 @@ pub fn verify_grants(dir: &Path, only: Option<&GrantId>) -> Result<Vec<GrantProo
     }
 }
 
-fn authority_of(shard: &Origin) -> Origin {
+/// Whether a subset reaches a checkpoint that the owner signed.
+fn reach(
+    authority: &Authority,
+    grant: &GrantStatement,
+    walked: &Walked,
+    wanted: &Checkpoint,
+    note: &str,
+    find: &mut impl FnMut(String),
+) -> Named {
+    let shard = &grant.origin;
+    let signed = authority.signer_of(shard, note).is_some_and(|charter| {
+        crate::replicate::log_verifier(shard, &charter.keys.sign)
+            .is_ok_and(|log| ledger::checkpoint::open(note.as_bytes(), &log).is_ok())
+    });
+    let size = wanted.size();
+    if !signed {
+        find(format!(
+            "所给账头不是 `{shard}` 所有者签的 / the checkpoint that was named is not signed by the owner of `{shard}`; fetch it again"
+        ));
+    }
+    let other = walked
+        .heartbeats
+        .get(&size)
+        .filter(|root| *root != wanted.root());
+    if other.is_some() {
+        find(format!(
+            "所有者对第 {size} 条签了两个根 / the owner signed two roots at size {size}: the one named, and the one that a heartbeat cites; keep both, they are evidence"
+        ));
+    }
+    let reached = walked
+        .heartbeats
+        .keys()
+        .next_back()
+        .is_some_and(|last| *last >= size);
+    if !reached {
+        let last = walked.heartbeats.keys().next_back().copied().unwrap_or(0);
+        find(format!(
+            "只证明到第 {last} 条，所给账头已到第 {size} 条 / proven up to entry {last} only, while the checkpoint that was named is of {size}: fetch what came since, or ask the owner"
+        ));
+    }
+    Named {
+        size,
+        root: data_encoding::HEXLOWER.encode(wanted.root()),
+        reached: reached && signed && other.is_none(),
+    }
+}
+
+pub(super) fn authority_of(shard: &Origin) -> Origin {
     let word = crate::node::word("authority");
     Origin::new(&shard.realm(), &shard.division(), &word)
 }
@@ -131,6 +234,8 @@ struct Walked {
     records: BTreeSet<RecordId>,
     checkpoint: Option<ProvenUpTo>,
     unvouched: u64,
+    /// The heads that heartbeats cited, by size.
+    heartbeats: BTreeMap<u64, Hash>,
 }
 
 fn walk(snapshot: &Snapshot, ledger: &Origin) -> Result<Walked> {
@@ -154,6 +259,7 @@ fn walk(snapshot: &Snapshot, ledger: &Origin) -> Result<Walked> {
                 }
                 (GrantOperation::Heartbeat, _) => {
                     walked.unvouched = 0;
+                    walked.heartbeats.insert(entry.shard_size, entry.shard_root);
                     let body = snapshot.get(&table::body(ledger, at))?.unwrap_or_default();
                     walked.checkpoint = proven(&body, entry.recorded_at);
                 }

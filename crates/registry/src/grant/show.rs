@@ -116,6 +116,7 @@ impl Registry {
             shard: &origin,
             assessment: &request.assessment,
             purpose: &request.purpose,
+            instead_of: None,
         };
         self.may_hold(session, schema, &fields, &holder, &terms)?;
         let new_rows = self.rows_that_match(&origin, &conditions)?;
@@ -138,7 +139,7 @@ impl Registry {
     }
 
     /// The newest versions of an own shard's records that fit a condition on rows.
-    fn rows_that_match(
+    pub(super) fn rows_that_match(
         &self,
         origin: &Origin,
         conditions: &[(Position, String)],
@@ -175,7 +176,7 @@ impl Registry {
     }
 
     /// The records in scope of an own grant.
-    fn scope_of(&self, ledger: &Origin) -> Result<BTreeSet<RecordId>> {
+    pub(super) fn scope_of(&self, ledger: &Origin) -> Result<BTreeSet<RecordId>> {
         let rows = self
             .store
             .scan(ledger.as_str(), table::SCOPE, b"", usize::MAX)?;
@@ -185,7 +186,7 @@ impl Registry {
         Ok(ids.collect())
     }
 
-    fn unreachable_holder(&self, holder: &DivisionId) -> Vec<DivisionId> {
+    pub(super) fn unreachable_holder(&self, holder: &DivisionId) -> Vec<DivisionId> {
         let own = &self.config.division;
         let authority = self.authority();
         let mut path = vec![holder.clone()];
@@ -320,7 +321,7 @@ fn word_of(operation: GrantOperation) -> &'static str {
 }
 
 /// Keys of fields combine over grants, and within a group keys of rows do.
-fn openable(
+pub(super) fn openable(
     schema: &Schema,
     fields: &BTreeSet<Position>,
     rows: &BTreeSet<RecordId>,

@@ -5,7 +5,7 @@
 
 use record::entry::{Entry, Operation};
 use record::id::{DivisionId, GrantId, Kind, Origin, RecordId, UnixMillis};
-use record::plan::{Figure, ShareHolder, StandingOrder, Task, Work};
+use record::plan::{ClassTerm, Figure, ShareHolder, StandingOrder, Task, Work};
 use serde::{Deserialize, Serialize};
 
 use super::list::{PlanLine, PlanState};
@@ -58,6 +58,13 @@ pub enum PlanRequest {
         /// The legal basis.
         basis: String,
     },
+    /// A grant is narrowed or widened.
+    AmendGrant {
+        /// The grant.
+        grant: GrantId,
+        /// What is to be other.
+        to: crate::grant::amend::AmendRequest,
+    },
     /// This node gets other keys.
     RotateNode {},
     /// A node below lost its keys.
@@ -85,6 +92,13 @@ pub enum PlanRequest {
         #[serde(default)]
         kinds: Vec<Kind>,
         /// For how many days.
+        days: u32,
+    },
+    /// Groups of fields are destroyed when their term is over, while their records stay.
+    Fields {
+        /// Which groups of which kinds, and after how many days.
+        classes: Vec<ClassTerm>,
+        /// For how many days this is ordered.
         days: u32,
     },
 }
@@ -117,7 +131,7 @@ impl Registry {
             policy::Action::Rotate,
             &crate::node::purpose("security"),
         )?;
-        let work = self.work(request, now)?;
+        let work = self.work(session, request, now)?;
         let figures = self.figures(&work, now)?;
         // Held to the end: of two made at once for the same thing, one is refused.
         let _one = lock(&self.planning);
@@ -132,7 +146,7 @@ impl Registry {
     }
 
     /// The work that a request means on this node.
-    fn work(&self, request: &PlanRequest, now: UnixMillis) -> Result<Work> {
+    fn work(&self, session: &Session, request: &PlanRequest, now: UnixMillis) -> Result<Work> {
         Ok(match request {
             PlanRequest::RotateEpoch { kind, compromised } => Work::RotateEpoch {
                 origin: self.own_shard(kind)?,
@@ -188,6 +202,7 @@ impl Registry {
                     basis: basis.clone(),
                 }
             }
+            PlanRequest::AmendGrant { grant, to } => self.amendment(session, grant, to, now)?,
             // A plan that could not be run is not made.
             PlanRequest::RotateNode {} => return Err(crate::charters::no_rotation()),
             PlanRequest::ReplaceCharter { division, keys } => {
@@ -222,11 +237,45 @@ impl Registry {
             PlanRequest::RotateKek {} => Work::RotateKek {
                 division: self.config.division.clone(),
             },
+            PlanRequest::Fields { classes, days } => {
+                if classes.is_empty() || *days == 0 || *days > ORDER_DAYS_MAX {
+                    return Err(bad(format!(
+                        "常令须列明字段组，期限 1 至 {ORDER_DAYS_MAX} 天 / the order names its groups of fields and lasts 1 to {ORDER_DAYS_MAX} days"
+                    )));
+                }
+                let mut classes = classes.clone();
+                classes.sort();
+                let one_each = classes
+                    .windows(2)
+                    .all(|pair| (&pair[0].kind, &pair[0].group) != (&pair[1].kind, &pair[1].group));
+                if !one_each {
+                    return Err(bad(
+                        "每一字段组只能有一个期限 / a group of fields has one term",
+                    ));
+                }
+                let mut origins = classes
+                    .iter()
+                    .map(|class| self.class_shard(class))
+                    .collect::<Result<Vec<_>>>()?;
+                origins.sort();
+                origins.dedup();
+                Work::Order(StandingOrder {
+                    tasks: vec![Task::Fields],
+                    origins,
+                    not_after: UnixMillis(now.0 + u64::from(*days) * 86_400_000),
+                    classes: Some(classes),
+                })
+            }
             PlanRequest::Order { tasks, kinds, days } => {
                 if tasks.is_empty() || *days == 0 || *days > ORDER_DAYS_MAX {
                     return Err(bad(format!(
                         "常令须列明事项，期限 1 至 {ORDER_DAYS_MAX} 天 / a standing order names its tasks and lasts 1 to {ORDER_DAYS_MAX} days"
                     )));
+                }
+                if tasks.contains(&Task::Fields) {
+                    return Err(bad(
+                        "销项常令须列明字段组，见 `fangzhi retention fields` / an order for fields names their groups; use `fangzhi retention fields`",
+                    ));
                 }
                 let mut tasks = tasks.clone();
                 tasks.sort_unstable();
@@ -241,6 +290,7 @@ impl Registry {
                     tasks,
                     origins,
                     not_after: UnixMillis(now.0 + u64::from(*days) * 86_400_000),
+                    classes: None,
                 })
             }
         })
@@ -268,7 +318,10 @@ impl Registry {
                 Work::RotateEpoch { origin: a, .. } | Work::RetireEpoch { origin: a, .. },
                 Work::RotateEpoch { origin: b, .. } | Work::RetireEpoch { origin: b, .. },
             ) => a == b,
-            (Work::EndGrant { grant: a, .. }, Work::EndGrant { grant: b, .. }) => a == b,
+            (
+                Work::EndGrant { grant: a, .. } | Work::AmendGrant { grant: a, .. },
+                Work::EndGrant { grant: b, .. } | Work::AmendGrant { grant: b, .. },
+            ) => a == b,
             (Work::Erase { record: a, .. }, Work::Erase { record: b, .. }) => a == b,
             (
                 Work::ReplaceCharter { division: a, .. },
@@ -314,6 +367,7 @@ impl Registry {
                 let rows = ledger.map_or(Ok(0), |ledger| self.rows_in_scope(&ledger))?;
                 vec![figure("records", rows), figure("holders", 1)]
             }
+            Work::AmendGrant { .. } => self.amendment_figures(work, now)?,
             Work::Erase { origin, record, .. } => {
                 let newest = self.newest(origin, record)?;
                 let held = self.grants_with(origin, record)?;
@@ -457,7 +511,7 @@ impl Registry {
                 Work::RotateEpoch { origin, .. } | Work::Erase { origin, .. } => {
                     g.origin == *origin
                 }
-                Work::EndGrant { grant, .. } => g.id == *grant,
+                Work::EndGrant { grant, .. } | Work::AmendGrant { grant, .. } => g.id == *grant,
                 _ => false,
             })
             .map(|g| g.holder.clone())

@@ -325,6 +325,7 @@ fn a_standing_order_allows_its_tasks_on_its_shards_until_it_ends_or_is_withdrawn
         tasks: vec![Task::Reseal],
         origins: vec![person.clone()],
         not_after: UnixMillis(1_500),
+        classes: None,
     };
     let plan = plan(&mut authority, Work::Order(order));
     assert_eq!(authority.standing_order(Task::Reseal, &person, NOW), None);

@@ -185,7 +185,7 @@ impl Tally {
             Operation::Erase => {
                 self.in_force = self.in_force.saturating_sub(u64::from(was));
             }
-            Operation::Amend | Operation::Reseal => {}
+            Operation::Amend | Operation::Reseal | Operation::Redact => {}
         }
     }
 }

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use record::authority::{GrantStatement, Level, Statement};
+use record::authority::{GrantStatement, History, Level, Statement};
 use record::entry::{Entry, GrantEntry, GrantOperation, Operation, SUITE};
 use record::id::{DivisionId, GrantId, Hash, Kind, Origin, RecordId, UnixMillis};
 use record::schema::{Position, STATUS};
@@ -120,7 +120,7 @@ impl Registry {
             ));
         }
 
-        let positions = self.positions_of(&request.kind, &versions)?;
+        let positions = self.positions_in(&request.kind, &versions)?;
         let (epoch, keys) = self.granted_keys(&shard, &positions)?;
         if keys.len() != positions.len() {
             return Err(RegistryError::damaged(
@@ -149,6 +149,7 @@ impl Registry {
             policy: self.policies.hash(),
             not_after: UnixMillis(now.0 + u64::from(request.days) * 86_400_000),
             owner_charter: self.own_charter()?,
+            history: Some(History::All),
         };
         let info = envelope_info(&statement);
         let envelope =
@@ -260,6 +261,11 @@ impl Registry {
             let Some((_, entry)) = self.record_entry(shard, at)? else {
                 continue;
             };
+            if entry.operation == Operation::Redact {
+                return Err(bad(
+                    "有字段已按期限销毁，不能迁移 / a record of which fields were destroyed past their term does not move; register it anew there",
+                ));
+            }
             if entry.operation == Operation::Reseal {
                 continue;
             }
@@ -289,7 +295,7 @@ impl Registry {
     }
 
     /// Every field that a version may have.
-    fn positions_of(&self, kind: &Kind, versions: &[Sealed]) -> Result<BTreeSet<Position>> {
+    fn positions_in(&self, kind: &Kind, versions: &[Sealed]) -> Result<BTreeSet<Position>> {
         let mut positions = BTreeSet::new();
         for schema in versions.iter().map(|v| v.version.entry.schema) {
             let schema = self.schema_version(kind, schema)?;

@@ -48,6 +48,8 @@ pub(super) struct Walk<'a> {
     missing: BTreeMap<RecordId, Vec<(u64, Entry)>>,
     /// Shard heads that parcels since the last heartbeat were proven under.
     cited: BTreeSet<(u64, Hash)>,
+    /// The size that the newest heartbeat so far spoke of.
+    heartbeat: u64,
     /// Serial of the newest charter whose key signed a service act so far.
     serial: u32,
     acts: u64,
@@ -79,6 +81,7 @@ impl<'a> Walk<'a> {
             missing: BTreeMap::new(),
             serial: 0,
             cited: BTreeSet::new(),
+            heartbeat: 0,
             acts: 0,
             bodies: 0,
             findings: Vec::new(),
@@ -281,6 +284,13 @@ impl<'a> Walk<'a> {
                         ),
                     );
                 }
+                if checkpoint.size() < self.heartbeat {
+                    self.find(
+                        Some(at),
+                        format!("第 {at} 条心跳比前一心跳旧 / the heartbeat at {at} cites an older checkpoint of `{shard}` than the one before it"),
+                    );
+                }
+                self.heartbeat = self.heartbeat.max(checkpoint.size());
                 // Every row since the heartbeat before must be proven under this very head.
                 let vouched = (checkpoint.size(), *checkpoint.root());
                 let others = self.cited.iter().filter(|cited| **cited != vouched).count();
@@ -353,7 +363,7 @@ impl<'a> Walk<'a> {
 
     fn version(&mut self, at: u64, entry: &RecordEntry, leaf: Hash) {
         let known = self.newest.get(&entry.record);
-        let resealed = entry.operation == Operation::Reseal;
+        let resealed = entry.operation.is_anew();
         let follows = match known {
             None => !resealed && entry.version == 1 && entry.previous.is_none(),
             Some(newest) => {

@@ -13,7 +13,7 @@ use record::id::Hash;
 use record::schema::{Field, Position, Schema};
 use sha2::{Digest, Sha256};
 
-use super::{BODY_MAX, Cell, FORMAT, RowKeys, Wire};
+use super::{BODY_MAX, Cell, Destroyed, FORMAT, RowKeys, Wire};
 use crate::aead::{self, Nonce};
 use crate::cell::{self, CellContext, Opened};
 use crate::content::{self, Salt};
@@ -120,11 +120,12 @@ pub(crate) fn seal_values(
         }
     }
     let nonce = aead::nonce(rng);
-    seal_plains(&plains, nonce, schema, ctx, keys, record)
+    seal_plains(&plains, vec![], nonce, schema, ctx, keys, record)
 }
 
 /// Seals opened values again under the keys of another epoch: the salts stay, and so
-/// `content` does; nonce, ciphertexts and `body` change.
+/// `content` does; nonce, ciphertexts and `body` change. Of what was destroyed
+/// ([`Opened::destroyed`]) the commitment stays, and no cell.
 ///
 /// `opened` is what [`super::open_all`] gave, `schema` the version that it was sealed under.
 ///
@@ -143,6 +144,9 @@ pub fn reseal_body(
         .iter()
         .filter_map(|field| {
             let opened = opened.get(&field.position)?;
+            if opened.is_destroyed() {
+                return None;
+            }
             Some(Plain {
                 field,
                 salt: *opened.salt(),
@@ -151,7 +155,13 @@ pub fn reseal_body(
             })
         })
         .collect();
-    seal_plains(&plains, aead::nonce(rng), schema, ctx, keys, record)
+    let gone = opened.iter().filter(|(_, opened)| opened.is_destroyed());
+    let destroyed = gone.map(|(position, opened)| Destroyed {
+        position: *position,
+        commitment: opened.commitment(*position).into(),
+    });
+    let (destroyed, nonce) = (destroyed.collect(), aead::nonce(rng));
+    seal_plains(&plains, destroyed, nonce, schema, ctx, keys, record)
 }
 
 /// What goes into one cell.
@@ -164,6 +174,7 @@ struct Plain<'a> {
 
 fn seal_plains(
     plains: &[Plain<'_>],
+    destroyed: Vec<Destroyed>,
     nonce: Nonce,
     schema: &Schema,
     ctx: &CellContext<'_>,
@@ -207,13 +218,15 @@ fn seal_plains(
         schema.leaves(),
         plains
             .iter()
-            .map(|plain| (plain.field.position, plain.commitment)),
+            .map(|plain| (plain.field.position, plain.commitment))
+            .chain(destroyed.iter().map(|d| (d.position, *d.commitment))),
     );
     let bytes = cbor::to_vec(&Wire {
         format: FORMAT,
         suite: SUITE,
         nonce: nonce.into(),
         cells,
+        destroyed: (!destroyed.is_empty()).then_some(destroyed),
     });
     if bytes.len() > BODY_MAX {
         return Err(SealError::TooLarge { size: bytes.len() });

@@ -344,6 +344,53 @@ fn resealing_under_another_epoch_keeps_content_and_replaces_the_body() {
 }
 
 #[test]
+fn a_cell_that_was_destroyed_leaves_its_commitment_and_the_content_as_it_was() {
+    let shard = shard();
+    let sealed = seal_with(&shard, &values(), 1);
+    let mut opened = open_with(&shard, &sealed, &sealed.bytes).unwrap();
+    let left = opened[&6].commitment(6);
+    opened.insert(6, Opened::destroyed(6, left));
+    let (schema, record, ctx) = (&shard.schema, &shard.record, shard.ctx());
+    let rest = reseal_body(&opened, schema, &ctx, &shard.keys, record, &mut rng(9)).unwrap();
+    assert_eq!(rest.content, sealed.content);
+    let body = Body::decode(&rest.bytes).unwrap();
+    assert!(body.cell(6).is_none());
+    assert!(body.destroyed().eq([(6, left)]));
+    let again = open_with(&shard, &sealed, &rest.bytes).unwrap();
+    assert!(again[&6].is_destroyed() && again[&6].value().is_none());
+    assert_eq!(again[&4].value(), Some("陈大文"));
+    // And once more, under whatever epoch.
+    let anew = reseal_body(&again, schema, &ctx, &shard.keys, record, &mut rng(8)).unwrap();
+    assert_eq!(anew.content, sealed.content);
+    // Another commitment in its place is another content.
+    opened.insert(6, Opened::destroyed(6, [7; 32]));
+    let other = reseal_body(&opened, schema, &ctx, &shard.keys, record, &mut rng(9)).unwrap();
+    assert_ne!(other.content, sealed.content);
+    assert!(open_with(&shard, &sealed, &other.bytes).is_err());
+}
+
+#[test]
+fn a_body_whose_destroyed_positions_do_not_ascend_or_have_a_cell_is_refused() {
+    let shard = shard();
+    let sealed = seal_with(&shard, &values(), 1);
+    let wire = Body::decode(&sealed.bytes).unwrap().wire;
+    let at = |position| Destroyed {
+        position,
+        commitment: [1; 32].into(),
+    };
+    let bytes = |destroyed| {
+        cbor::to_vec(&Wire {
+            destroyed,
+            ..wire.clone()
+        })
+    };
+    assert!(Body::decode(&bytes(Some(vec![at(2)]))).is_ok());
+    for refused in [vec![], vec![at(3), at(2)], vec![at(2), at(2)], vec![at(4)]] {
+        assert!(Body::decode(&bytes(Some(refused))).is_err());
+    }
+}
+
+#[test]
 fn values_that_do_not_fit_schema_or_keys_are_not_sealed() {
     let shard = shard();
     let seal = |values: &BTreeMap<Position, &str>, schema: &Schema, ctx: &CellContext<'_>| {

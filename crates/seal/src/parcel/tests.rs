@@ -4,7 +4,7 @@ use record::entry::Operation;
 use record::id::UnixMillis;
 
 use super::*;
-use crate::body::{open_all, open_cell, seal_values};
+use crate::body::{SealedBody, open_all, open_cell, reseal_body, seal_values};
 use crate::derive::row_keys;
 use crate::vectors::{Shard, check_golden, rng, shard, values};
 
@@ -21,6 +21,12 @@ fn build(shard: &Shard, fields: &[Position]) -> (Parcel, Body) {
     let ctx = shard.ctx();
     let (schema, keys, record) = (&shard.schema, &shard.keys, &shard.record);
     let sealed = seal_values(&values(), schema, &ctx, keys, record, &mut rng(1)).unwrap();
+    build_of(shard, fields, &sealed)
+}
+
+fn build_of(shard: &Shard, fields: &[Position], sealed: &SealedBody) -> (Parcel, Body) {
+    let ctx = shard.ctx();
+    let (schema, keys, record) = (&shard.schema, &shard.keys, &shard.record);
     let entry = RecordEntry {
         suite: SUITE,
         record: ctx.record,
@@ -78,6 +84,33 @@ fn a_holder_opens_the_granted_fields_and_proves_an_absent_one() {
         shown,
         [(4, Some("陈大文")), (6, Some("500116199001010013"))]
     );
+}
+
+#[test]
+fn of_a_destroyed_cell_a_holder_gets_the_proof_of_the_others_and_no_more() {
+    let shard = shard();
+    let ctx = shard.ctx();
+    let (schema, keys, record) = (&shard.schema, &shard.keys, &shard.record);
+    let (_, whole) = build(&shard, &FIELDS);
+    let sealed = seal_values(&values(), schema, &ctx, keys, record, &mut rng(1)).unwrap();
+    let (parcel, _) = build(&shard, &FIELDS);
+    let mut opened = open_all(&whole, parcel.entry(), schema, &ctx, keys, record).unwrap();
+    for fields in [vec![6], vec![4, 6]] {
+        for at in fields {
+            let left = opened[&at].commitment(at);
+            opened.insert(at, Opened::destroyed(at, left));
+        }
+        let rest = reseal_body(&opened, schema, &ctx, keys, record, &mut rng(3)).unwrap();
+        assert_eq!(rest.content, sealed.content);
+        let (parcel, _) = build_of(&shard, &FIELDS, &rest);
+        let received = Parcel::decode(&parcel.encode()).unwrap();
+        let shown = open(&shard, &received).unwrap();
+        assert!(!shown.contains_key(&6));
+        // That it is destroyed is part of what the owner sealed.
+        let mut claims = received.clone();
+        claims.wire.destroyed = None;
+        assert!(open(&shard, &claims).is_err());
+    }
 }
 
 #[test]

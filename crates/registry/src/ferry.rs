@@ -5,7 +5,7 @@
 //! [`Registry::keep`], as if it came over a line: a file brings nothing that a line would not.
 //!
 //! Read in this order: here (what is remembered, what is refused), [`files`] (the files themselves),
-//! [`pack`], [`open`].
+//! [`pack`], [`open`], `unload`.
 
 use std::collections::BTreeMap;
 
@@ -25,6 +25,7 @@ use crate::table::{self, LOCAL};
 pub mod files;
 pub mod open;
 pub mod pack;
+mod unload;
 
 /// How many bundles each way are remembered.
 const REMEMBERED: usize = 64;

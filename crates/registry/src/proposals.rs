@@ -6,7 +6,7 @@
 //! may lie there, here and at whoever carries them. Refuses to change a record: a clerk of the owner
 //! does, by the ordinary way of writing, once for each proposal however often it is cut off.
 //!
-//! Read in this order: [`desk`] (what is kept beside a ledger of letters), [`send`], [`inbox`],
+//! Read in this order: `desk` (what is kept beside a ledger of letters), [`send`], [`inbox`],
 //! [`answer`], [`show`].
 
 use std::collections::BTreeSet;

@@ -19,7 +19,7 @@ use rand_chacha::rand_core::SeedableRng;
 use record::act::{Act, Capacity};
 use record::authority::{
     AuthorityEntry, Charter, DivisionCode, GrantStatement, InForce, Level, NodeKeys,
-    OperatorCertificate, Revocation, Role, Statement,
+    OperatorCertificate, Renewal, Revocation, Role, Statement, Succession,
 };
 use record::draft::Draft;
 use record::entry::{
@@ -40,7 +40,7 @@ use seal::parcel::{GrantScope, Parcel, ShardLeaf};
 use seal::secret::{EpochSecret, FieldKey, GrantSecret, PageKey, RecordSecret};
 use seal::share::{Header, Share, ShareContext, split};
 use sync::message::{
-    Cosigned, Enrol, Enrolled, Entries, Hello, Offer, Refused, Rejected, Want, Welcome,
+    Cosigned, Enrol, Enrolled, Entries, Hello, Offer, Refused, Rejected, Successions, Want, Welcome,
 };
 use sync::{Gone, Item, Message, RefusalCode, RejectCode, Secret};
 use watermark::{Mark, MarkKey, Receipt};
@@ -249,6 +249,25 @@ fn approval() -> Approval {
     unsigned.sign(&SigningKey::from_bytes(&[6; 32]))
 }
 
+fn renewal() -> Renewal {
+    Renewal {
+        division: division("jinfu"),
+        plan: [1; 32],
+        replaces: [2; 32],
+        keys: node_keys(),
+        old: [3; 64],
+        new: [4; 64],
+    }
+}
+
+fn succession() -> Succession {
+    Succession::sign(
+        charter("jiangjin"),
+        charter("jiangjin"),
+        &SigningKey::from_bytes(&[5; 32]),
+    )
+}
+
 fn statements() -> Vec<Statement> {
     let mut statements: Vec<Statement> = plans().into_iter().map(Statement::Plan).collect();
     statements.push(Statement::Approval(approval()));
@@ -257,6 +276,8 @@ fn statements() -> Vec<Statement> {
         outcome: Outcome::Withdrawn,
     }));
     statements.extend([
+        Statement::Renewal(renewal()),
+        Statement::Succession(succession()),
         Statement::Charter(charter("jinfu")),
         Statement::Revocation(Revocation {
             charter: [1; 32],
@@ -561,8 +582,19 @@ fn messages() -> Vec<Message> {
             realm: realm(),
             chain: chain.clone(),
             now: NOW,
+            successions: Successions::default(),
         }),
-        Message::Welcome(Welcome { chain, now: NOW }),
+        Message::Welcome(Welcome {
+            chain,
+            now: NOW,
+            successions: Successions::default(),
+        }),
+        Message::Renew(renewal()),
+        Message::Welcome(Welcome {
+            chain: vec![charter("jiangjin")],
+            now: NOW,
+            successions: Successions(vec![succession()]),
+        }),
         Message::Refused(Refused {
             code: RefusalCode::Expired,
             reason: "过期 / expired".into(),

@@ -11,6 +11,7 @@ mod harden;
 mod input;
 mod output;
 mod peer;
+mod renew;
 mod serve;
 mod tend;
 mod witness;

@@ -228,7 +228,7 @@ impl Registry {
         Ok(Invitation {
             format: 1,
             realm: self.config.realm.clone(),
-            root: self.config.root.clone(),
+            root: data_encoding::HEXLOWER.encode(&self.root_key()),
             parent: ParentAddress {
                 division: self.config.division.clone(),
                 address: new.address.clone(),
@@ -714,7 +714,13 @@ impl Registry {
         self.clear_alarm(&origin, "shorter")?;
         // Of an empty ledger nothing is kept: a restored node asks whether it is to be empty.
         let is_empty = head.size == 0;
-        let mut note = head.whole.clone().unwrap_or(text);
+        // A head that the owner signed again with a later key takes the place of the one held.
+        let later = |held: &String| {
+            let authority = self.authority();
+            let serial = |note: &str| authority.signer_of(&origin, note).map(|c| c.serial);
+            serial(held) >= serial(&text)
+        };
+        let mut note = head.whole.clone().filter(later).unwrap_or(text.clone());
         let mut lines = Vec::new();
         let mut signed = false;
         let keys = self.keys.unlocked()?;
@@ -1010,7 +1016,11 @@ fn merge(note: &str, lines: &[String]) -> Result<String> {
 
 impl Trust for Registry {
     fn realm_root(&self) -> [u8; 32] {
-        self.config.root_key().unwrap_or_default()
+        self.root_key()
+    }
+
+    fn renewed(&self, shown: &[Charter]) -> Option<Vec<Charter>> {
+        self.renewed_chain(shown.first()?)
     }
 
     fn is_revoked(&self, charter: &Hash) -> bool {

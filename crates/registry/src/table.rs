@@ -42,6 +42,9 @@ pub const INVITATION: &str = "invitation";
 /// Charters whose node lost its keys and may be chartered again.
 pub const REPLACEMENT: &str = "replacement";
 
+/// The rotation of this node's own keys that is under way.
+pub const RENEWAL: &str = "renewal";
+
 /// Pages of record secrets that were written again: old number to new.
 pub const MOVED: &str = "moved";
 

@@ -188,8 +188,17 @@ impl Registry {
                     basis: basis.clone(),
                 }
             }
-            // A plan that could not be run is not made.
-            PlanRequest::RotateNode {} => return Err(crate::charters::no_rotation()),
+            PlanRequest::RotateNode {} => {
+                // A plan that could not be run is not made.
+                if let Some(underway) = self.renewal()? {
+                    return Err(RegistryError::Underway {
+                        plan: underway.plan,
+                    });
+                }
+                Work::RotateNode {
+                    division: self.config.division.clone(),
+                }
+            }
             PlanRequest::ReplaceCharter { division, keys } => {
                 self.child_charter(division)?;
                 let keys = keys

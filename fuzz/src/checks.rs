@@ -19,6 +19,7 @@ use seal::body::Body;
 use seal::grant::{EnvelopeInfo, SealPrivateKey, open_envelope};
 use seal::keystore::{Keystore, SoftwareKey, passphrase_of};
 use seal::parcel::Parcel;
+use seal::recovery::{RecoveryInfo, open_recovery};
 use seal::secret::Kek;
 use seal::share::{Header, Share, combine};
 use sha2::{Digest, Sha256};
@@ -36,7 +37,7 @@ pub struct Check {
 }
 
 /// Every check.
-pub const CHECKS: [Check; 22] = [
+pub const CHECKS: [Check; 23] = [
     open("entry", entry),
     open("charter", charter),
     open("plan", plan),
@@ -46,6 +47,7 @@ pub const CHECKS: [Check; 22] = [
     open("parcel", parcel),
     sealed("envelope", envelope),
     sealed("keystore", keystore),
+    sealed("recovery", recovery),
     open("share", share),
     open("share_header", share_header),
     open("share_text", share_text),
@@ -180,6 +182,11 @@ pub fn keystore(bytes: &[u8]) -> bool {
     let opened = Keystore::open(bytes, &key_file());
     assert!(header.is_ok() || opened.is_err());
     opened.is_ok()
+}
+
+/// What a lost station is rebuilt from, opened with the key that shares give.
+pub fn recovery(bytes: &[u8]) -> bool {
+    open_recovery(&recovery_info(), &holder(), bytes).is_ok()
 }
 
 /// A recovery share in its bytes.
@@ -325,7 +332,7 @@ pub fn shard() -> Origin {
     Origin::parse("jiangjin.example/jinfu/person").expect("a literal origin")
 }
 
-/// The key that envelopes are sealed to.
+/// The key that envelopes and recoveries are sealed to.
 pub fn holder() -> SealPrivateKey {
     SealPrivateKey::from_bytes([8; 32])
 }
@@ -333,6 +340,15 @@ pub fn holder() -> SealPrivateKey {
 /// The key that keystores are closed with.
 pub fn key_file() -> SoftwareKey {
     SoftwareKey::from_kek(Kek::from_bytes([9; 32]))
+}
+
+/// What recoveries are bound to.
+pub fn recovery_info() -> RecoveryInfo {
+    RecoveryInfo {
+        origin: shard(),
+        index: 7,
+        ceremony: [5; 16],
+    }
 }
 
 /// What envelopes are bound to.

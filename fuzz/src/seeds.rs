@@ -37,6 +37,7 @@ use seal::derive::{FieldKeys, row_keys};
 use seal::grant::seal_envelope;
 use seal::keystore::Keystore;
 use seal::parcel::{GrantScope, Parcel, ShardLeaf};
+use seal::recovery::seal_recovery;
 use seal::secret::{EpochSecret, FieldKey, GrantSecret, PageKey, RecordSecret};
 use seal::share::{Header, Share, ShareContext, split};
 use sync::message::{
@@ -45,7 +46,7 @@ use sync::message::{
 use sync::{Gone, Item, Message, RefusalCode, RejectCode, Secret};
 use watermark::{Mark, MarkKey, Receipt};
 
-use super::checks::{envelope_info, holder, key_file, shard};
+use super::checks::{envelope_info, holder, key_file, recovery_info, shard};
 
 const NOW: UnixMillis = UnixMillis(1_767_225_600_000);
 const RECORD: RecordId = RecordId([0x11; 16]);
@@ -62,6 +63,7 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
         "parcel" => vec![parcel().encode()],
         "envelope" => vec![envelope()],
         "keystore" => vec![keystore()],
+        "recovery" => vec![recovery()],
         "share" => ceremony()
             .1
             .iter()
@@ -421,6 +423,12 @@ fn sealed_body() -> (SealedBody, RecordEntry) {
 
 fn parcel() -> Parcel {
     sealed_record().2
+}
+
+fn recovery() -> Vec<u8> {
+    let public = holder().public();
+    let sealed = seal_recovery(&recovery_info(), &public, b"keys and files", &mut rng(4));
+    sealed.unwrap_or_default()
 }
 
 fn envelope() -> Vec<u8> {

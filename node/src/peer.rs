@@ -475,6 +475,11 @@ impl Driver {
                 }
             }
             Output::Cosign { origin, verified } => match self.registry.cosign(&verified, now) {
+                // The peer checks it with the keys that this session began under.
+                Ok(_) if self.registry.custody_turns() != self.turns => {
+                    self.check_standing();
+                    Vec::new()
+                }
                 Ok((size, lines)) => self.session.cosigned(&origin, size, lines),
                 // More was stored meanwhile, and its own head follows.
                 Err(RegistryError::Conflict(_)) => Vec::new(),

@@ -14,9 +14,9 @@ use sync::session::{Config, Session};
 use crate::{peer, serve};
 
 /// How often it looks whether there is something to do.
-const EVERY: Duration = Duration::from_secs(1);
+const EVERY: Duration = Duration::from_millis(250);
 /// The longest wait after a refusal: approvals may be on their way.
-const WAIT_MAX: Duration = Duration::from_secs(30);
+const WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Goes on with a rotation whenever one is under way, as long as the node runs.
 pub async fn renew(registry: Arc<Registry>) {

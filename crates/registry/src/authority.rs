@@ -127,6 +127,9 @@ pub struct Authority {
     /// How the root came to its key, the oldest first.
     #[n(33)]
     successions: Vec<Succession>,
+    /// Successions between keys of which none is known to be the root's.
+    #[n(34)]
+    unplaced: Vec<Succession>,
     /// Entries taken in since all this was kept.
     #[cbor(skip)]
     unkept: u64,
@@ -414,7 +417,15 @@ impl Authority {
         let forward = known.keys.sign == before.keys.sign;
         let ever = self.charters_ever(&charter.division).iter();
         let back = { ever }.any(|known| known.keys.sign == charter.keys.sign);
-        if !(forward || back) || !succession.holds() {
+        if !succession.holds() {
+            return;
+        }
+        if !(forward || back) {
+            // Between two keys that are not known yet: what comes later may lead there.
+            let room = self.unplaced.len() < UNPROVEN_MAX;
+            if room && !self.unplaced.contains(succession) {
+                self.unplaced.push(succession.clone());
+            }
             return;
         }
         self.successions.push(succession.clone());
@@ -425,6 +436,9 @@ impl Authority {
             self.put_in_force(charter.clone());
         }
         self.settle();
+        for waiting in std::mem::take(&mut self.unplaced) {
+            self.succeed(&waiting);
+        }
     }
 
     /// How the root came to its key, the oldest first; the newest few, to be shown to a peer.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ledger::checkpoint::{add_signature_line, verify_cosignature};
 use ledger::hash::leaf_hash;
-use ledger::note::{KeyKind, Note, NoteSigner, Verifier};
+use ledger::note::{KeyKind, Note, NoteSigner, SignatureLine, Verifier};
 use ledger::tile::{TreeEdge, plan_append};
 use ledger::verify::Verified;
 use minicbor::{Decode, Encode};
@@ -999,10 +999,14 @@ pub(crate) fn cosigner(
 
 fn own_line(note: &str, verifier: &Verifier) -> Option<String> {
     verify_cosignature(note.as_bytes(), verifier).ok()?;
-    let prefix = format!("\u{2014} {} ", verifier.name());
-    note.lines()
-        .find(|line| line.starts_with(&prefix))
-        .map(|line| format!("{line}\n"))
+    let parsed = Note::parse(note.as_bytes()).ok()?;
+    // There may be one more under this name, by a key of an earlier charter.
+    let own = |line: &&SignatureLine| line.name() == verifier.name() && line.id() == verifier.id();
+    parsed
+        .signatures()
+        .iter()
+        .find(own)
+        .map(ToString::to_string)
 }
 
 fn merge(note: &str, lines: &[String]) -> Result<String> {

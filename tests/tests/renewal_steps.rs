@@ -14,6 +14,7 @@ use registry::plan::request::PlanRequest;
 use registry::renewal::Ask;
 use tests::copy_dir;
 use tests::realm::daemon::verify;
+use tests::realm::forge::keystore;
 use tests::realm::{NOW, REALM, Site, replicate};
 
 struct World {
@@ -175,6 +176,7 @@ fn a_parent_charters_no_keys_that_officers_did_not_approve_or_that_another_key_a
     let (mut world, plan) = world(true);
     run(&world.community, &plan);
     let request = ask(&world.community).request;
+    let new = keystore(&world.community.dir).next.unwrap().sign;
     // Its parent does not hold yet that the plan was run, and needs not: it was approved in time.
     let stranger = ed25519_dalek::SigningKey::from_bytes(&[7; 32]);
     let forged = request.clone().sign(&stranger, &stranger);
@@ -191,9 +193,23 @@ fn a_parent_charters_no_keys_that_officers_did_not_approve_or_that_another_key_a
         .renew_charter(&request, NOW)
         .unwrap();
 
-    // Without an approval nobody's key is enough.
+    // Without an approval nobody's key is enough: not that of the node, whoever has it.
     let (fresh, plan) = self::world(false);
     world = fresh;
+    let old = keystore(&world.community.dir).sign.signing_key();
+    let request = Renewal {
+        plan,
+        replaces: world.community.charter().id(),
+        ..request
+    }
+    .sign(&old, &new.signing_key());
+    assert!(refused(&world, &request, NOW).contains("approvals are missing"));
+    let unplanned = Renewal {
+        plan: [3; 32],
+        ..request
+    }
+    .sign(&old, &new.signing_key());
+    assert!(refused(&world, &unplanned, NOW).contains("does not hold the plan"));
     let failed = world
         .community
         .registry

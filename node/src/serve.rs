@@ -215,7 +215,7 @@ async fn network(registry: Arc<Registry>, first: Endpoint, mut heads: watch::Rec
     let listened = first.local_addr();
     let mut present = first;
     loop {
-        let under = registry.transport_seed();
+        let under = registry.transport_key();
         let endpoint = Arc::new(present);
         // Dropping the set ends both tasks.
         let mut tasks = JoinSet::new();
@@ -223,7 +223,7 @@ async fn network(registry: Arc<Registry>, first: Endpoint, mut heads: watch::Rec
         if registry.parent().is_some() {
             tasks.spawn(dial(registry.clone(), endpoint.clone(), heads.clone()));
         }
-        while registry.transport_seed() == under {
+        while registry.transport_key() == under {
             if heads.changed().await.is_err() {
                 return;
             }

@@ -75,6 +75,9 @@ fn a_town_changes_its_keys_while_it_runs_and_its_parent_and_its_community_follow
     import(&community, 0);
     converge(&community, &town);
     converge(&town, &district);
+    let out = base.join("site");
+    let export = ["audit", "export", "--out", out.to_str().unwrap()];
+    district.site.json(export);
     town.stop();
     let old = base.join("old");
     copy_dir(&site.dir, &old);
@@ -99,6 +102,14 @@ fn a_town_changes_its_keys_while_it_runs_and_its_parent_and_its_community_follow
     import(&community, 1);
     converge(&community, &town);
     converge(&town, &district);
+
+    // Whoever publishes goes on, and says which key signed when.
+    district.site.json(export);
+    let keys = out.join("journey.example/shuangfu/authority/log-keys");
+    let keys = std::fs::read_to_string(keys).unwrap();
+    let lines: Vec<&str> = keys.lines().collect();
+    assert_eq!(lines.len(), 2, "{keys}");
+    assert!(lines[0].contains(" - ") && !lines[1].contains(" - "));
 
     // What the old keys signed is verified with them, what the new signed with those.
     town.stop();

@@ -21,6 +21,8 @@ use crate::error::{RegistryError, Result};
 use crate::table::{self, Head};
 
 pub(crate) mod kept;
+#[cfg(test)]
+mod tests;
 
 /// The epoch that a shard begins with.
 pub const FIRST_EPOCH: u32 = 1;

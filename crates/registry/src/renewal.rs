@@ -200,6 +200,7 @@ impl Registry {
         self.authority_mut().take_chain(chain);
         *lock(&self.renewal_refused) = None;
         tracing::info!("the node's keys were changed; the network begins anew");
+        self.changed();
         self.finish_renewal(now)
     }
 

@@ -70,6 +70,11 @@ impl Registry {
         Ok(self.standing().chain.clone())
     }
 
+    /// The key under which this node is known on the network.
+    pub fn transport_key(&self) -> [u8; 32] {
+        self.keys.public().transport
+    }
+
     /// The realm root's `sign` key.
     pub fn root_key(&self) -> [u8; 32] {
         self.standing().root
@@ -134,6 +139,10 @@ impl Registry {
                 authority.successions().to_vec(),
             )
         };
+        // Looked at every few milliseconds at times: nothing is verified that is in force already.
+        if self.standing().chain == chain {
+            return Ok(());
+        }
         let known = self.root_key();
         let root = follow_root(&known, &successions).map_or(known, |charter| charter.keys.sign);
         let own = self.keys.public();
@@ -143,11 +152,9 @@ impl Registry {
             verify_chain(chain, &self.config.realm, &root, now, taken_back).is_ok()
         };
         if mine && holds(&chain) {
-            if self.standing().chain != chain {
-                self.stand_under(&chain, root)?;
-                tracing::info!("the charter chain of this node moved on");
-                self.changed();
-            }
+            self.stand_under(&chain, root)?;
+            tracing::info!("the charter chain of this node moved on");
+            self.changed();
         } else if let Some(parent) = self.parent() {
             // The own charter is not issued anew yet; the parent's key may be known.
             let above = self.authority().chain_of(&parent.division);

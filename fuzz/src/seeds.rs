@@ -278,8 +278,8 @@ fn statements() -> Vec<Statement> {
         outcome: Outcome::Withdrawn,
     }));
     statements.extend([
-        Statement::Renewal(renewal()),
-        Statement::Succession(succession()),
+        Statement::Renewal(Box::new(renewal())),
+        Statement::Succession(Box::new(succession())),
         Statement::Charter(charter("jinfu")),
         Statement::Revocation(Revocation {
             charter: [1; 32],

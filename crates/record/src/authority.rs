@@ -76,10 +76,10 @@ pub enum Statement {
     Sharing(#[n(0)] Sharing),
     /// A node below asked, under its old key, for a charter of new keys; the charter follows.
     #[n(31)]
-    Renewal(#[n(0)] Renewal),
+    Renewal(#[n(0)] Box<Renewal>),
     /// The realm's root has another `sign` key from here on.
     #[n(32)]
-    Succession(#[n(0)] Succession),
+    Succession(#[n(0)] Box<Succession>),
 }
 
 /// A node's request for a charter of new keys (换钥申请): signed with the old `sign` key, which the

@@ -598,6 +598,12 @@ impl Authority {
     /// The charter whose key signed a checkpoint of a ledger, as the key's id on the note has it;
     /// the newest when it is none of them.
     pub fn signer_of(&self, origin: &Origin, note: &str) -> Option<&Charter> {
+        self.signer_known(origin, note)
+            .or_else(|| self.charter(&origin.division()))
+    }
+
+    /// The charter whose key signed a checkpoint, if it is known here.
+    pub(crate) fn signer_known(&self, origin: &Origin, note: &str) -> Option<&Charter> {
         let division = origin.division();
         let note = ledger::note::Note::parse(note.as_bytes()).ok();
         let signed = |charter: &&Charter| {
@@ -608,10 +614,7 @@ impl Authority {
             lines.any(|line| line.name() == log.name() && line.id() == log.id())
         };
         let ever = self.charters_ever(&division);
-        ever.iter()
-            .rev()
-            .find(signed)
-            .or_else(|| self.charter(&division))
+        ever.iter().rev().find(signed)
     }
 
     /// Whether a charter was revoked, or replaced by one with a higher serial.

@@ -121,7 +121,11 @@ impl Registry {
         let charter = succeeding(&own, next, now).sign(&sign);
         let succession = Succession::sign(own, charter, &keys.sign);
         let signer = by.signer(purpose("security"), None);
-        self.state(vec![Statement::Succession(succession)], &signer, now)?;
+        self.state(
+            vec![Statement::Succession(Box::new(succession))],
+            &signer,
+            now,
+        )?;
         Ok(())
     }
 
@@ -310,7 +314,7 @@ impl Registry {
             return Err(bad("公钥过长 / the keys are too long for a charter"));
         }
         let statements = vec![
-            Statement::Renewal(request.clone()),
+            Statement::Renewal(Box::new(request.clone())),
             Statement::Charter(charter.clone()),
         ];
         self.state(statements, &self.service(purpose("administration")), now)?;

@@ -1024,7 +1024,7 @@ impl Trust for Registry {
     }
 
     fn renewed(&self, shown: &[Charter]) -> Option<Vec<Charter>> {
-        self.renewed_chain(shown.first()?)
+        self.renewed_chain(shown)
     }
 
     fn is_revoked(&self, charter: &Hash) -> bool {
@@ -1057,6 +1057,13 @@ impl Trust for Registry {
         if authority.charter(&division).is_none() {
             return Err(refuse(
                 "the charter of the ledger's division is not known here yet; offer its parent's authority ledger first",
+            ));
+        }
+        // Of the peers themselves every key is known: a child's is issued here, a parent shows its
+        // own. Whoever is further away may have changed its key, and that comes with the charter.
+        if division != peer.division && authority.signer_known(origin, note).is_none() {
+            return Err(refuse(
+                "the charter of whoever signed this head is not known here yet; offer its parent's authority ledger first",
             ));
         }
         let from_child = peer.parent == *own;

@@ -174,10 +174,8 @@ impl Registry {
     /// A session opened: a parent shows its own chain, which was verified up to the root.
     pub fn met(&self, chain: &[Charter], now: UnixMillis) {
         let parent = self.parent().map(|parent| parent.division);
-        if !chain
-            .first()
-            .is_some_and(|peer| Some(&peer.division) == parent.as_ref())
-        {
+        let Some(peer) = chain.first() else { return };
+        if parent.as_ref() != Some(&peer.division) {
             return;
         }
         self.authority_mut().take_chain(chain);
@@ -199,14 +197,20 @@ impl Registry {
         }
     }
 
-    /// The chain in force for the keys of a charter that was replaced by one for the same keys.
-    pub(crate) fn renewed_chain(&self, shown: &Charter) -> Option<Vec<Charter>> {
+    /// The chain in force for the keys that a chain shows, when a charter in it was replaced since:
+    /// its own by one for the same keys, or one above it. Whatever else is wrong with it stays wrong.
+    pub(crate) fn renewed_chain(&self, shown: &[Charter]) -> Option<Vec<Charter>> {
         let authority = self.authority();
-        let newest = authority.charter(&shown.division)?;
-        if newest.keys != shown.keys || newest.serial < shown.serial {
+        let own = shown.first()?;
+        let newest = authority.charter(&own.division)?;
+        let replaced = |charter: &Charter| {
+            let id = charter.id();
+            authority.revoked(&id) && !authority.taken_back(&id)
+        };
+        if newest.keys != own.keys || !shown.iter().any(replaced) {
             return None;
         }
-        Some(authority.chain_of(&shown.division))
+        Some(authority.chain_of(&own.division))
     }
 
     /// Whether the chain that a peer showed still holds.

@@ -75,7 +75,7 @@ fn keys_before_the_one_that_is_known_are_learned_in_whatever_order_they_are_read
     for order in [[0, 1], [1, 0]] {
         let mut authority = knowing(root(3, 3));
         for at in order {
-            let statement = Statement::Succession(steps[at].clone());
+            let statement = Statement::Succession(Box::new(steps[at].clone()));
             authority.learn(&division("district"), &statement, 1);
         }
         let ever = authority.charters_ever(&division("district"));
@@ -90,10 +90,18 @@ fn keys_before_the_one_that_is_known_are_learned_in_whatever_order_they_are_read
 fn a_succession_in_another_ledger_or_without_its_signatures_is_nobodys_word() {
     let mut authority = knowing(root(1, 1));
     let named = succession((1, 1), (2, 2));
-    authority.learn(&division("town"), &Statement::Succession(named.clone()), 1);
+    authority.learn(
+        &division("town"),
+        &Statement::Succession(Box::new(named.clone())),
+        1,
+    );
     let mut unsigned = named;
     unsigned.signature = [0; 64];
-    authority.learn(&division("district"), &Statement::Succession(unsigned), 1);
+    authority.learn(
+        &division("district"),
+        &Statement::Succession(Box::new(unsigned)),
+        1,
+    );
     assert_eq!(present(&authority), root(1, 1).keys.sign);
 }
 

@@ -140,7 +140,16 @@ impl Registry {
             )
         };
         // Looked at every few milliseconds at times: nothing is verified that is in force already.
-        if self.standing().chain == chain {
+        // Forward only: a `node.json` that is another node's, or ahead, is not mended here.
+        let behind = |known: &Charter, next: &Charter| {
+            known.division == self.config.division && known.serial <= next.serial
+        };
+        let follows = {
+            let standing = self.standing();
+            let known = standing.chain.first().zip(chain.first());
+            standing.chain != chain && known.is_some_and(|(known, next)| behind(known, next))
+        };
+        if !follows {
             return Ok(());
         }
         let known = self.root_key();

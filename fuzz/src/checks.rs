@@ -22,6 +22,7 @@ use seal::grant::{EnvelopeInfo, SealPrivateKey, open_envelope};
 use seal::keystore::{Keystore, SoftwareKey, passphrase_of};
 use seal::letter::{LetterInfo, open_letter};
 use seal::parcel::Parcel;
+use seal::recovery::{RecoveryInfo, open_recovery};
 use seal::secret::Kek;
 use seal::share::{Header, Share, combine};
 use sha2::{Digest, Sha256};
@@ -39,7 +40,7 @@ pub struct Check {
 }
 
 /// Every check.
-pub const CHECKS: [Check; 28] = [
+pub const CHECKS: [Check; 29] = [
     open("entry", entry),
     open("charter", charter),
     open("plan", plan),
@@ -52,6 +53,7 @@ pub const CHECKS: [Check; 28] = [
     open("proposal", proposal),
     open("answer", answer),
     sealed("keystore", keystore),
+    sealed("recovery", recovery),
     open("share", share),
     open("share_header", share_header),
     open("share_text", share_text),
@@ -243,6 +245,11 @@ pub fn keystore(bytes: &[u8]) -> bool {
     opened.is_ok()
 }
 
+/// What a lost station is rebuilt from, opened with the key that shares give.
+pub fn recovery(bytes: &[u8]) -> bool {
+    open_recovery(&recovery_info(), &holder(), bytes).is_ok()
+}
+
 /// A recovery share in its bytes.
 pub fn share(bytes: &[u8]) -> bool {
     let Ok(share) = Share::decode(bytes) else {
@@ -398,7 +405,7 @@ pub fn letter_info() -> LetterInfo {
     }
 }
 
-/// The key that envelopes and letters are sealed to.
+/// The key that envelopes, letters and recoveries are sealed to.
 pub fn holder() -> SealPrivateKey {
     SealPrivateKey::from_bytes([8; 32])
 }
@@ -406,6 +413,15 @@ pub fn holder() -> SealPrivateKey {
 /// The key that keystores are closed with.
 pub fn key_file() -> SoftwareKey {
     SoftwareKey::from_kek(Kek::from_bytes([9; 32]))
+}
+
+/// What recoveries are bound to.
+pub fn recovery_info() -> RecoveryInfo {
+    RecoveryInfo {
+        origin: shard(),
+        index: 7,
+        ceremony: [5; 16],
+    }
 }
 
 /// What envelopes are bound to.

@@ -21,7 +21,7 @@ use rand_chacha::rand_core::SeedableRng;
 use record::act::{Act, Capacity};
 use record::authority::{
     AuthorityEntry, Charter, DivisionCode, GrantAmendment, GrantStatement, History, InForce, Level,
-    NodeKeys, OperatorCertificate, Revocation, Role, Statement,
+    NodeKeys, OperatorCertificate, Renewal, Revocation, Role, Statement, Succession,
 };
 use record::draft::Draft;
 use record::entry::{
@@ -45,15 +45,16 @@ use seal::grant::seal_envelope;
 use seal::keystore::Keystore;
 use seal::letter::{salted, seal_letter};
 use seal::parcel::{GrantScope, Parcel, ShardLeaf};
+use seal::recovery::seal_recovery;
 use seal::secret::{EpochSecret, FieldKey, GrantSecret, PageKey, RecordSecret};
 use seal::share::{Header, Share, ShareContext, split};
 use sync::message::{
-    Cosigned, Enrol, Enrolled, Entries, Hello, Offer, Refused, Rejected, Want, Welcome,
+    Cosigned, Enrol, Enrolled, Entries, Hello, Offer, Refused, Rejected, Successions, Want, Welcome,
 };
 use sync::{Gone, Item, Message, RefusalCode, RejectCode, Secret};
 use watermark::{Mark, MarkKey, Receipt};
 
-use super::checks::{envelope_info, holder, key_file, letter_info, shard};
+use super::checks::{envelope_info, holder, key_file, letter_info, recovery_info, shard};
 
 const NOW: UnixMillis = UnixMillis(1_767_225_600_000);
 const RECORD: RecordId = RecordId([0x11; 16]);
@@ -73,6 +74,7 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
         "proposal" => proposals().iter().map(Proposal::encode).collect(),
         "answer" => vec![answer().encode()],
         "keystore" => vec![keystore()],
+        "recovery" => vec![recovery()],
         "share" => ceremony()
             .1
             .iter()
@@ -368,6 +370,25 @@ fn grant() -> GrantStatement {
     }
 }
 
+fn renewal() -> Renewal {
+    Renewal {
+        division: division("jinfu"),
+        plan: [1; 32],
+        replaces: [2; 32],
+        keys: node_keys(),
+        old: [3; 64],
+        new: [4; 64],
+    }
+}
+
+fn succession() -> Succession {
+    Succession::sign(
+        charter("jiangjin"),
+        charter("jiangjin"),
+        &SigningKey::from_bytes(&[5; 32]),
+    )
+}
+
 fn statements() -> Vec<Statement> {
     let mut statements: Vec<Statement> = plans().into_iter().map(Statement::Plan).collect();
     statements.push(Statement::Approval(approval()));
@@ -376,6 +397,8 @@ fn statements() -> Vec<Statement> {
         outcome: Outcome::Withdrawn,
     }));
     statements.extend([
+        Statement::Renewal(Box::new(renewal())),
+        Statement::Succession(Box::new(succession())),
         Statement::Charter(charter("jinfu")),
         Statement::Revocation(Revocation {
             charter: [1; 32],
@@ -578,6 +601,12 @@ fn sealed_body() -> (SealedBody, RecordEntry) {
 
 fn parcel() -> Parcel {
     sealed_record().2
+}
+
+fn recovery() -> Vec<u8> {
+    let public = holder().public();
+    let sealed = seal_recovery(&recovery_info(), &public, b"keys and files", &mut rng(4));
+    sealed.unwrap_or_default()
 }
 
 fn envelope() -> Vec<u8> {
@@ -794,8 +823,19 @@ fn messages() -> Vec<Message> {
             realm: realm(),
             chain: chain.clone(),
             now: NOW,
+            successions: Successions::default(),
         }),
-        Message::Welcome(Welcome { chain, now: NOW }),
+        Message::Welcome(Welcome {
+            chain,
+            now: NOW,
+            successions: Successions::default(),
+        }),
+        Message::Renew(renewal()),
+        Message::Welcome(Welcome {
+            chain: vec![charter("jiangjin")],
+            now: NOW,
+            successions: Successions(vec![succession()]),
+        }),
         Message::Refused(Refused {
             code: RefusalCode::Expired,
             reason: "过期 / expired".into(),

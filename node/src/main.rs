@@ -12,6 +12,7 @@ mod http;
 mod input;
 mod output;
 mod peer;
+mod renew;
 mod serve;
 mod tend;
 mod witness;

@@ -10,6 +10,7 @@ use ledger::verify::Verified;
 use p2p::{Conversation, ReceiveError};
 use record::authority::Charter;
 use record::id::Origin;
+use registry::standing::PeerStanding;
 use registry::{Registry, error::RegistryError};
 use sync::code::{RefusalCode, RejectCode};
 use sync::output::{Output, Side};
@@ -53,6 +54,8 @@ struct Driver {
     peer_key: [u8; 32],
     /// How often the node's keys were opened or locked when the session began.
     turns: u64,
+    /// How many keys of the root were known to be succeeded when the session began.
+    successions: usize,
     /// Unbounded in form; `waiting` bounds it.
     outgoing: mpsc::UnboundedSender<Vec<u8>>,
     /// Bytes handed over and not yet with the transport.
@@ -101,6 +104,7 @@ pub async fn drive(
     });
     let mut driver = Driver {
         turns: registry.custody_turns(),
+        successions: registry.successions().len(),
         registry,
         session,
         peer_key,
@@ -234,18 +238,28 @@ impl Driver {
         if self.registry.custody_turns() != self.turns {
             self.end("密钥已打开或锁定，重新连接 / the keys were opened or locked; the session begins anew");
         }
-        let now = api::now();
-        let revoked = |charter: &Charter| self.registry.is_revoked(&charter.id());
-        let code = if self.chain.iter().any(revoked) {
-            RefusalCode::Revoked
-        } else if self.chain.iter().any(|charter| charter.not_after < now) {
-            RefusalCode::Expired
-        } else {
-            return;
-        };
-        if self.closing {
+        // The peer has to know the root's next key before it is shown what that key signed.
+        if self.registry.successions().len() != self.successions {
+            self.end("根钥已继任，重新连接 / the root has another key; the session begins anew");
+        }
+        if self.closing || self.chain.is_empty() {
             return;
         }
+        let code = match self.registry.peer_standing(&self.chain, api::now()) {
+            PeerStanding::Holds(chain) => {
+                self.chain = chain;
+                return;
+            }
+            PeerStanding::OtherKeys => {
+                self.ended.cut = true;
+                self.end(
+                    "对方已换密钥，重新连接 / the peer has other keys; the session begins anew",
+                );
+                return;
+            }
+            PeerStanding::Revoked => RefusalCode::Revoked,
+            PeerStanding::Expired => RefusalCode::Expired,
+        };
         tracing::warn!(
             code = code.as_str(),
             reason = code.text(),
@@ -295,7 +309,8 @@ impl Driver {
     /// Offers every ledger whose head moved since it was last offered. False when the peer has to
     /// take some of it first.
     fn offer(&mut self) -> bool {
-        let Some(peer) = self.session.peer().cloned() else {
+        self.check_standing();
+        let Some(peer) = self.session.peer().cloned().filter(|_| !self.closing) else {
             return true;
         };
         let offers = match block_in_place(|| self.registry.offers(&peer)) {
@@ -385,6 +400,7 @@ impl Driver {
             Output::Opened { chain } => {
                 self.ended.peer = chain.first().cloned();
                 self.chain.clone_from(&chain);
+                self.registry.met(&chain, now);
                 if let Some(peer) = chain.first() {
                     tracing::info!(peer = %peer.division, "replication session open");
                     self.registry
@@ -392,6 +408,23 @@ impl Driver {
                 }
                 Vec::new()
             }
+            Output::Succeeded(successions) => {
+                tracing::info!("the root has another key");
+                self.registry.succeeded(&successions, now);
+                self.successions = self.registry.successions().len();
+                Vec::new()
+            }
+            Output::RenewRequested(request) => match self.registry.renew_charter(&request, now) {
+                Ok(chain) => {
+                    tracing::info!(division = %request.division, "charter issued for other keys");
+                    self.session.enrolled(chain)
+                }
+                Err(error) => {
+                    tracing::warn!(division = %request.division, %error, "no charter for other keys");
+                    self.session
+                        .enrol_refused(RefusalCode::Enrolment, &error.to_string())
+                }
+            },
             Output::EnrolRequested(enrolment) => {
                 if enrolment.keys.transport != self.peer_key {
                     return self.session.enrol_refused(RefusalCode::WrongKey, "");
@@ -442,6 +475,11 @@ impl Driver {
                 }
             }
             Output::Cosign { origin, verified } => match self.registry.cosign(&verified, now) {
+                // The peer checks it with the keys that this session began under.
+                Ok(_) if self.registry.custody_turns() != self.turns => {
+                    self.check_standing();
+                    Vec::new()
+                }
                 Ok((size, lines)) => self.session.cosigned(&origin, size, lines),
                 // More was stored meanwhile, and its own head follows.
                 Err(RegistryError::Conflict(_)) => Vec::new(),
@@ -583,6 +621,21 @@ fn signed_notes(evidence: &Evidence) -> Vec<String> {
     }
 }
 
+/// Asks the parent for a charter and gives the chain, own first.
+pub async fn ask_charter(
+    session: Session,
+    conversation: Conversation,
+    trust: &(dyn Trust + Sync),
+) -> Result<Vec<Charter>, String> {
+    asked(
+        session,
+        conversation,
+        trust,
+        "the parent closed the connection",
+    )
+    .await
+}
+
 /// Trust of a node that has no store yet: only the chain that comes back is looked at, later.
 struct NoStore {
     root: [u8; 32],
@@ -615,15 +668,23 @@ impl Trust for NoStore {
 
 /// Runs an enrolment to its end and gives the charter chain, own first.
 pub async fn enrol(
-    mut session: Session,
+    session: Session,
     conversation: Conversation,
     root: [u8; 32],
 ) -> Result<Vec<Charter>, String> {
+    let otherwise = "the parent closed the connection; ask whether the invitation is still valid";
+    asked(session, conversation, &NoStore { root }, otherwise).await
+}
+
+async fn asked(
+    mut session: Session,
+    conversation: Conversation,
+    trust: &(dyn Trust + Sync),
+    otherwise: &str,
+) -> Result<Vec<Charter>, String> {
     let (sender, mut receiver) = conversation.split();
-    let trust = NoStore { root };
     let mut outputs = session.start(api::now());
-    let mut reason =
-        String::from("the parent closed the connection; ask whether the invitation is still valid");
+    let mut reason = String::from(otherwise);
     loop {
         for output in outputs {
             match output {
@@ -635,7 +696,7 @@ pub async fn enrol(
             }
         }
         match receiver.next().await {
-            Some(Ok(message)) => outputs = session.receive(&message, api::now(), &trust),
+            Some(Ok(message)) => outputs = session.receive(&message, api::now(), trust),
             Some(Err(error)) => return Err(error.to_string()),
             None => return Err(reason),
         }

@@ -12,11 +12,11 @@ use p2p::{Endpoint, Limits, PeerKey, TransportKey};
 use record::id::UnixMillis;
 use registry::Registry;
 use registry::backups::{BackupConfig, BackupState};
-use registry::config::{Files, ParentAddress, key_from_hex};
+use registry::config::{Files, key_from_hex};
 use sync::session::{Config, Session};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, oneshot, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use zeroize::Zeroizing;
 
 use crate::client::RunFile;
@@ -60,8 +60,7 @@ pub async fn run(registry: Arc<Registry>, dir: &Path, while_stdin: bool) -> Resu
     let reached = listener
         .local_addr()
         .map_err(|e| Fault::failed(e.to_string()))?;
-    let endpoint =
-        Arc::new(endpoint(&registry.transport_seed(), Some(address(&config.listen)?)).await?);
+    let endpoint = endpoint(&registry.transport_seed(), Some(address(&config.listen)?)).await?;
     let run = RunFile {
         pid: std::process::id(),
         url: format!("http://{reached}"),
@@ -76,15 +75,8 @@ pub async fn run(registry: Arc<Registry>, dir: &Path, while_stdin: bool) -> Resu
         .map(Zeroizing::new)
         .map_err(|e| Fault::failed(e.to_string()))?;
 
-    let accepting = tokio::spawn(accept(registry.clone(), endpoint.clone(), heads.clone()));
-    let dialing = config.parent.clone().map(|parent| {
-        tokio::spawn(dial(
-            registry.clone(),
-            endpoint.clone(),
-            parent,
-            heads.clone(),
-        ))
-    });
+    let networking = tokio::spawn(network(registry.clone(), endpoint, heads.clone()));
+    let renewing = tokio::spawn(crate::renew::renew(registry.clone()));
     let witnessing = tokio::spawn(witness::ask(registry.clone()));
     let persisting = tokio::spawn(persist(registry.clone()));
     let backing_up = tokio::spawn(back_up(dir.to_owned()));
@@ -111,14 +103,12 @@ pub async fn run(registry: Arc<Registry>, dir: &Path, while_stdin: bool) -> Resu
     http::serve(listener, router, http::Limits::default(), stopping, refused).await;
 
     let _ = std::fs::remove_file(&run_path);
-    accepting.abort();
+    networking.abort();
+    renewing.abort();
     persisting.abort();
     backing_up.abort();
     tending.abort();
     witnessing.abort();
-    if let Some(dialing) = dialing {
-        dialing.abort();
-    }
     let kept = tokio::task::spawn_blocking(move || {
         let peers = registry.keep_peers(api::now());
         registry.persist_indexes().and(peers)
@@ -215,6 +205,46 @@ fn config_of(registry: &Registry, peer_key: [u8; 32]) -> Result<Config> {
     })
 }
 
+/// Accepts and dials under the node's transport key, and begins anew when that changed.
+async fn network(registry: Arc<Registry>, first: Endpoint, mut heads: watch::Receiver<u64>) {
+    let listened = first.local_addr();
+    let mut present = first;
+    loop {
+        let under = registry.transport_key();
+        let endpoint = Arc::new(present);
+        // Dropping the set ends both tasks.
+        let mut tasks = JoinSet::new();
+        tasks.spawn(accept(registry.clone(), endpoint.clone(), heads.clone()));
+        if registry.parent().is_some() {
+            tasks.spawn(dial(registry.clone(), endpoint.clone(), heads.clone()));
+        }
+        while registry.transport_key() == under {
+            if heads.changed().await.is_err() {
+                return;
+            }
+        }
+        tasks.shutdown().await;
+        if let Some(parent) = registry.parent() {
+            registry.peer_seen(parent.division.as_str(), false, None, false, api::now());
+        }
+        // Whoever is in the middle of something has it until its session has ended.
+        match Arc::try_unwrap(endpoint) {
+            Ok(endpoint) => endpoint.close().await,
+            Err(_) => tracing::warn!("the network under the old key is still in use"),
+        }
+        present = loop {
+            match self::endpoint(&registry.transport_seed(), listened).await {
+                Ok(endpoint) => break endpoint,
+                Err(fault) => {
+                    tracing::error!(error = %fault.message, "the network could not begin anew; it is tried again");
+                    tokio::time::sleep(RETRY_MIN).await;
+                }
+            }
+        };
+        tracing::info!("the network began anew under the node's new transport key");
+    }
+}
+
 /// Brings what the transport turned away into the node's metrics.
 async fn count_turned_away(registry: Arc<Registry>, endpoint: Weak<Endpoint>) {
     let mut known = 0;
@@ -255,7 +285,8 @@ async fn accept(registry: Arc<Registry>, endpoint: Arc<Endpoint>, heads: watch::
             continue;
         };
         live.retain(|_, session| !session.task.is_finished());
-        let (registry, heads, endpoint) = (registry.clone(), heads.clone(), endpoint.clone());
+        let (registry, heads) = (registry.clone(), heads.clone());
+        let endpoint = Arc::downgrade(&endpoint);
         let key = conversation.peer();
         // A node keeps one session. When it comes again, the line of the one before is dead, even
         // if nobody here has noticed: that one ends first, so that neither a late message of it
@@ -271,14 +302,14 @@ async fn accept(registry: Arc<Registry>, endpoint: Arc<Endpoint>, heads: watch::
                 Ok(config) => {
                     let ended = peer::drive(
                         registry.clone(),
-                        Session::listen(config),
+                        Session::listen(config).knowing(registry.successions()),
                         conversation,
                         heads,
                         stopped,
                     )
                     .await;
                     seen(&registry, &key, &ended);
-                    if ended.cut {
+                    if let Some(endpoint) = endpoint.upgrade().filter(|_| ended.cut) {
                         endpoint.disconnect(key).await;
                     }
                 }
@@ -290,29 +321,41 @@ async fn accept(registry: Arc<Registry>, endpoint: Arc<Endpoint>, heads: watch::
     }
 }
 
+/// A conversation with the parent, and the key that it proved. When that is another than the known
+/// one it may be the parent's since: the session opens only if the chain that it then shows leads
+/// to the root and has this key in it.
+pub async fn dial_parent(
+    endpoint: &Endpoint,
+    addr: SocketAddr,
+    known: PeerKey,
+) -> std::result::Result<(p2p::Conversation, PeerKey), p2p::DialError> {
+    match endpoint.dial(addr, known).await {
+        Err(p2p::DialError::WrongKey {
+            found: Some(found), ..
+        }) => Ok((endpoint.dial(addr, found).await?, found)),
+        other => other.map(|conversation| (conversation, known)),
+    }
+}
+
 /// Keeps a session with the parent, as long as the node runs.
-async fn dial(
-    registry: Arc<Registry>,
-    endpoint: Arc<Endpoint>,
-    parent: ParentAddress,
-    heads: watch::Receiver<u64>,
-) {
-    let (Ok(addr), Ok(key)) = (address(&parent.address), key_from_hex(&parent.transport)) else {
-        tracing::error!(
-            "the parent's address in `node.json` cannot be read; nothing will be replicated"
-        );
-        return;
-    };
+async fn dial(registry: Arc<Registry>, endpoint: Arc<Endpoint>, heads: watch::Receiver<u64>) {
     let mut wait = RETRY_MIN;
-    loop {
+    while let Some(parent) = registry.parent() {
+        let (Ok(addr), Ok(key)) = (address(&parent.address), key_from_hex(&parent.transport))
+        else {
+            tracing::error!(
+                "the parent's address in `node.json` cannot be read; nothing will be replicated"
+            );
+            return;
+        };
         // Nothing takes the place of the session with the parent.
         let (_kept, stop) = oneshot::channel();
-        match endpoint.dial(addr, key).await {
-            Ok(conversation) => match config_of(&registry, key) {
+        match dial_parent(&endpoint, addr, key).await {
+            Ok((conversation, key)) => match config_of(&registry, key) {
                 Ok(config) => {
                     let ended = peer::drive(
                         registry.clone(),
-                        Session::dial(config),
+                        Session::dial(config).knowing(registry.successions()),
                         conversation,
                         heads.clone(),
                         stop,

@@ -33,6 +33,7 @@ pub async fn tend(registry: Arc<Registry>) {
         round = round.wrapping_add(1);
         let registry = registry.clone();
         let step = tokio::task::spawn_blocking(move || {
+            registry.follow_charters(api::now())?;
             if registry.is_locked() {
                 return Ok(false);
             }

@@ -310,6 +310,7 @@ fn hello(dir: &Path) -> Vec<u8> {
         realm: config.realm.clone(),
         chain: config.charters().unwrap(),
         now: clock(),
+        successions: Default::default(),
     })
     .encode()
 }

@@ -141,7 +141,7 @@ impl Dialer {
         use io::ErrorKind as Kind;
         let unreachable = |kind| Failed::Final(DialError::Unreachable { addr, kind });
         match error {
-            OpenError::WrongKey => Failed::Final(DialError::WrongKey { addr }),
+            OpenError::WrongKey(found) => Failed::Final(DialError::WrongKey { addr, found }),
             OpenError::ThisNode => Failed::Final(DialError::ThisNode { addr }),
             OpenError::Full => Failed::Final(DialError::Limit { addr }),
             OpenError::OtherProtocol => Failed::Final(DialError::OtherProtocol { addr }),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::MESSAGE_MAX;
 use crate::frame::Violation;
+use crate::key::PeerKey;
 
 /// Why an endpoint did not start.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +56,9 @@ pub enum DialError {
     WrongKey {
         /// The address dialled.
         addr: SocketAddr,
+        /// The key that it proved, if that is one of a node: whoever dials may hear which charter
+        /// comes with it.
+        found: Option<PeerKey>,
     },
     /// Nothing answers at the address.
     #[error(

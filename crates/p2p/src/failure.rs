@@ -7,10 +7,13 @@ use std::io;
 use libp2p::core::transport::TransportError;
 use libp2p::swarm::DialError;
 
+use crate::key::{PeerKey, peer_key};
+
 /// Why there is no stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OpenError {
-    WrongKey,
+    /// Another key than the expected one was proved: this one, if it is a node's.
+    WrongKey(Option<PeerKey>),
     ThisNode,
     /// What the operating system said, where it said something.
     Transport(Option<io::ErrorKind>),
@@ -25,7 +28,7 @@ pub(crate) enum OpenError {
 impl From<&DialError> for OpenError {
     fn from(error: &DialError) -> Self {
         match error {
-            DialError::WrongPeerId { .. } => OpenError::WrongKey,
+            DialError::WrongPeerId { obtained, .. } => OpenError::WrongKey(peer_key(obtained)),
             DialError::LocalPeerId { .. } => OpenError::ThisNode,
             DialError::Denied { .. } => OpenError::Full,
             DialError::Transport(tries) => {

@@ -87,6 +87,12 @@ pub enum Statement {
     /// The scope of a grant was narrowed or widened under a plan.
     #[n(29)]
     GrantAmended(#[n(0)] GrantAmendment),
+    /// A node below asked, under its old key, for a charter of new keys; the charter follows.
+    #[n(31)]
+    Renewal(#[n(0)] Box<Renewal>),
+    /// The realm's root has another `sign` key from here on.
+    #[n(32)]
+    Succession(#[n(0)] Box<Succession>),
 }
 
 /// What a record's versions a holder gets beside the newest (历史).
@@ -145,6 +151,136 @@ pub struct GrantAmendment {
     /// The grant from here on, with an envelope of the keys of its fields and no others.
     #[n(1)]
     pub grant: GrantStatement,
+}
+
+/// A node's request for a charter of new keys (换钥申请): signed with the old `sign` key, which the
+/// charter in force names, and with the new one, so that nobody has another's keys chartered.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Renewal {
+    /// Whose keys.
+    #[n(0)]
+    pub division: DivisionId,
+    /// The plan that the node's officers approved.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub plan: Hash,
+    /// Id of the charter in force.
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub replaces: Hash,
+    /// The keys to be chartered.
+    #[n(3)]
+    pub keys: NodeKeys,
+    /// Ed25519 by the `sign` key of the charter in force; zero until signed.
+    #[cbor(n(4), with = "minicbor::bytes")]
+    pub old: [u8; 64],
+    /// Ed25519 by the new `sign` key; zero until signed.
+    #[cbor(n(5), with = "minicbor::bytes")]
+    pub new: [u8; 64],
+}
+
+impl Renewal {
+    fn message(&self) -> Vec<u8> {
+        let mut unsigned = self.clone();
+        (unsigned.old, unsigned.new) = ([0; 64], [0; 64]);
+        let mut message = b"fangzhi/renewal/v1\0".to_vec();
+        message.extend(cbor::to_vec(&unsigned));
+        message
+    }
+
+    /// Signs it with both keys.
+    #[must_use]
+    pub fn sign(mut self, old: &SigningKey, new: &SigningKey) -> Self {
+        let message = self.message();
+        self.old = old.sign(&message).to_bytes();
+        self.new = new.sign(&message).to_bytes();
+        self
+    }
+
+    /// Whether it is signed with the old key given, and with the new key that it names.
+    pub fn is_signed_by(&self, old: &[u8; 32]) -> bool {
+        let message = self.message();
+        signed(old, &message, &self.old) && signed(&self.keys.sign, &message, &self.new)
+    }
+}
+
+fn signed(key: &[u8; 32], message: &[u8], signature: &[u8; 64]) -> bool {
+    VerifyingKey::from_bytes(key).is_ok_and(|key| {
+        key.verify_strict(message, &Signature::from_bytes(signature))
+            .is_ok()
+    })
+}
+
+/// The realm's root changed its `sign` key (根钥继任): there is nobody above it, so its old key says
+/// which is the next. A node that knows one key of the root follows such statements forward, and
+/// never back.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Succession {
+    /// The root's charter until then, signed by its own key.
+    #[n(0)]
+    pub before: Charter,
+    /// The root's charter from then on, signed by the new key itself.
+    #[n(1)]
+    pub charter: Charter,
+    /// Ed25519 by the `sign` key until then; zero until signed.
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub signature: [u8; 64],
+}
+
+/// The most successions that are followed, or sent, at once.
+pub const SUCCESSIONS_MAX: usize = 8;
+
+impl Succession {
+    fn message(&self) -> Vec<u8> {
+        let mut message = b"fangzhi/succession/v1\0".to_vec();
+        message.extend(self.before.id());
+        message.extend(self.charter.id());
+        message
+    }
+
+    /// Says which charter is the root's from here on.
+    #[must_use]
+    pub fn sign(before: Charter, charter: Charter, old: &SigningKey) -> Self {
+        let mut succession = Self {
+            before,
+            charter,
+            signature: [0; 64],
+        };
+        succession.signature = old.sign(&succession.message()).to_bytes();
+        succession
+    }
+
+    /// Whether the old key signed it, and the new key its own charter.
+    pub fn holds(&self) -> bool {
+        let own = |charter: &Charter| {
+            charter.parent == charter.division && charter.verify(&charter.keys.sign).is_ok()
+        };
+        let (before, charter) = (&self.before, &self.charter);
+        before.division == charter.division
+            && before.realm == charter.realm
+            && before.serial < charter.serial
+            && before.keys.sign != charter.keys.sign
+            && own(before)
+            && own(charter)
+            && signed(&before.keys.sign, &self.message(), &self.signature)
+    }
+}
+
+/// The root's charter that successions lead to from a key that is known; `None` when none does.
+pub fn follow_root<'a>(known: &[u8; 32], successions: &'a [Succession]) -> Option<&'a Charter> {
+    let (mut at, mut newest) = (*known, None::<&Charter>);
+    // Serials rise with each step, so that there is no way around in a circle.
+    for _ in 0..SUCCESSIONS_MAX {
+        let next = successions.iter().find(|next| {
+            next.before.keys.sign == at
+                && newest.is_none_or(|newest| newest.serial <= next.before.serial)
+                && next.holds()
+        });
+        let Some(next) = next else { break };
+        at = next.charter.keys.sign;
+        newest = Some(&next.charter);
+    }
+    newest
 }
 
 /// The root was shared among officers (分份), and every holder confirmed a share.
@@ -786,6 +922,70 @@ mod tests {
             Err(CharterError::BadSignature { .. })
         ));
         assert!(check(&[], &root, 15).is_err());
+    }
+
+    fn renewal() -> Renewal {
+        let (chain, _) = chain();
+        let keys = charter("town", "district", 7).keys;
+        Renewal {
+            division: chain[1].division.clone(),
+            plan: [5; 32],
+            replaces: chain[1].id(),
+            keys,
+            old: [0; 64],
+            new: [0; 64],
+        }
+    }
+
+    #[test]
+    fn a_request_for_a_charter_needs_both_keys() {
+        let old = key(2).verifying_key().to_bytes();
+        let request = renewal().sign(&key(2), &key(7));
+        assert!(request.is_signed_by(&old));
+        assert!(!request.is_signed_by(&key(3).verifying_key().to_bytes()));
+        // Somebody with the old key cannot name keys of others, nor the other way round.
+        assert!(!renewal().sign(&key(2), &key(2)).is_signed_by(&old));
+        assert!(!renewal().sign(&key(7), &key(7)).is_signed_by(&old));
+        for alter in [
+            |r: &mut Renewal| r.plan = [6; 32],
+            |r: &mut Renewal| r.replaces = [6; 32],
+            |r: &mut Renewal| r.keys.transport = [6; 32],
+        ] {
+            let mut altered = request.clone();
+            alter(&mut altered);
+            assert!(!altered.is_signed_by(&old));
+        }
+    }
+
+    fn root_of(seed: u8, serial: u32) -> Charter {
+        let mut next = charter("district", "district", seed);
+        next.serial = serial;
+        next.sign(&key(seed))
+    }
+
+    #[test]
+    fn a_known_root_leads_forward_along_signed_successions_and_never_back() {
+        let public = |seed: u8| key(seed).verifying_key().to_bytes();
+        let second = Succession::sign(root_of(1, 1), root_of(8, 2), &key(1));
+        let third = Succession::sign(root_of(8, 2), root_of(9, 3), &key(8));
+        let all = [third.clone(), second.clone()];
+        let reached = follow_root(&public(1), &all).unwrap();
+        assert_eq!(reached.keys.sign, public(9));
+        assert_eq!(follow_root(&public(8), &all).unwrap().serial, 3);
+        assert!(follow_root(&public(9), &all).is_none());
+        // A gap, a charter that the new key did not sign, and a way back are not followed.
+        assert!(follow_root(&public(1), &all[..1]).is_none());
+        let mut unsigned = root_of(8, 2);
+        unsigned.signature = [0; 64];
+        let unsigned = Succession::sign(root_of(1, 1), unsigned, &key(1));
+        assert!(follow_root(&public(1), &[unsigned]).is_none());
+        let back = Succession::sign(root_of(8, 2), root_of(1, 1), &key(8));
+        let there_and_back = [second, back];
+        let reached = follow_root(&public(1), &there_and_back).unwrap();
+        assert_eq!(reached.keys.sign, public(8));
+        let mut forged = third;
+        forged.before = root_of(1, 1);
+        assert!(follow_root(&public(1), &[forged]).is_none());
     }
 
     #[test]

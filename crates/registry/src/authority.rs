@@ -9,7 +9,7 @@ use ledger::note::{KeyKind, Note, SignatureLine, Verifier};
 use minicbor::{Decode, Encode};
 use record::authority::{
     Charter, DestructionReceipt, EpochStep, GrantEnded, GrantStatement, InForce,
-    OperatorCertificate, Role, Sharing, Statement,
+    OperatorCertificate, Role, SUCCESSIONS_MAX, Sharing, Statement, Succession,
 };
 use record::entry::Entry;
 use record::id::{DivisionId, GrantId, Hash, Kind, OperatorId, Origin};
@@ -21,12 +21,16 @@ use crate::error::{RegistryError, Result};
 use crate::table::{self, Head};
 
 pub(crate) mod kept;
+#[cfg(test)]
+mod tests;
 mod transfers;
 
 /// The epoch that a shard begins with.
 pub const FIRST_EPOCH: u32 = 1;
 /// How many entries are read at a time.
 const SCAN: usize = 1024;
+/// The most charters kept that no known key of their issuer signed.
+const UNPROVEN_MAX: usize = 4096;
 
 /// From which size of the authority ledger on an operator's key signs, and up to which.
 #[derive(Debug, Clone, Encode, Decode)]
@@ -119,6 +123,19 @@ pub struct Authority {
     /// What is stated of records that move.
     #[n(25)]
     transfers: transfers::Transfers,
+    /// Plans under which a node below asked for other keys, and the hash of those keys.
+    #[n(31)]
+    renewals: BTreeMap<Hash, Hash>,
+    /// Charters stated by their issuer that no key known of it signed: one that it had before may
+    /// become known later.
+    #[n(32)]
+    unproven: Vec<Charter>,
+    /// How the root came to its key, the oldest first.
+    #[n(33)]
+    successions: Vec<Succession>,
+    /// Successions between keys of which none is known to be the root's.
+    #[n(34)]
+    unplaced: Vec<Succession>,
     /// Entries taken in since all this was kept.
     #[cbor(skip)]
     unkept: u64,
@@ -352,6 +369,18 @@ impl Authority {
             Statement::Sharing(sharing) => {
                 self.sharings.insert(division.clone(), sharing.clone());
             }
+            Statement::Renewal(renewal) => {
+                let known = self.charters.get(&renewal.division);
+                if known.is_none_or(|charter| charter.parent == *division) {
+                    let keys = crate::charters::keys_hash(&renewal.keys);
+                    self.renewals.entry(renewal.plan).or_insert(keys);
+                }
+            }
+            Statement::Succession(succession) => {
+                if succession.charter.division == *division {
+                    self.succeed(succession);
+                }
+            }
             Statement::Receipt(receipt) => {
                 let at = (division.clone(), receipt.origin.clone(), receipt.index);
                 self.receipts.insert(at, receipt.clone());
@@ -373,11 +402,106 @@ impl Authority {
     }
 
     fn remember(&mut self, charter: Charter) {
-        let ever = self.ever.entry(charter.division.clone()).or_default();
+        let division = charter.division.clone();
+        let ever = self.ever.entry(division.clone()).or_default();
         if ever.iter().all(|known| known.serial != charter.serial) {
             ever.push(charter);
             ever.sort_by_key(|charter| charter.serial);
+            // Its key may be the one that signed what no other key of it did.
+            let (proven, rest) = std::mem::take(&mut self.unproven)
+                .into_iter()
+                .partition(|waiting: &Charter| waiting.parent == division);
+            self.unproven = rest;
+            let proven: Vec<Charter> = proven;
+            self.waiting.extend(proven.into_iter().map(|c| (c, true)));
         }
+    }
+
+    /// Puts a charter in force unless a later one is.
+    fn put_in_force(&mut self, charter: Charter) {
+        match self.charters.get(&charter.division) {
+            Some(newest) if charter.serial < newest.serial => {
+                self.replaced.insert(charter.id());
+            }
+            Some(newest) if charter.serial == newest.serial => {}
+            older => {
+                self.replaced.extend(older.map(Charter::id));
+                self.charters.insert(charter.division.clone(), charter);
+            }
+        }
+    }
+
+    /// Takes in a chain that was verified up to the root, own first.
+    pub(crate) fn take_chain(&mut self, chain: &[Charter]) {
+        for charter in chain.iter().rev() {
+            self.remember(charter.clone());
+            self.put_in_force(charter.clone());
+        }
+        self.learned += 1;
+        self.settle();
+    }
+
+    /// Follows the root to its next key, or learns which it had before the one that is known. A
+    /// key that the root had once leads nowhere any more.
+    pub(crate) fn succeed(&mut self, succession: &Succession) {
+        let (before, charter) = (&succession.before, &succession.charter);
+        let Some(known) = self.charters.get(&charter.division) else {
+            return;
+        };
+        if known.parent != known.division || self.successions.contains(succession) {
+            return;
+        }
+        let forward = known.keys.sign == before.keys.sign;
+        let ever = self.charters_ever(&charter.division).iter();
+        let back = { ever }.any(|known| known.keys.sign == charter.keys.sign);
+        if !succession.holds() {
+            return;
+        }
+        if !(forward || back) {
+            // Between two keys that are not known yet: what comes later may lead there.
+            let room = self.unplaced.len() < UNPROVEN_MAX;
+            if room && !self.unplaced.contains(succession) {
+                self.unplaced.push(succession.clone());
+            }
+            return;
+        }
+        self.successions.push(succession.clone());
+        self.successions.sort_by_key(|s| s.charter.serial);
+        self.learned += 1;
+        for charter in [before, charter] {
+            self.remember(charter.clone());
+            self.put_in_force(charter.clone());
+        }
+        self.settle();
+        for waiting in std::mem::take(&mut self.unplaced) {
+            self.succeed(&waiting);
+        }
+    }
+
+    /// How the root came to its key, the oldest first; the newest few, to be shown to a peer.
+    pub fn successions(&self) -> &[Succession] {
+        let first = self.successions.len().saturating_sub(SUCCESSIONS_MAX);
+        &self.successions[first..]
+    }
+
+    /// Whether a node below was chartered under a plan, and for which keys.
+    pub(crate) fn renewed_under(&self, plan: &Hash) -> Option<Hash> {
+        self.renewals.get(plan).copied()
+    }
+
+    /// The charters in force from a division up to the root, whether they hold or not.
+    pub(crate) fn chain_of(&self, division: &DivisionId) -> Vec<Charter> {
+        let own = self.charters.get(division).into_iter();
+        let above = self.ancestors(division);
+        let above = above
+            .iter()
+            .filter_map(|division| self.charters.get(division));
+        own.chain(above).cloned().collect()
+    }
+
+    /// Whether a parent took a charter back, as against one that it replaced.
+    pub(crate) fn taken_back(&self, charter: &Hash) -> bool {
+        self.revoked.contains(charter)
     }
 
     /// Every charter of a division that held at some time, the oldest first.
@@ -388,7 +512,7 @@ impl Authority {
     /// Accepts waiting charters whose issuer is known, until none is left that can be.
     fn settle(&mut self) {
         loop {
-            let before = self.waiting.len();
+            let before = (self.waiting.len(), self.unproven.len());
             let mut waiting = std::mem::take(&mut self.waiting);
             waiting.retain(|(charter, by_issuer)| {
                 let Some(issuer) = self.charters.get(&charter.parent) else {
@@ -399,30 +523,25 @@ impl Authority {
                 let before = self.charters_ever(&charter.parent).iter();
                 let holds = charter.verify(&issuer.keys.sign).is_ok()
                     || (*by_issuer && { before }.any(|i| charter.verify(&i.keys.sign).is_ok()));
-                // A root's own charter is given by configuration; nobody can replace it.
-                if charter.parent == charter.division || !holds {
+                // A root's own charter is given by configuration, and by successions.
+                if charter.parent == charter.division {
+                    return false;
+                }
+                if !holds {
+                    let room = self.unproven.len() < UNPROVEN_MAX;
+                    if *by_issuer && room && !self.unproven.contains(charter) {
+                        self.unproven.push(charter.clone());
+                    }
                     return false;
                 }
                 self.remember(charter.clone());
-                let newest = self
-                    .charters
-                    .get(&charter.division)
-                    .map(|old| (old.serial, old.id()));
-                match newest {
-                    Some((serial, _)) if charter.serial < serial => {
-                        self.replaced.insert(charter.id());
-                    }
-                    Some((serial, _)) if charter.serial == serial => {}
-                    older => {
-                        self.replaced.extend(older.map(|(_, id)| id));
-                        self.charters
-                            .insert(charter.division.clone(), charter.clone());
-                    }
-                }
+                self.put_in_force(charter.clone());
                 false
             });
+            // What waited for a key that was learned meanwhile.
+            waiting.append(&mut self.waiting);
             self.waiting = waiting;
-            if self.waiting.len() == before {
+            if (self.waiting.len(), self.unproven.len()) == before {
                 return;
             }
         }
@@ -514,6 +633,12 @@ impl Authority {
     /// The charter whose key signed a checkpoint of a ledger, as the key's id on the note has it;
     /// the newest when it is none of them.
     pub fn signer_of(&self, origin: &Origin, note: &str) -> Option<&Charter> {
+        self.signer_known(origin, note)
+            .or_else(|| self.charter(&origin.division()))
+    }
+
+    /// The charter whose key signed a checkpoint, if it is known here.
+    pub(crate) fn signer_known(&self, origin: &Origin, note: &str) -> Option<&Charter> {
         let division = origin.division();
         let note = ledger::note::Note::parse(note.as_bytes()).ok();
         let signed = |charter: &&Charter| {
@@ -524,10 +649,7 @@ impl Authority {
             lines.any(|line| line.name() == log.name() && line.id() == log.id())
         };
         let ever = self.charters_ever(&division);
-        ever.iter()
-            .rev()
-            .find(signed)
-            .or_else(|| self.charter(&division))
+        ever.iter().rev().find(signed)
     }
 
     /// Whether a charter was revoked, or replaced by one with a higher serial.

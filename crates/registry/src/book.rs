@@ -4,7 +4,7 @@
 //! with one `store.commit`.
 
 use ed25519_dalek::SigningKey;
-use ledger::checkpoint::Checkpoint;
+use ledger::checkpoint::{Checkpoint, add_signature_line};
 use ledger::frontier::Frontier;
 use ledger::hash::{leaf_hash, root_of};
 use ledger::note::NoteSigner;
@@ -239,6 +239,30 @@ impl Book {
         let edge = TreeEdge::load(&tiles, size)
             .map_err(|e| RegistryError::damaged(format!("`{}`: {e}", self.origin)))?;
         self.checkpoint(edge.frontier(), log_key)
+    }
+
+    /// Signs the head with another key, and keeps the cosignatures, which are over the same words.
+    pub(crate) fn sign_anew(
+        &mut self,
+        store: &dyn Store,
+        log_key: &SigningKey,
+        quorum: impl Fn(&str) -> bool,
+    ) -> Result<()> {
+        let Some(old) = &self.head.whole else {
+            return Ok(());
+        };
+        let mut note = self.checkpoint(self.edge.frontier(), log_key)?;
+        let own = format!("\u{2014} {} ", self.origin);
+        let lines: Vec<&str> = old.lines().filter(|l| l.starts_with('\u{2014}')).collect();
+        if lines.iter().any(|line| note.contains(line)) {
+            return Ok(());
+        }
+        for line in lines.into_iter().filter(|line| !line.starts_with(&own)) {
+            note = add_signature_line(note.as_bytes(), format!("{line}\n").as_bytes())
+                .map_err(|e| RegistryError::damaged(e.to_string()))?;
+        }
+        let quorum = quorum(&note);
+        self.keep_cosigned(store, self.head.size, note, quorum)
     }
 
     /// Keeps a checkpoint that was cosigned, as the one to publish when it has its quorum.

@@ -3,8 +3,8 @@
 //! Owns who may be chartered again: a division that has a charter gets another only under a plan
 //! that two other officers approved, and only for the keys that they approved, if the plan names
 //! any. The charter before is revoked at once, for everybody.
-//! Refuses to charter keys that a charter had before, and to change a node's own keys while it
-//! runs; `docs/operating/keys.md` says what to do.
+//! Refuses to charter keys that a charter had before. A node that still has its keys changes them
+//! by itself: see [`crate::renewal`].
 
 use minicbor::{Decode, Encode};
 use record::authority::{NodeKeys, Revocation, Statement};
@@ -37,19 +37,6 @@ pub fn keys_hash(keys: &NodeKeys) -> Hash {
 }
 
 impl Registry {
-    /// Makes new node keys and asks the parent for a charter of them.
-    ///
-    /// # Errors
-    /// Always: no plan of this work is made, see [`crate::plan::request`].
-    pub(crate) fn rotate_node(
-        &self,
-        _by: &Session,
-        _warrant: &Warrant,
-        _now: UnixMillis,
-    ) -> Result<()> {
-        Err(no_rotation())
-    }
-
     /// Revokes the charter of a node below that lost its keys, and lets it be chartered again by
     /// an invitation.
     ///
@@ -127,11 +114,4 @@ impl Registry {
             _ => Ok(()),
         }
     }
-}
-
-/// What to do instead of rotating a node's own keys.
-pub(crate) fn no_rotation() -> RegistryError {
-    RegistryError::BadRequest(
-        "节点自身的密钥由上级换发证书来更换：上级作方案 replace-charter，本节点停下，`fangzhi join --new-keys` / a node's own keys are replaced by its parent: plan `replace-charter` there, stop this node, then `fangzhi join --new-keys`".into(),
-    )
 }

@@ -246,6 +246,11 @@ impl Files {
         self.dir.join("transport")
     }
 
+    /// The transport key that waits for its charter, for a node that starts locked just after.
+    pub fn next_transport(&self) -> PathBuf {
+        self.dir.join("transport.next")
+    }
+
     /// Operators' sealed keys.
     pub fn operators(&self) -> PathBuf {
         self.dir.join("operators")

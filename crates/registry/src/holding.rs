@@ -393,11 +393,8 @@ impl Registry {
             .charter(&self.config.division)
             .map(|c| c.id());
         let envelope = self.body(&origin, at)?;
-        let opened = seal::grant::open_envelope(
-            &envelope_info(&named),
-            &self.keys.seal_private()?,
-            &envelope,
-        );
+        let keys_here = self.keys.unlocked()?;
+        let opened = keys_here.open_envelope(&envelope_info(&named), &envelope);
         match opened {
             Ok((secret, fields)) => {
                 let opened = GrantKeys { secret, fields };

@@ -8,12 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use ed25519_dalek::SigningKey;
 use hmac::{Hmac, KeyInit, Mac};
 use rand_core::{CryptoRng, SeedableRng};
-use record::authority::NodeKeys;
+use record::authority::{NodeKeys, Renewal};
 use record::id::Origin;
-use seal::grant::SealPrivateKey;
-use seal::keystore::{Keystore, SoftwareKey};
+use record::schema::Position;
+use seal::grant::{EnvelopeError, EnvelopeInfo, SealPrivateKey, open_envelope};
+use seal::keystore::{Keystore, NodeSeeds, SoftwareKey};
 use seal::passphrase::Argon2Params;
-use seal::secret::{BlobKey, EpochSecret, Kek, PageKey};
+use seal::secret::{BlobKey, EpochSecret, FieldKey, GrantSecret, Kek, PageKey};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
@@ -44,8 +45,8 @@ pub struct Keys {
     pub(crate) witness: SigningKey,
     /// Says `held`.
     pub(crate) held: SigningKey,
-    pub(crate) store: Mutex<Keystore>,
-    provider: Mutex<SoftwareKey>,
+    store: Arc<Mutex<Keystore>>,
+    provider: Arc<Mutex<SoftwareKey>>,
     files: Files,
 }
 
@@ -194,12 +195,27 @@ impl Keys {
     }
 
     fn from_keystore(keystore: Keystore, provider: SoftwareKey, files: Files) -> Self {
+        let provider = Arc::new(Mutex::new(provider));
+        Self::of(Arc::new(Mutex::new(keystore)), provider, files)
+    }
+
+    /// The signing keys that a keystore has at present.
+    fn of(store: Arc<Mutex<Keystore>>, provider: Arc<Mutex<SoftwareKey>>, files: Files) -> Self {
+        let (sign, witness, held) = {
+            let keystore = lock(&store);
+            let key = |seed: &seal::secret::Seed| SigningKey::from_bytes(seed.expose());
+            (
+                key(&keystore.sign),
+                key(&keystore.witness),
+                key(&keystore.held),
+            )
+        };
         Self {
-            sign: SigningKey::from_bytes(keystore.sign.expose()),
-            witness: SigningKey::from_bytes(keystore.witness.expose()),
-            held: SigningKey::from_bytes(keystore.held.expose()),
-            store: Mutex::new(keystore),
-            provider: Mutex::new(provider),
+            sign,
+            witness,
+            held,
+            store,
+            provider,
             files,
         }
     }
@@ -269,8 +285,18 @@ impl Keys {
         Ok(custody)
     }
 
-    /// Keeps the transport key a second time, where a locked node finds it.
+    /// Keeps the transport key a second time, where a locked node finds it; and the one to come.
     fn keep_transport(&self, keystore: &Keystore) -> Result<()> {
+        let next = self.files.next_transport();
+        match &keystore.next {
+            Some(keys) => store::atomic::replace(&next, keys.transport.expose())?,
+            None => match std::fs::remove_file(&next) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(RegistryError::file(&next, error));
+                }
+                _ => {}
+            },
+        }
         let path = self.files.transport();
         let known = store::atomic::read_bounded(&path, 32).map(Zeroizing::new);
         let same = |known: Zeroizing<Vec<u8>>| {
@@ -304,17 +330,109 @@ impl Keys {
             store::atomic::replace(&path, &bytes)?;
             keystore
         };
-        let provider = self
-            .provider
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner);
-        Ok(Self::from_keystore(keystore, provider, self.files))
+        let store = Arc::new(Mutex::new(keystore));
+        Ok(Self::of(store, self.provider, self.files))
+    }
+
+    /// Makes node keys that wait for their charter, durable when this returns. Asked again, they
+    /// are the same.
+    pub(crate) fn prepare_next(&self) -> Result<NodeKeys> {
+        let mut keystore = self.lock();
+        if keystore.next.is_none() {
+            keystore.next = Some(NodeSeeds::generate(&mut rng()?));
+            self.save(&keystore).inspect_err(|_| keystore.next = None)?;
+        }
+        let next = keystore.next.as_ref().map(NodeSeeds::public_keys);
+        next.ok_or_else(|| RegistryError::damaged("the keystore lost its next keys"))
+    }
+
+    /// The node keys that wait for their charter.
+    pub(crate) fn next(&self) -> Option<NodeKeys> {
+        self.lock().next.as_ref().map(NodeSeeds::public_keys)
+    }
+
+    /// Signs a request for a charter of the keys that wait, with those and the present ones; gives
+    /// the transport key's seed with it, under which it is asked.
+    pub(crate) fn request(&self, request: Renewal) -> Option<(Renewal, Zeroizing<[u8; 32]>)> {
+        let keystore = self.lock();
+        let next = keystore.next.as_ref()?;
+        let request = Renewal {
+            keys: next.public_keys(),
+            ..request
+        };
+        let signed = request.sign(&self.sign, &next.sign.signing_key());
+        Some((signed, Zeroizing::new(*next.transport.expose())))
+    }
+
+    /// Signs with the key that waits, which is the root's own: nobody above charters it.
+    pub(crate) fn next_sign(&self) -> Option<SigningKey> {
+        let keystore = self.lock();
+        keystore.next.as_ref().map(|next| next.sign.signing_key())
+    }
+
+    /// Puts the node keys that waited in the place of the present ones, on disk and then in memory.
+    fn take_next(&self) -> Result<Self> {
+        {
+            let mut keystore = self.lock();
+            let mut taken = Keystore::from_exposed(&keystore.expose())
+                .map_err(|e| RegistryError::damaged(e.to_string()))?;
+            if !taken.take_next() {
+                return Err(RegistryError::damaged(
+                    "no node keys wait for their charter",
+                ));
+            }
+            self.save(&taken)?;
+            *keystore = taken;
+        }
+        let (store, provider) = (self.store.clone(), self.provider.clone());
+        Ok(Self::of(store, provider, self.files.clone()))
+    }
+
+    /// Opens an envelope that was sealed to this node, under the present charter or one before.
+    pub(crate) fn open_envelope(
+        &self,
+        info: &EnvelopeInfo,
+        envelope: &[u8],
+    ) -> std::result::Result<(GrantSecret, BTreeMap<Position, FieldKey>), EnvelopeError> {
+        self.with_seal(|key| open_envelope(info, key, envelope))
+    }
+
+    /// Opens something with the seal key: the present one, else one of a charter before.
+    pub(crate) fn with_seal<T, E>(
+        &self,
+        open: impl Fn(&SealPrivateKey) -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E> {
+        let keystore = self.lock();
+        let mut before = keystore.former.iter().rev();
+        open(&keystore.seal).or_else(|error| before.find_map(|key| open(key).ok()).ok_or(error))
+    }
+
+    /// Destroys the seal keys of charters before that nothing needs any more; how many.
+    pub(crate) fn forget_seals(&self, needed: impl Fn(&[u8]) -> bool) -> Result<usize> {
+        let mut keystore = self.lock();
+        let all = std::mem::take(&mut keystore.former);
+        let (kept, gone): (Vec<_>, Vec<_>) = all.into_iter().partition(|key| needed(&key.public()));
+        keystore.former = kept;
+        if gone.is_empty() {
+            return Ok(0);
+        }
+        self.save(&keystore)?;
+        Ok(gone.len())
+    }
+
+    /// Whether seal keys of charters before are still here.
+    pub(crate) fn has_former(&self) -> bool {
+        !self.lock().former.is_empty()
     }
 
     /// Takes up the keys that waited, when they are those of the charter. Only node keys are taken:
-    /// the present keystore may have got epoch secrets meanwhile. The keys before are destroyed.
+    /// the present keystore may have got epoch secrets meanwhile. The keys before are destroyed,
+    /// but for the seal key, until nothing is sealed to it any more.
     pub(crate) fn settled(self, chartered: &NodeKeys) -> Result<Self> {
         let path = self.files.next_keystore();
+        if self.next().is_some_and(|next| next == *chartered) {
+            return self.take_next();
+        }
         if self.public() == *chartered || !path.exists() {
             return Ok(self);
         }
@@ -329,11 +447,8 @@ impl Keys {
         self.save(&keystore)?;
         // Gone after the keystore has the keys: cut off between the two, it is removed later.
         std::fs::remove_file(&path).map_err(|e| RegistryError::file(&path, e))?;
-        let provider = self
-            .provider
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner);
-        Ok(Self::from_keystore(keystore, provider, self.files))
+        let store = Arc::new(Mutex::new(keystore));
+        Ok(Self::of(store, self.provider, self.files))
     }
 
     /// The public half of every key.
@@ -466,10 +581,6 @@ impl Keys {
     pub(crate) fn mark_key(&self) -> watermark::MarkKey {
         watermark::MarkKey::from_bytes(*self.lock().mark.expose())
     }
-
-    pub(crate) fn seal_private(&self) -> SealPrivateKey {
-        self.lock().seal.duplicate()
-    }
 }
 
 /// Whether a node has to start locked: nothing at hand opens its keystore.
@@ -494,8 +605,8 @@ pub fn starts_locked(dir: &Path, opener: &Opener) -> Result<bool> {
 /// be given ciphertext and proofs, and nothing can be signed or opened (decision 0011).
 pub struct Custody {
     dir: PathBuf,
-    public: NodeKeys,
-    transport: Zeroizing<[u8; 32]>,
+    /// What a locked node knows of its keys.
+    known: RwLock<(NodeKeys, Zeroizing<[u8; 32]>)>,
     open: RwLock<Option<Arc<Keys>>>,
     /// How often the keys were opened or locked: whoever waits for them looks whether it moved.
     turns: AtomicU64,
@@ -514,14 +625,13 @@ impl Custody {
                 Some(Arc::new(keys))
             }
         };
-        let (public, transport) = match &open {
+        let known = match &open {
             Some(keys) => (keys.public(), keys.transport_seed()),
             None => locked(dir, config)?,
         };
         Ok(Self {
             dir: dir.to_owned(),
-            public,
-            transport,
+            known: RwLock::new(known),
             open: RwLock::new(open),
             turns: AtomicU64::new(0),
         })
@@ -547,12 +657,30 @@ impl Custody {
 
     /// Opens the keystore, which must be this node's.
     pub(crate) fn unlock(&self, opener: &Opener) -> Result<()> {
-        self.put(Keys::open(&self.dir, opener)?.settled(&self.public)?)
+        self.put(Keys::open(&self.dir, opener)?.settled(&self.public())?)
+    }
+
+    /// Takes up the node keys that waited for their charter: whatever is signed from here on is
+    /// signed with them, and the network is to be begun anew.
+    pub(crate) fn take_next(&self) -> Result<()> {
+        let taken = self.unlocked()?.take_next()?;
+        *self.known_mut() = (taken.public(), taken.transport_seed());
+        *self.open.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(taken));
+        self.turns.fetch_add(1, Ordering::AcqRel);
+        Ok(())
+    }
+
+    fn known(&self) -> std::sync::RwLockReadGuard<'_, (NodeKeys, Zeroizing<[u8; 32]>)> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known_mut(&self) -> std::sync::RwLockWriteGuard<'_, (NodeKeys, Zeroizing<[u8; 32]>)> {
+        self.known.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a keystore is this node's.
     pub(crate) fn fits(&self, keystore: &Keystore) -> Result<()> {
-        if keystore.public_keys() != self.public {
+        if keystore.public_keys() != self.known().0 {
             return Err(RegistryError::Directory(
                 "密钥库属于另一节点 / the keystore is another node's; restore the one of this directory".into(),
             ));
@@ -576,14 +704,12 @@ impl Custody {
 
     /// The public half of every key; known to a locked node, too.
     pub(crate) fn public(&self) -> NodeKeys {
-        self.unlocked()
-            .map_or_else(|_| self.public.clone(), |keys| keys.public())
+        self.known().0.clone()
     }
 
     /// The transport key's seed; known to a locked node, too.
     pub(crate) fn transport_seed(&self) -> Zeroizing<[u8; 32]> {
-        self.unlocked()
-            .map_or_else(|_| self.transport.clone(), |keys| keys.transport_seed())
+        self.known().1.clone()
     }
 
     pub(crate) fn epochs(&self, origin: &Origin) -> Result<BTreeMap<u32, EpochSecret>> {
@@ -637,10 +763,6 @@ impl Custody {
     pub(crate) fn mark_key(&self) -> Result<watermark::MarkKey> {
         Ok(self.unlocked()?.mark_key())
     }
-
-    pub(crate) fn seal_private(&self) -> Result<SealPrivateKey> {
-        Ok(self.unlocked()?.seal_private())
-    }
 }
 
 /// What a node knows of itself while its keystore is closed: its charter's keys, and its transport key.
@@ -648,19 +770,21 @@ fn locked(dir: &Path, config: &NodeConfig) -> Result<(NodeKeys, Zeroizing<[u8; 3
     let own = config.charters()?.into_iter().next().ok_or_else(|| {
         RegistryError::Directory("`node.json` has no charter; restore the file".into())
     })?;
-    let path = Files::new(dir).transport();
-    let bytes = Zeroizing::new(store::atomic::read_bounded(&path, 32)?);
-    let seed: Zeroizing<[u8; 32]> = Zeroizing::new(
-        bytes
-            .as_slice()
-            .try_into()
-            .map_err(|_| damaged_transport())?,
-    );
-    let public = SigningKey::from_bytes(&seed).verifying_key().to_bytes();
-    if public != own.keys.transport {
-        return Err(damaged_transport());
+    let files = Files::new(dir);
+    // Cut off between the charter and the keystore, the key of the charter is still the next one.
+    for path in [files.transport(), files.next_transport()] {
+        let Ok(bytes) = store::atomic::read_bounded(&path, 32).map(Zeroizing::new) else {
+            continue;
+        };
+        let Ok(seed) = <[u8; 32]>::try_from(bytes.as_slice()).map(Zeroizing::new) else {
+            continue;
+        };
+        let public = SigningKey::from_bytes(&seed).verifying_key().to_bytes();
+        if public == own.keys.transport {
+            return Ok((own.keys, seed));
+        }
     }
-    Ok((own.keys, seed))
+    Err(damaged_transport())
 }
 
 fn damaged_transport() -> RegistryError {

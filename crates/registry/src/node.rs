@@ -34,7 +34,11 @@ pub type Listener = Box<dyn Fn() + Send + Sync>;
 
 /// An open node.
 pub struct Registry {
+    /// `node.json` as it was at the start; what changes of it is in `standing`.
     pub(crate) config: NodeConfig,
+    pub(crate) standing: RwLock<crate::standing::Standing>,
+    /// Why the parent issued no charter of the keys that wait, when it was asked last.
+    pub(crate) renewal_refused: Mutex<Option<String>>,
     pub(crate) files: Files,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) pages: Mutex<Pages>,
@@ -315,6 +319,8 @@ impl Registry {
             Err(_) => Authority::load(store.as_ref(), &config)?,
         };
         let registry = Self {
+            standing: RwLock::new(crate::standing::Standing::of(&config)?),
+            renewal_refused: Mutex::default(),
             config,
             files,
             store,
@@ -437,17 +443,10 @@ impl Registry {
         Origin::new(&self.config.realm, &self.config.division, kind)
     }
 
-    /// Who this node is.
+    /// Who this node is; [`Registry::chain`], [`Registry::root_key`] and [`Registry::parent`] for what
+    /// changes of it while it runs.
     pub fn config(&self) -> &NodeConfig {
         &self.config
-    }
-
-    /// The charter chain, own first.
-    ///
-    /// # Errors
-    /// [`RegistryError::Directory`] when `node.json` was damaged.
-    pub fn chain(&self) -> Result<Vec<Charter>> {
-        self.config.charters()
     }
 
     /// The schemas and code lists in force.

@@ -189,7 +189,11 @@ impl Authority {
     }
 
     /// Whether a plan is its maker's and has the approvals that it needs.
-    fn enough(&self, plan: &Plan, now: UnixMillis) -> std::result::Result<(), NotApproved> {
+    pub(crate) fn enough(
+        &self,
+        plan: &Plan,
+        now: UnixMillis,
+    ) -> std::result::Result<(), NotApproved> {
         if !self.is_genuine(plan) {
             return Err(NotApproved::Forged);
         }

@@ -322,7 +322,7 @@ impl Registry {
                 grants.insert(ledger, rows.collect());
             }
         }
-        let config = serde_json::to_vec(&self.config)
+        let config = serde_json::to_vec(&self.present_config())
             .map_err(|e| RegistryError::Directory(e.to_string()))?;
         let bundle = Bundle {
             keystore: self.keys.unlocked()?.lock().expose().to_vec().into(),

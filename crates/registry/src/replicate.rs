@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ledger::checkpoint::{add_signature_line, verify_cosignature};
 use ledger::hash::leaf_hash;
-use ledger::note::{KeyKind, Note, NoteSigner, Verifier};
+use ledger::note::{KeyKind, Note, NoteSigner, SignatureLine, Verifier};
 use ledger::tile::{TreeEdge, plan_append};
 use ledger::verify::Verified;
 use minicbor::{Decode, Encode};
@@ -228,7 +228,7 @@ impl Registry {
         Ok(Invitation {
             format: 1,
             realm: self.config.realm.clone(),
-            root: self.config.root.clone(),
+            root: data_encoding::HEXLOWER.encode(&self.root_key()),
             parent: ParentAddress {
                 division: self.config.division.clone(),
                 address: new.address.clone(),
@@ -717,7 +717,13 @@ impl Registry {
         self.clear_alarm(&origin, "shorter")?;
         // Of an empty ledger nothing is kept: a restored node asks whether it is to be empty.
         let is_empty = head.size == 0;
-        let mut note = head.whole.clone().unwrap_or(text);
+        // A head that the owner signed again with a later key takes the place of the one held.
+        let later = |held: &String| {
+            let authority = self.authority();
+            let serial = |note: &str| authority.signer_of(&origin, note).map(|c| c.serial);
+            serial(held) >= serial(&text)
+        };
+        let mut note = head.whole.clone().filter(later).unwrap_or(text.clone());
         let mut lines = Vec::new();
         let mut signed = false;
         let keys = self.keys.unlocked()?;
@@ -997,10 +1003,14 @@ pub(crate) fn cosigner(
 
 fn own_line(note: &str, verifier: &Verifier) -> Option<String> {
     verify_cosignature(note.as_bytes(), verifier).ok()?;
-    let prefix = format!("\u{2014} {} ", verifier.name());
-    note.lines()
-        .find(|line| line.starts_with(&prefix))
-        .map(|line| format!("{line}\n"))
+    let parsed = Note::parse(note.as_bytes()).ok()?;
+    // There may be one more under this name, by a key of an earlier charter.
+    let own = |line: &&SignatureLine| line.name() == verifier.name() && line.id() == verifier.id();
+    parsed
+        .signatures()
+        .iter()
+        .find(own)
+        .map(ToString::to_string)
 }
 
 fn merge(note: &str, lines: &[String]) -> Result<String> {
@@ -1014,7 +1024,11 @@ fn merge(note: &str, lines: &[String]) -> Result<String> {
 
 impl Trust for Registry {
     fn realm_root(&self) -> [u8; 32] {
-        self.config.root_key().unwrap_or_default()
+        self.root_key()
+    }
+
+    fn renewed(&self, shown: &[Charter]) -> Option<Vec<Charter>> {
+        self.renewed_chain(shown)
     }
 
     fn is_revoked(&self, charter: &Hash) -> bool {
@@ -1047,6 +1061,13 @@ impl Trust for Registry {
         if authority.charter(&division).is_none() {
             return Err(refuse(
                 "the charter of the ledger's division is not known here yet; offer its parent's authority ledger first",
+            ));
+        }
+        // Of the peers themselves every key is known: a child's is issued here, a parent shows its
+        // own. Whoever is further away may have changed its key, and that comes with the charter.
+        if division != peer.division && authority.signer_known(origin, note).is_none() {
+            return Err(refuse(
+                "the charter of whoever signed this head is not known here yet; offer its parent's authority ledger first",
             ));
         }
         let from_child = peer.parent == *own;

@@ -108,6 +108,8 @@ pub struct NodeStatus {
     pub alarms: Vec<Alarm>,
     /// Own ledgers that are not signed at present, and why.
     pub halted: BTreeMap<Origin, Halt>,
+    /// The rotation of the node's own keys that is under way.
+    pub renewal: Option<crate::renewal::RenewalLine>,
     /// The key epochs of own shards, and how far their resealing came.
     pub epochs: Vec<crate::reseal::ShardEpochs>,
     /// Destructions of own ledgers that are not finished, or whose receipts are missing.
@@ -207,6 +209,7 @@ impl Registry {
             peers: lock(&self.peers).lines.values().cloned().collect(),
             alarms: self.alarms()?,
             halted: self.guard.halted(),
+            renewal: self.renewal()?,
             // A locked node does not know which secrets it has.
             epochs: if self.is_locked() {
                 Vec::new()

@@ -45,6 +45,9 @@ pub const REPLACEMENT: &str = "replacement";
 /// Of records that moved here: where their versions lie in the shard that they left, and the proof.
 pub const MOVED_IN: &str = "moved-in";
 
+/// The rotation of this node's own keys that is under way.
+pub const RENEWAL: &str = "renewal";
+
 /// Pages of record secrets that were written again: old number to new.
 pub const MOVED: &str = "moved";
 

@@ -28,6 +28,49 @@ pub const FORMAT: u8 = 1;
 pub const KEYSTORE_MAX: usize = 16 * 1024 * 1024;
 const USAGE: &str = "fangzhi/keystore/v1";
 
+/// The most seal keys of before that are kept: the oldest goes first.
+pub const FORMER_MAX: usize = 8;
+
+/// The five keys of a node that a charter names.
+#[derive(Debug)]
+pub struct NodeSeeds {
+    /// Signs checkpoints, charters, and acts under standing orders.
+    pub sign: Seed,
+    /// Cosigns checkpoints.
+    pub witness: Seed,
+    /// Signs `held`.
+    pub held: Seed,
+    /// The libp2p identity.
+    pub transport: Seed,
+    /// Opens envelopes.
+    pub seal: SealPrivateKey,
+}
+
+impl NodeSeeds {
+    /// Fresh keys.
+    pub fn generate(rng: &mut (impl CryptoRng + ?Sized)) -> Self {
+        Self {
+            sign: Seed::generate(rng),
+            witness: Seed::generate(rng),
+            held: Seed::generate(rng),
+            transport: Seed::generate(rng),
+            seal: SealPrivateKey::generate(rng),
+        }
+    }
+
+    /// The public halves, as a charter names them.
+    pub fn public_keys(&self) -> NodeKeys {
+        let public = |seed: &Seed| seed.signing_key().verifying_key().to_bytes();
+        NodeKeys {
+            sign: public(&self.sign),
+            witness: public(&self.witness),
+            held: public(&self.held),
+            transport: public(&self.transport),
+            seal: self.seal.public(),
+        }
+    }
+}
+
 /// A node's private keys, open.
 #[derive(Debug)]
 pub struct Keystore {
@@ -51,6 +94,10 @@ pub struct Keystore {
     pub access: BlobKey,
     /// Computes marks.
     pub mark: MarkKey,
+    /// The node keys that wait for their charter, while the node rotates them.
+    pub next: Option<NodeSeeds>,
+    /// Seal keys of charters before, the oldest first: they open what was sealed to them.
+    pub former: Vec<SealPrivateKey>,
 }
 
 /// Why a keystore cannot be sealed or opened.
@@ -133,6 +180,12 @@ struct Payload {
     access: Raw,
     #[n(9)]
     mark: Raw,
+    /// Absent but while node keys are rotated: `sign`, `witness`, `held`, `transport`, `seal`.
+    #[n(10)]
+    next: Option<Vec<Raw>>,
+    /// Absent when there is none.
+    #[n(11)]
+    former: Option<Vec<Raw>>,
 }
 
 impl Keystore {
@@ -149,38 +202,62 @@ impl Keystore {
             index: BlobKey::generate(rng),
             access: BlobKey::generate(rng),
             mark: MarkKey::generate(rng),
+            next: None,
+            former: Vec::new(),
         }
     }
 
-    /// Other node keys, for another charter; what the old ones opened they open no longer. Epoch
-    /// secrets, page keys and the rest stay.
+    /// Other node keys, for another charter. Epoch secrets, page keys and the rest stay.
     pub fn renew(&mut self, rng: &mut (impl CryptoRng + ?Sized)) {
-        self.sign = Seed::generate(rng);
-        self.witness = Seed::generate(rng);
-        self.held = Seed::generate(rng);
-        self.transport = Seed::generate(rng);
-        self.seal = SealPrivateKey::generate(rng);
+        self.take(NodeSeeds::generate(rng));
     }
 
     /// Takes the node keys of another keystore, and nothing else of it.
     pub fn adopt(&mut self, other: Self) {
-        self.sign = other.sign;
-        self.witness = other.witness;
-        self.held = other.held;
-        self.transport = other.transport;
-        self.seal = other.seal;
+        self.take(NodeSeeds {
+            sign: other.sign,
+            witness: other.witness,
+            held: other.held,
+            transport: other.transport,
+            seal: other.seal,
+        });
+    }
+
+    /// Takes up the node keys that waited for their charter; `false` when none did.
+    pub fn take_next(&mut self) -> bool {
+        let next = self.next.take();
+        next.map(|next| self.take(next)).is_some()
+    }
+
+    /// Puts node keys in the place of the present ones. The seal key stays among those of before:
+    /// what is sealed to it is opened until somebody seals it anew.
+    fn take(&mut self, keys: NodeSeeds) {
+        let former = std::mem::replace(&mut self.seal, keys.seal);
+        if self.former.len() == FORMER_MAX {
+            self.former.remove(0);
+        }
+        self.former.push(former);
+        self.sign = keys.sign;
+        self.witness = keys.witness;
+        self.held = keys.held;
+        self.transport = keys.transport;
+        self.next = None;
+    }
+
+    /// The node keys in force, once more.
+    pub fn node_seeds(&self) -> NodeSeeds {
+        NodeSeeds {
+            sign: self.sign.duplicate(),
+            witness: self.witness.duplicate(),
+            held: self.held.duplicate(),
+            transport: self.transport.duplicate(),
+            seal: self.seal.duplicate(),
+        }
     }
 
     /// The public halves, as a charter names them.
     pub fn public_keys(&self) -> NodeKeys {
-        let public = |seed: &Seed| seed.signing_key().verifying_key().to_bytes();
-        NodeKeys {
-            sign: public(&self.sign),
-            witness: public(&self.witness),
-            held: public(&self.held),
-            transport: public(&self.transport),
-            seal: self.seal.public(),
-        }
+        self.node_seeds().public_keys()
     }
 
     /// Seals the keystore under a provider's key, with a fresh file key each time.
@@ -200,9 +277,7 @@ impl Keystore {
             passphrase: provider.passphrase(),
             wrapped: provider.wrap(&file_key.0, &mut rng)?.into(),
         };
-        // An epoch takes at most 258 + 5 + 34 + 1 bytes, a page 9 + 34.
-        let capacity = 512 + 300 * self.epochs.len() + 43 * self.pages.len();
-        let plain = encode_wiped(&self.payload(), capacity);
+        let plain = self.expose();
         let aad = cbor::to_vec(&header);
         let sealed = blob::seal(&file_key.0, USAGE, &aad, &plain, rng).into();
         let bytes = cbor::to_vec(&Wire { header, sealed });
@@ -231,7 +306,9 @@ impl Keystore {
     /// The keys in the clear, as [`Keystore::seal`] seals them. Whoever calls this answers for
     /// where they go: they are sealed to the recovery key.
     pub fn expose(&self) -> zeroize::Zeroizing<Vec<u8>> {
-        let capacity = 512 + 300 * self.epochs.len() + 43 * self.pages.len();
+        // An epoch takes at most 258 + 5 + 34 + 1 bytes, a page 9 + 34; node keys of before and to
+        // come take 34 each, and there are at most 13.
+        let capacity = 1024 + 300 * self.epochs.len() + 43 * self.pages.len();
         encode_wiped(&self.payload(), capacity)
     }
 
@@ -245,7 +322,10 @@ impl Keystore {
             .epochs
             .windows(2)
             .all(|pair| (&pair[0].origin, pair[0].epoch) < (&pair[1].origin, pair[1].epoch));
-        if !in_order {
+        let former = payload.former.as_ref();
+        let bounded = payload.next.as_ref().is_none_or(|next| next.len() == 5)
+            && former.is_none_or(|former| !former.is_empty() && former.len() <= FORMER_MAX);
+        if !in_order || !bounded {
             return Err(KeystoreError::Malformed);
         }
         Ok(Self::from_payload(&payload))
@@ -275,6 +355,17 @@ impl Keystore {
             index: (&self.index).into(),
             access: (&self.access).into(),
             mark: (&self.mark).into(),
+            next: self.next.as_ref().map(|next| {
+                vec![
+                    (&next.sign).into(),
+                    (&next.witness).into(),
+                    (&next.held).into(),
+                    (&next.transport).into(),
+                    Raw(*next.seal.expose()),
+                ]
+            }),
+            former: (!self.former.is_empty())
+                .then(|| self.former.iter().map(|key| Raw(*key.expose())).collect()),
         }
     }
 
@@ -298,6 +389,22 @@ impl Keystore {
             index: (&payload.index).into(),
             access: (&payload.access).into(),
             mark: (&payload.mark).into(),
+            next: match payload.next.as_deref() {
+                Some([sign, witness, held, transport, seal]) => Some(NodeSeeds {
+                    sign: sign.into(),
+                    witness: witness.into(),
+                    held: held.into(),
+                    transport: transport.into(),
+                    seal: SealPrivateKey::from_bytes(seal.0),
+                }),
+                _ => None,
+            },
+            former: payload
+                .former
+                .iter()
+                .flatten()
+                .map(|key| SealPrivateKey::from_bytes(key.0))
+                .collect(),
         }
     }
 }
@@ -336,6 +443,37 @@ mod tests {
         other.adopt(keystore);
         assert_eq!(other.public_keys(), after);
         assert_ne!(mark, *other.mark.expose());
+    }
+
+    #[test]
+    fn keys_to_come_and_seal_keys_of_before_come_back_from_what_was_sealed() {
+        let mut keystore = keystore();
+        let old = *keystore.seal.expose();
+        keystore.next = Some(NodeSeeds::generate(&mut rng(4)));
+        let next = keystore.next.as_ref().unwrap().public_keys();
+        let sealed = keystore.seal(&software(1), &mut rng(5)).unwrap();
+        let mut opened = Keystore::open(&sealed, &software(1)).unwrap();
+        assert_eq!(opened.next.as_ref().unwrap().public_keys(), next);
+        assert!(opened.former.is_empty());
+        assert!(opened.take_next() && !opened.take_next());
+        assert_eq!(opened.public_keys(), next);
+        let sealed = opened.seal(&software(1), &mut rng(6)).unwrap();
+        let opened = Keystore::open(&sealed, &software(1)).unwrap();
+        assert!(opened.next.is_none());
+        assert_eq!(*opened.former[0].expose(), old);
+    }
+
+    #[test]
+    fn no_more_seal_keys_of_before_are_kept_than_may_be() {
+        let mut keystore = keystore();
+        let oldest = *keystore.seal.expose();
+        for seed in 0..=FORMER_MAX as u64 {
+            keystore.renew(&mut rng(seed));
+        }
+        assert_eq!(keystore.former.len(), FORMER_MAX);
+        assert!(keystore.former.iter().all(|key| *key.expose() != oldest));
+        let sealed = keystore.seal(&software(1), &mut rng(6)).unwrap();
+        check_same(&Keystore::open(&sealed, &software(1)).unwrap(), &keystore);
     }
 
     use super::*;

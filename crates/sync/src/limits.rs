@@ -3,7 +3,7 @@
 //! Owns the numbers that both sides must agree on; `docs/formats/sync.md` repeats them.
 //! Refuses nothing itself: each is applied where the bytes are read.
 
-use record::authority::CHARTER_MAX;
+use record::authority::{CHARTER_MAX, SUCCESSIONS_MAX};
 
 /// The version of the messages.
 pub const VERSION: u8 = 1;
@@ -12,7 +12,8 @@ pub const VERSION: u8 = 1;
 pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 
 /// The largest message before `Welcome`, when the peer is still anybody.
-pub const OPENING_BYTES_MAX: usize = CHAIN_MAX * CHARTER_MAX + 1024;
+pub const OPENING_BYTES_MAX: usize =
+    CHAIN_MAX * CHARTER_MAX + SUCCESSIONS_MAX * (2 * CHARTER_MAX + 128) + 1024;
 
 /// The most charters from a node to the realm's root.
 pub const CHAIN_MAX: usize = 8;

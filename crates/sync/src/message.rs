@@ -4,7 +4,7 @@
 //! another version, or has text that a screen should not show.
 
 use minicbor::{Decode, Decoder, Encode, Encoder};
-use record::authority::{CHARTER_MAX, Charter, NodeKeys};
+use record::authority::{CHARTER_MAX, Charter, NodeKeys, Renewal, SUCCESSIONS_MAX, Succession};
 use record::cbor::{self, CborError};
 use record::entry::ENTRY_MAX;
 use record::id::{DivisionId, Hash, Origin, Realm, UnixMillis};
@@ -42,6 +42,36 @@ pub enum Message {
     Rejected(Rejected),
     /// Signed heads that the sender has seen: one, or two that contradict each other.
     Seen(Seen),
+    /// A chartered node asks its parent for a charter of new keys; the answer is as to `Enrol`.
+    Renew(Renewal),
+}
+
+/// What the sender knows of how the realm's root changed its key, the oldest first; most often nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Successions(pub Vec<Succession>);
+
+impl<C> Encode<C> for Successions {
+    fn encode<W: minicbor::encode::Write>(
+        &self,
+        e: &mut Encoder<W>,
+        ctx: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        self.0.encode(e, ctx)
+    }
+
+    fn is_nil(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Successions {
+    fn decode(d: &mut Decoder<'b>, ctx: &mut C) -> Result<Self, minicbor::decode::Error> {
+        wire::list(d, ctx, SUCCESSIONS_MAX).map(Self)
+    }
+
+    fn nil() -> Option<Self> {
+        Some(Self::default())
+    }
 }
 
 /// The one-time secret of an enrolment, wiped when dropped.
@@ -104,6 +134,9 @@ pub struct Hello {
     /// The dialer's clock.
     #[n(2)]
     pub now: UnixMillis,
+    /// How the root came to its key; left out when it has its first.
+    #[n(3)]
+    pub successions: Successions,
 }
 
 /// See [`Message::Welcome`].
@@ -116,6 +149,9 @@ pub struct Welcome {
     /// The listener's clock.
     #[n(1)]
     pub now: UnixMillis,
+    /// How the root came to its key; left out when it has its first.
+    #[n(2)]
+    pub successions: Successions,
 }
 
 /// See [`Message::Refused`].
@@ -316,11 +352,18 @@ impl Message {
     fn check(&self) -> Result<(), MessageError> {
         match self {
             Message::Enrol(m) => within("sealing key", m.keys.seal.len(), SEAL_KEY_BYTES_MAX),
-            Message::Enrolled(Enrolled { chain })
-            | Message::Hello(Hello { chain, .. })
-            | Message::Welcome(Welcome { chain, .. }) => chain
-                .iter()
-                .try_for_each(|charter| within("charter", charter.encode().len(), CHARTER_MAX)),
+            Message::Enrolled(Enrolled { chain }) => charters(chain),
+            Message::Hello(Hello {
+                chain, successions, ..
+            })
+            | Message::Welcome(Welcome {
+                chain, successions, ..
+            }) => {
+                charters(chain)?;
+                let shown = successions.0.iter();
+                charters(shown.flat_map(|succession| [&succession.before, &succession.charter]))
+            }
+            Message::Renew(m) => within("sealing key", m.keys.seal.len(), SEAL_KEY_BYTES_MAX),
             Message::Refused(m) => words(&m.reason),
             Message::Offer(m) => within("note", m.note.len(), NOTE_BYTES_MAX),
             Message::Want(_) => Ok(()),
@@ -357,6 +400,7 @@ impl Message {
             Message::Cosigned(_) => "Cosigned",
             Message::Rejected(_) => "Rejected",
             Message::Seen(_) => "Seen",
+            Message::Renew(_) => "Renew",
         }
     }
 }
@@ -392,6 +436,11 @@ fn within(what: &'static str, size: usize, max: usize) -> Result<(), MessageErro
     Ok(())
 }
 
+fn charters<'a>(all: impl IntoIterator<Item = &'a Charter>) -> Result<(), MessageError> {
+    all.into_iter()
+        .try_for_each(|charter| within("charter", charter.encode().len(), CHARTER_MAX))
+}
+
 fn words(reason: &str) -> Result<(), MessageError> {
     if reason.chars().any(char::is_control) {
         return Err(MessageError::Text { what: "reason" });
@@ -418,6 +467,7 @@ impl<C> Encode<C> for Message {
             Message::Cosigned(m) => e.u8(9)?.encode_with(m, ctx)?,
             Message::Rejected(m) => e.u8(10)?.encode_with(m, ctx)?,
             Message::Seen(m) => e.u8(11)?.encode_with(m, ctx)?,
+            Message::Renew(m) => e.u8(16)?.encode_with(m, ctx)?,
         };
         Ok(())
     }
@@ -440,6 +490,7 @@ impl<'b, C> Decode<'b, C> for Message {
             9 => Message::Cosigned(d.decode_with(ctx)?),
             10 => Message::Rejected(d.decode_with(ctx)?),
             11 => Message::Seen(d.decode_with(ctx)?),
+            16 => Message::Renew(d.decode_with(ctx)?),
             _ => return Err(minicbor::decode::Error::message("unknown message type")),
         })
     }

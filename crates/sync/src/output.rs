@@ -8,7 +8,7 @@ use std::fmt;
 use ledger::checkpoint::Checkpoint;
 use ledger::evidence::Evidence;
 use ledger::verify::Verified;
-use record::authority::{Charter, NodeKeys};
+use record::authority::{Charter, NodeKeys, Renewal, Succession};
 use record::id::{DivisionId, Hash, Origin};
 
 use crate::chunk::Delivery;
@@ -29,8 +29,14 @@ pub enum Output {
         /// The peer's charter first, the root's last.
         chain: Vec<Charter>,
     },
+    /// The peer showed how the root came to another key, and its chain leads to that one: keep it.
+    /// It comes before [`Output::Opened`].
+    Succeeded(Vec<Succession>),
     /// A node asks for a charter; answer with `enrolled` or `enrol_refused`.
     EnrolRequested(Box<Enrolment>),
+    /// A chartered node asks for a charter of new keys, one of which the connection proved; answer
+    /// with `enrolled` or `enrol_refused`.
+    RenewRequested(Box<Renewal>),
     /// The parent gave a charter; keep it and dial again.
     Enrolled {
         /// The own charter first, the root's last.

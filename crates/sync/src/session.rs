@@ -5,13 +5,17 @@
 
 use ledger::evidence::Evidence;
 use ledger::hash::Hash;
-use record::authority::{Charter, CharterError, verify_chain};
-use record::id::{Origin, Realm, UnixMillis};
+use record::authority::{
+    Charter, CharterError, NodeKeys, Renewal, Succession, follow_root, verify_chain,
+};
+use record::id::{DivisionId, Origin, Realm, UnixMillis};
 
 use crate::code::{RefusalCode, tidy};
 use crate::inbound::Inbound;
 use crate::limits::{CLOCK_SKEW_MAX_MS, MESSAGE_BYTES_MAX, OPENING_BYTES_MAX};
-use crate::message::{Enrol, Enrolled, Hello, Message, MessageError, Refused, Seen, Welcome};
+use crate::message::{
+    Enrol, Enrolled, Hello, Message, MessageError, Refused, Seen, Successions, Welcome,
+};
 use crate::outbound::{OfferError, Outbound};
 use crate::output::{Bytes, Enrolment, LedgerStatus, Loaded, Output, Side};
 use crate::trust::Trust;
@@ -34,6 +38,8 @@ pub struct Config {
 pub struct Session {
     config: Config,
     phase: Phase,
+    /// What this node knows of how the root came to its key.
+    successions: Successions,
     inbound: Inbound,
     outbound: Outbound,
 }
@@ -44,17 +50,26 @@ enum Phase {
     Dialing,
     /// The dialer has not asked for its charter yet.
     Enrolling(Box<Enrolment>),
+    /// The dialer has not asked for a charter of its new keys yet.
+    Renewing(Box<Renewal>),
     /// The listener awaits the first message.
     Listening,
     /// The dialer awaits the listener's charter.
     HelloSent,
-    /// The dialer awaits its own charter, for these keys.
-    EnrolSent(Box<Enrolment>),
+    /// The dialer awaits its own charter.
+    EnrolSent(Box<Asked>),
     /// The listener's officers decide.
     EnrolAsked,
     /// Both know each other; the peer's charter first.
     Open(Vec<Charter>),
     Closed,
+}
+
+/// For whom a charter was asked, and for which keys.
+#[derive(Debug)]
+struct Asked {
+    division: DivisionId,
+    keys: NodeKeys,
 }
 
 impl Session {
@@ -68,6 +83,19 @@ impl Session {
         Self::new(config, Phase::Enrolling(Box::new(enrolment)))
     }
 
+    /// The session of a chartered node that asks its parent for a charter of new keys, over a
+    /// connection that proves the new transport key.
+    pub fn renew(config: Config, renewal: Renewal) -> Self {
+        Self::new(config, Phase::Renewing(Box::new(renewal)))
+    }
+
+    /// Shows the peer how the root came to its key.
+    #[must_use]
+    pub fn knowing(mut self, successions: Vec<Succession>) -> Self {
+        self.successions = Successions(successions);
+        self
+    }
+
     /// The session of the node that was dialed.
     pub fn listen(config: Config) -> Self {
         Self::new(config, Phase::Listening)
@@ -77,6 +105,7 @@ impl Session {
         Self {
             config,
             phase,
+            successions: Successions::default(),
             inbound: Inbound::default(),
             outbound: Outbound::default(),
         }
@@ -91,6 +120,7 @@ impl Session {
                     realm: self.config.realm.clone(),
                     chain: self.config.chain.clone(),
                     now,
+                    successions: self.successions.clone(),
                 };
                 (Phase::HelloSent, Message::Hello(hello))
             }
@@ -100,7 +130,18 @@ impl Session {
                     secret: crate::message::Secret::new(*enrolment.secret.expose()),
                     keys: enrolment.keys.clone(),
                 };
-                (Phase::EnrolSent(enrolment), Message::Enrol(enrol))
+                let asked = Asked {
+                    division: enrolment.division,
+                    keys: enrolment.keys,
+                };
+                (Phase::EnrolSent(Box::new(asked)), Message::Enrol(enrol))
+            }
+            Phase::Renewing(renewal) => {
+                let asked = Asked {
+                    division: renewal.division.clone(),
+                    keys: renewal.keys.clone(),
+                };
+                (Phase::EnrolSent(Box::new(asked)), Message::Renew(*renewal))
             }
             other => {
                 self.phase = other;
@@ -140,14 +181,16 @@ impl Session {
             (_, Message::Refused(refused)) => self.refused(refused, out),
             (Phase::Listening, Message::Hello(hello)) => self.hello(hello, now, trust, out),
             (Phase::Listening, Message::Enrol(enrol)) => self.enrol_asked(enrol, out),
-            (Phase::HelloSent, Message::Welcome(Welcome { chain, now: theirs })) => {
-                match self.check_peer(&chain, now, trust) {
-                    Ok(()) => self.open(chain, theirs, now, out),
+            (Phase::Listening, Message::Renew(renewal)) => self.renew_asked(renewal, out),
+            (Phase::HelloSent, Message::Welcome(welcome)) => {
+                let theirs = welcome.now;
+                match self.check_peer(welcome.chain, &welcome.successions, now, trust, out) {
+                    Ok(chain) => self.open(chain, theirs, now, out),
                     Err(code) => self.refuse(code, None, out),
                 }
             }
-            (Phase::EnrolSent(enrolment), Message::Enrolled(Enrolled { chain })) => {
-                match self.check_own(enrolment, &chain, now, trust) {
+            (Phase::EnrolSent(asked), Message::Enrolled(Enrolled { chain })) => {
+                match self.check_own(asked, &chain, now, trust) {
                     Ok(()) => {
                         self.phase = Phase::Closed;
                         out.push(Output::Enrolled { chain });
@@ -198,18 +241,22 @@ impl Session {
         let checked = if hello.realm != self.config.realm {
             Err(RefusalCode::OtherRealm)
         } else {
-            self.check_peer(&hello.chain, now, trust)
+            self.check_peer(hello.chain, &hello.successions, now, trust, out)
         };
-        if let Err(code) = checked {
-            self.refuse(code, None, out);
-            return;
-        }
+        let chain = match checked {
+            Ok(chain) => chain,
+            Err(code) => {
+                self.refuse(code, None, out);
+                return;
+            }
+        };
         let welcome = Welcome {
             chain: self.config.chain.clone(),
             now,
+            successions: self.successions.clone(),
         };
         out.push(Output::Send(Bytes(Message::Welcome(welcome).encode())));
-        self.open(hello.chain, hello.now, now, out);
+        self.open(chain, hello.now, now, out);
     }
 
     fn open(
@@ -230,15 +277,34 @@ impl Session {
         out.push(Output::Opened { chain });
     }
 
-    /// Checks that the chain is the peer's, holds, and makes it our parent or child.
+    /// Checks that the chain is the peer's, holds, and makes it our parent or child; gives the
+    /// chain in force.
     fn check_peer(
         &self,
-        chain: &[Charter],
+        shown: Vec<Charter>,
+        successions: &Successions,
         now: UnixMillis,
         trust: &dyn Trust,
-    ) -> Result<(), RefusalCode> {
+        out: &mut Vec<Output>,
+    ) -> Result<Vec<Charter>, RefusalCode> {
+        shown.first().ok_or(RefusalCode::Missing)?;
+        let known = trust.realm_root();
+        // A chain to a root that follows the known one counts, too; one to a root before does not.
+        let next = follow_root(&known, &successions.0).map(|charter| charter.keys.sign);
+        let next = next.filter(|next| shown.last().is_some_and(|top| top.keys.sign == *next));
+        let root = next.unwrap_or(known);
+        let chain = match self.check_chain(&shown, &root, now, trust) {
+            Ok(()) => {
+                out.extend(next.map(|_| Output::Succeeded(successions.0.clone())));
+                shown
+            }
+            Err(code) => {
+                let renewed = trust.renewed(&shown).ok_or(code)?;
+                self.check_chain(&renewed, &known, now, trust)?;
+                renewed
+            }
+        };
         let peer = chain.first().ok_or(RefusalCode::Missing)?;
-        self.check_chain(chain, now, trust)?;
         if peer.keys.transport != self.config.peer_key {
             return Err(RefusalCode::WrongKey);
         }
@@ -247,19 +313,19 @@ impl Session {
         if !related || own.division == peer.division {
             return Err(RefusalCode::NotParentOrChild);
         }
-        Ok(())
+        Ok(chain)
     }
 
     /// Checks a charter that was just issued to this node by the peer.
     fn check_own(
         &self,
-        asked: &Enrolment,
+        asked: &Asked,
         chain: &[Charter],
         now: UnixMillis,
         trust: &dyn Trust,
     ) -> Result<(), RefusalCode> {
         let own = chain.first().ok_or(RefusalCode::Missing)?;
-        self.check_chain(chain, now, trust)?;
+        self.check_chain(chain, &trust.realm_root(), now, trust)?;
         if own.keys != asked.keys || own.division != asked.division {
             return Err(RefusalCode::WrongKey);
         }
@@ -273,6 +339,7 @@ impl Session {
     fn check_chain(
         &self,
         chain: &[Charter],
+        root: &[u8; 32],
         now: UnixMillis,
         trust: &dyn Trust,
     ) -> Result<(), RefusalCode> {
@@ -283,16 +350,12 @@ impl Session {
             return Err(RefusalCode::OtherRealm);
         }
         let revoked = |id: &Hash| trust.is_revoked(id);
-        verify_chain(chain, &self.config.realm, &trust.realm_root(), now, revoked).map_err(
-            |error| match error {
-                CharterError::Format(_) | CharterError::BadSignature { .. } => {
-                    RefusalCode::Malformed
-                }
-                CharterError::Expired { .. } => RefusalCode::Expired,
-                CharterError::Revoked { .. } => RefusalCode::Revoked,
-                CharterError::NoChain { .. } => RefusalCode::OtherRealm,
-            },
-        )
+        verify_chain(chain, &self.config.realm, root, now, revoked).map_err(|error| match error {
+            CharterError::Format(_) | CharterError::BadSignature { .. } => RefusalCode::Malformed,
+            CharterError::Expired { .. } => RefusalCode::Expired,
+            CharterError::Revoked { .. } => RefusalCode::Revoked,
+            CharterError::NoChain { .. } => RefusalCode::OtherRealm,
+        })
     }
 
     fn enrol_asked(&mut self, enrol: Enrol, out: &mut Vec<Output>) {
@@ -306,6 +369,15 @@ impl Session {
             secret: enrol.secret,
             keys: enrol.keys,
         })));
+    }
+
+    fn renew_asked(&mut self, renewal: Renewal, out: &mut Vec<Output>) {
+        if renewal.keys.transport != self.config.peer_key {
+            self.refuse(RefusalCode::WrongKey, None, out);
+            return;
+        }
+        self.phase = Phase::EnrolAsked;
+        out.push(Output::RenewRequested(Box::new(renewal)));
     }
 
     /// Answers [`Output::EnrolRequested`] with the charter just issued and those above it.

@@ -16,6 +16,13 @@ pub trait Trust {
     /// The realm root's `sign` key.
     fn realm_root(&self) -> [u8; 32];
 
+    /// The chain in force for the keys that a peer shows: its charter may have been issued anew for
+    /// the same keys, because whoever issued it has other keys since. `None` when the chain shown is
+    /// all there is to know. What is given here is checked like a chain that was shown.
+    fn renewed(&self, _shown: &[Charter]) -> Option<Vec<Charter>> {
+        None
+    }
+
     /// Whether the charter with this id is known to be revoked.
     fn is_revoked(&self, charter: &Hash) -> bool;
 

@@ -7,7 +7,7 @@ use minicbor::decode::Error as DecodeError;
 use minicbor::encode::{Error as EncodeError, Write};
 use minicbor::{Decode, Decoder, Encode, Encoder};
 
-fn list<'b, T: Decode<'b, Ctx>, Ctx>(
+pub(crate) fn list<'b, T: Decode<'b, Ctx>, Ctx>(
     d: &mut Decoder<'b>,
     ctx: &mut Ctx,
     max: usize,

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
 use ledger::proof::PROOF_HASHES_MAX;
-use record::authority::{CHARTER_MAX, Charter, NodeKeys};
+use record::authority::{CHARTER_MAX, Charter, NodeKeys, Renewal, Succession};
 use record::entry::ENTRY_MAX;
 use record::id::{DivisionId, Hash, Origin, Realm, UnixMillis};
 use sync::limits::{
@@ -11,8 +11,8 @@ use sync::limits::{
     REASON_BYTES_MAX,
 };
 use sync::message::{
-    Cosigned, Enrol, Enrolled, Entries, Hello, MessageError, Offer, Refused, Rejected, Want,
-    Welcome,
+    Cosigned, Enrol, Enrolled, Entries, Hello, MessageError, Offer, Refused, Rejected, Successions,
+    Want, Welcome,
 };
 use sync::{Gone, Item, Message, RefusalCode, RejectCode, Secret, fill};
 
@@ -97,8 +97,13 @@ fn samples() -> Vec<Message> {
             realm: Realm::new("a.example").unwrap(),
             chain: chain.clone(),
             now,
+            successions: Successions::default(),
         }),
-        Message::Welcome(Welcome { chain, now }),
+        Message::Welcome(Welcome {
+            chain,
+            now,
+            successions: Successions::default(),
+        }),
         Message::Refused(Refused {
             code: RefusalCode::Expired,
             reason: "过期 / expired".into(),
@@ -120,6 +125,23 @@ fn samples() -> Vec<Message> {
             lines: vec!["line\n".into()],
         }),
         rejected("分叉 / fork".into(), Some("note\n".into())),
+        Message::Renew(Renewal {
+            division: DivisionId::new("b").unwrap(),
+            plan: [1; 32],
+            replaces: [2; 32],
+            keys: keys(),
+            old: [3; 64],
+            new: [4; 64],
+        }),
+        Message::Welcome(Welcome {
+            chain: vec![charter()],
+            now,
+            successions: Successions(vec![Succession {
+                before: charter(),
+                charter: charter(),
+                signature: [6; 64],
+            }]),
+        }),
     ]
 }
 

@@ -11,7 +11,7 @@ use sim::{
     public, realm, root_chain, town_chain,
 };
 use sync::limits::{CHAIN_MAX, OPENING_BYTES_MAX};
-use sync::message::{Hello, Offer, Want, Welcome};
+use sync::message::{Hello, Offer, Successions, Want, Welcome};
 use sync::{Config, Enrolment, Message, Output, RefusalCode, Secret, Session, Side};
 
 /// Both sides hear the code; neither opens.
@@ -123,7 +123,12 @@ fn check_welcome(
     let mut dialer = Session::dial(child.config(peer));
     dialer.start(NOW);
     child.session = Some(dialer);
-    child.receive(&Message::Welcome(Welcome { chain, now: NOW }).encode());
+    let welcome = Welcome {
+        chain,
+        now: NOW,
+        successions: Successions::default(),
+    };
+    child.receive(&Message::Welcome(welcome).encode());
     let sent = child.step().unwrap();
     assert!(
         matches!(Message::decode(&sent), Ok(Message::Refused(refused)) if refused.code == code)
@@ -211,6 +216,7 @@ fn check_bytes(bytes: &[u8], is_open: bool, code: RefusalCode) {
         realm: realm(),
         chain: community_chain(),
         now: NOW,
+        successions: Successions::default(),
     };
     world.parent.events.clear();
     world.parent.receive(&Message::Hello(hello).encode());
@@ -226,6 +232,7 @@ fn a_message_before_the_welcome_is_refused() {
     let welcome = Message::Welcome(Welcome {
         chain: town_chain(),
         now: NOW,
+        successions: Successions::default(),
     });
     check_bytes(&offer.encode(), false, RefusalCode::Malformed);
     check_bytes(&welcome.encode(), false, RefusalCode::Malformed);
@@ -237,6 +244,7 @@ fn a_second_hello_and_a_want_of_what_was_not_offered_end_the_session() {
         realm: realm(),
         chain: community_chain(),
         now: NOW,
+        successions: Successions::default(),
     };
     check_bytes(
         &Message::Hello(hello).encode(),
@@ -278,6 +286,7 @@ fn malformed_bytes_and_other_versions_are_refused() {
         realm: realm(),
         chain,
         now: NOW,
+        successions: Successions::default(),
     });
     check_bytes(&hello.encode(), false, RefusalCode::Malformed);
 }

@@ -144,7 +144,17 @@ pub fn signatures(note: &[u8], keys: &[Verifier]) -> Result<(Checkpoint, Signatu
     let signature = |e: &dyn std::error::Error| CheckError::Signature { what: words(e) };
     let parsed = Note::parse(note).map_err(|e| document(&e))?;
     let claimed = Checkpoint::parse(parsed.text().as_bytes()).map_err(|e| document(&e))?;
-    let log = log_key(claimed.origin(), keys)?;
+    // A log that changed its key has several; the note names the one that signed it.
+    let named = |key: &&Verifier| {
+        let mut lines = parsed.signatures().iter();
+        key.name() == claimed.origin()
+            && key.kind() == KeyKind::Note
+            && lines.any(|line| line.name() == key.name() && line.id() == key.id())
+    };
+    let log = match keys.iter().find(named) {
+        Some(log) => log,
+        None => log_key(claimed.origin(), keys)?,
+    };
     let checkpoint = ledger::checkpoint::open(note, log).map_err(|e| signature(&e))?;
     let signed = parsed.verify(keys).map_err(|e| signature(&e))?;
     let mut holding: Vec<SignerLine> = signed

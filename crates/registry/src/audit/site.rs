@@ -81,6 +81,7 @@ pub fn export(
     }
     let keys: String = signers.iter().map(|s| s.vkey() + "\n").collect();
     give("vkey", keys.as_bytes())?;
+    give("log-keys", log_keys(view, origin)?.as_bytes())?;
     give("checkpoint", shown.note.as_bytes())?;
     Ok(Some(SiteLedger {
         origin: origin.clone(),
@@ -90,6 +91,18 @@ pub fn export(
         signers: signers.iter().map(|s| s.name().to_owned()).collect(),
         files,
     }))
+}
+
+/// From when to when the log signed with each of its keys: `<from> <until> <vkey>`, the newest first.
+fn log_keys(view: &View, origin: &Origin) -> Result<String> {
+    let mut until = "-".to_owned();
+    let mut lines = String::new();
+    for (charter, log) in view.log_keys(origin)? {
+        let from = super::page::time(charter.not_before).replace(' ', "T");
+        lines += &format!("{from} {until} {}\n", log.vkey());
+        until = from;
+    }
+    Ok(lines)
 }
 
 fn tiles(

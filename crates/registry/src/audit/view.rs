@@ -9,6 +9,7 @@ use std::path::Path;
 use ledger::checkpoint::Checkpoint;
 use ledger::note::{KeyKind, Note, Verifier};
 use ledger::tile::{ReadError, TileReader};
+use record::authority::Charter;
 use record::entry::Entry;
 use record::id::{DivisionId, Origin};
 use store::{Snapshot, Store};
@@ -121,8 +122,29 @@ impl View {
         log_verifier(origin, &charter.keys.sign)
     }
 
-    /// Everybody whose signature on a ledger's checkpoint is known: the log first, then `witness`
-    /// and `held` of every node above it, and of whoever else signed `note`.
+    /// Every key that a ledger's log ever had, with the charter that it began under, the newest first.
+    ///
+    /// # Errors
+    /// [`RegistryError::Damaged`] when a charter's key is none.
+    pub fn log_keys(&self, origin: &Origin) -> Result<Vec<(Charter, Verifier)>> {
+        let ever = self.authority.charters_ever(&origin.division());
+        let mut keys: Vec<(Charter, Verifier)> = Vec::new();
+        for charter in ever {
+            // A charter that was issued anew for the same keys begins nothing.
+            if keys
+                .iter()
+                .all(|(known, _)| known.keys.sign != charter.keys.sign)
+            {
+                let log = log_verifier(origin, &charter.keys.sign)?;
+                keys.push((charter.clone(), log));
+            }
+        }
+        keys.reverse();
+        Ok(keys)
+    }
+
+    /// Everybody whose signature on a ledger's checkpoint is known: the log first, with the keys that
+    /// it had before, then `witness` and `held` of every node above it, and of whoever else signed `note`.
     ///
     /// With a note, keys of charters that were replaced since are among them.
     ///
@@ -141,6 +163,11 @@ impl View {
             })
             .unwrap_or_default();
         let mut signers = vec![self.log(origin, note)?];
+        for (_, earlier) in self.log_keys(origin)? {
+            if !signers.contains(&earlier) {
+                signers.push(earlier);
+            }
+        }
         let mut others: Vec<(usize, Verifier)> = Vec::new();
         let mut charters: Vec<_> = self.authority.charters().collect();
         if note.is_some() {

@@ -150,17 +150,18 @@ impl Registry {
             let unkept = std::mem::take(&mut authority.unkept);
             (cbor::to_vec(&*authority), unkept)
         };
+        let config = self.present_config();
         let place = Place {
             path: &self.files.authority(),
             key: &key,
-            config: &self.config,
+            config: &config,
         };
         place
             .write(&bytes)
             .inspect_err(|_| self.authority_mut().unkept += unkept)
     }
 
-    fn authority_mut(&self) -> std::sync::RwLockWriteGuard<'_, Authority> {
+    pub(crate) fn authority_mut(&self) -> std::sync::RwLockWriteGuard<'_, Authority> {
         self.authority
             .write()
             .unwrap_or_else(std::sync::PoisonError::into_inner)

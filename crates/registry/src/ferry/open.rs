@@ -98,12 +98,11 @@ impl Registry {
         }
         files.check_parts()?;
         self.gather(&mut files)?;
-        let key = seal::ferry::open_key(
-            &files.manifest.info(),
-            &self.keys.seal_private()?,
-            &files.manifest.payload.key.0,
-        )
-        .map_err(Refused::Key)?;
+        let (info, sealed) = (files.manifest.info(), &files.manifest.payload.key.0);
+        let keys = self.keys.unlocked()?;
+        let key = keys
+            .with_seal(|own| seal::ferry::open_key(&info, own, sealed))
+            .map_err(Refused::Key)?;
         self.look_through(&files, key.duplicate())?;
 
         let mut unloading = Unloading {
@@ -194,6 +193,7 @@ impl Registry {
             realm: manifest.realm.clone(),
             chain: charters,
             now,
+            successions: sync::message::Successions::default(),
         });
         for output in line.receive(&hello.encode(), now, self) {
             if let Output::Refused { code, reason, .. } = output {

@@ -156,7 +156,8 @@ impl Registry {
         }
         self.key_grants(now)?;
         self.advance_grants(now)?;
-        self.drop_ended(now)
+        self.drop_ended(now)?;
+        self.forget_seals(now)
     }
 
     /// Retracts every row that the holder has; the entries destroy the parcels.
@@ -223,7 +224,16 @@ impl Registry {
 
     /// Whether a grant to this node is over: its owner said so, or its time is.
     pub(crate) fn is_over(&self, grant: &GrantStatement, now: UnixMillis) -> bool {
-        grant.not_after <= now || self.authority().grant_ended(&grant.id).is_some()
+        self.is_over_in(&self.authority(), grant, now)
+    }
+
+    pub(crate) fn is_over_in(
+        &self,
+        authority: &crate::authority::Authority,
+        grant: &GrantStatement,
+        now: UnixMillis,
+    ) -> bool {
+        grant.not_after <= now || authority.grant_ended(&grant.id).is_some()
     }
 
     /// Drops what is held of grants that are over, and signs for it.

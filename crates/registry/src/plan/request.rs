@@ -203,8 +203,17 @@ impl Registry {
                 }
             }
             PlanRequest::AmendGrant { grant, to } => self.amendment(session, grant, to, now)?,
-            // A plan that could not be run is not made.
-            PlanRequest::RotateNode {} => return Err(crate::charters::no_rotation()),
+            PlanRequest::RotateNode {} => {
+                // A plan that could not be run is not made.
+                if let Some(underway) = self.renewal()? {
+                    return Err(RegistryError::Underway {
+                        plan: underway.plan,
+                    });
+                }
+                Work::RotateNode {
+                    division: self.config.division.clone(),
+                }
+            }
             PlanRequest::ReplaceCharter { division, keys } => {
                 self.child_charter(division)?;
                 let keys = keys

@@ -336,7 +336,8 @@ impl Registry {
             step: signed.letter.step,
             reader: reader.ok_or_else(|| RegistryError::NoCharter(own.clone()))?,
         };
-        let opened = seal::letter::open_letter(&info, &self.keys.seal_private()?, body);
+        let keys = self.keys.unlocked()?;
+        let opened = keys.with_seal(|own| seal::letter::open_letter(&info, own, body));
         Ok(opened
             .ok()
             .filter(|salted| Some(seal::letter::content(salted)) == signed.letter.content))

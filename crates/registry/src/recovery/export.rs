@@ -113,12 +113,13 @@ impl Registry {
         let (index, _) = newest.ok_or_else(missing)?;
         let base64 = |bytes: &[u8]| data_encoding::BASE64.encode(bytes);
         let mut chain = vec![data_encoding::HEXLOWER.encode(&charter.encode())];
-        chain.extend(self.config.chain.iter().cloned());
+        let present = self.present_config();
+        chain.extend(present.chain);
         Ok(RecoveryFile {
             format: FORMAT,
             realm: self.config.realm.clone(),
             division: division.clone(),
-            root: self.config.root.clone(),
+            root: present.root,
             chain,
             parent: ParentAddress {
                 division: self.config.division.clone(),

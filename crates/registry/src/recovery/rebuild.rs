@@ -134,7 +134,15 @@ pub fn rebuild(
         index: file.index,
         ceremony: *header.ceremony(),
     };
-    let (keystore, bundle) = open_bundle(&info, &root, &base64(&file.bundle)?)?;
+    let (mut keystore, bundle) = open_bundle(&info, &root, &base64(&file.bundle)?)?;
+    // The node may have been lost while its keys were changed, after the charter was issued.
+    if keystore
+        .next
+        .as_ref()
+        .is_some_and(|next| next.public_keys() == chain[0].keys)
+    {
+        keystore.take_next();
+    }
     if keystore.public_keys() != chain[0].keys {
         return Err(bad(
             "恢复的密钥不是证书中的密钥 / the recovered keys are not those of the node's charter; let the parent charter the node anew",

@@ -327,12 +327,8 @@ impl Registry {
         };
         let (envelope, parcels, heartbeat) = self.package_of(offer, grant, &ledger)?;
         let own = self.own_charter()?;
-        let (secret, fields) = seal::grant::open_envelope(
-            &envelope_info(grant),
-            &self.keys.seal_private()?,
-            &envelope,
-        )
-        .map_err(|e| match own == grant.holder_charter {
+        let keys = self.keys.unlocked()?;
+        let (secret, fields) = keys.open_envelope(&envelope_info(grant), &envelope).map_err(|e| match own == grant.holder_charter {
             true => wrong(&e.to_string()),
             false => bad(
                 "递件封给本节点的旧证书，请对方撤回后重新提出 / it was sealed to an earlier charter of this node; ask the old owner to withdraw it and offer it again",

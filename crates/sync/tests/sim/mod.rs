@@ -513,7 +513,10 @@ impl Node {
             Output::Refused { code, by, .. } => self.events.push(Event::Refused(code, by)),
             Output::ClockSkew { millis } => self.events.push(Event::ClockSkew(millis)),
             Output::Close { .. } => self.events.push(Event::Closed),
-            Output::EnrolRequested(_) | Output::Enrolled { .. } => unreachable!("not simulated"),
+            Output::EnrolRequested(_)
+            | Output::Enrolled { .. }
+            | Output::RenewRequested(_)
+            | Output::Succeeded(_) => unreachable!("not simulated"),
         }
         self.session = Some(session);
         sent

@@ -661,7 +661,10 @@ impl World {
             }
             Output::Opened { .. } | Output::Declined { .. } => {}
             Output::Close { .. } => closed = true,
-            Output::EnrolRequested(_) | Output::Enrolled { .. } => {
+            Output::EnrolRequested(_)
+            | Output::Enrolled { .. }
+            | Output::RenewRequested(_)
+            | Output::Succeeded(_) => {
                 assert!(bent, "nobody enrols here");
             }
         }

@@ -108,11 +108,16 @@ fn keys(command: &Diff, view: Option<&View>, a: &Head, b: &Head) -> Result<Vec<V
     }
     let mut keys: Vec<Verifier> = Vec::new();
     for path in [&a.vkey, &b.vkey].into_iter().flatten() {
-        for key in super::vkeys(path)? {
-            let other = keys
-                .iter()
-                .any(|k| k.name() == key.name() && k.kind() == key.kind() && *k != key);
-            if other {
+        let beside = super::vkeys(path)?;
+        let before = keys.clone();
+        for key in &beside {
+            // A node may have had several keys, of which one side knows fewer; then it knows no
+            // other ones.
+            let same = |k: &&Verifier| k.name() == key.name() && k.kind() == key.kind();
+            let (mut there, mut here) = (before.iter().filter(same), beside.iter().filter(same));
+            let fewer = there.clone().all(|k| beside.contains(k));
+            let other = !fewer && !here.all(|k| before.contains(k));
+            if there.next().is_some() && other {
                 return Err(Fault::new(
                     exit::NOT_VERIFIED,
                     "not-verified",
@@ -122,8 +127,8 @@ fn keys(command: &Diff, view: Option<&View>, a: &Head, b: &Head) -> Result<Vec<V
                     ),
                 ));
             }
-            if !keys.contains(&key) {
-                keys.push(key);
+            if !keys.contains(key) {
+                keys.push(key.clone());
             }
         }
     }

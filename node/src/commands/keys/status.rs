@@ -17,27 +17,36 @@ const LOOK: Duration = Duration::from_millis(500);
 
 pub fn run(command: &Status, json: bool) -> Result<ExitCode> {
     let client = Client::connect(&command.at)?;
-    let mut epochs = look(&client)?;
+    let (mut epochs, renewal) = look(&client)?;
     if command.watch {
         let bar = bar(json);
         while under_way(&epochs) {
             show(&bar, &epochs);
             std::thread::sleep(LOOK);
-            epochs = look(&client)?;
+            (epochs, _) = look(&client)?;
         }
         bar.finish_and_clear();
     }
     if json {
-        output::json(&json!({ "epochs": epochs }));
+        output::json(&json!({ "epochs": epochs, "renewal": renewal }));
     } else {
+        if !renewal.is_null() {
+            output::line(format!(
+                "节点密钥正在更换 / the node's keys are being changed: {}  {}",
+                text(&renewal["plan"]),
+                text(&renewal["refused"])
+            ));
+        }
         print(&epochs);
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn look(client: &Client) -> Result<Vec<Value>> {
+/// The epochs, and the rotation of the node's own keys that is under way.
+fn look(client: &Client) -> Result<(Vec<Value>, Value)> {
     let status: Value = client.get("/api/v1/status")?;
-    Ok(status["epochs"].as_array().cloned().unwrap_or_default())
+    let epochs = status["epochs"].as_array().cloned().unwrap_or_default();
+    Ok((epochs, status["renewal"].clone()))
 }
 
 /// Failures are tried again later; nobody waits for them here.

@@ -12,6 +12,7 @@ use crate::id::{
     DivisionId, GrantId, Hash, Kind, OperatorId, Origin, Purpose, Realm, RecordId, UnixMillis,
 };
 use crate::plan::{Approval, Plan, PlanClosed};
+use crate::published::{Declined, Published};
 
 /// The largest charter in bytes.
 pub const CHARTER_MAX: usize = 8 * 1024;
@@ -74,6 +75,22 @@ pub enum Statement {
     /// The root of this node was shared among officers, or a sharing ended.
     #[n(13)]
     Sharing(#[n(0)] Sharing),
+    /// The realm's root published policies, schemas or codes; they are the entry's body.
+    #[n(14)]
+    Published(#[n(0)] Published),
+    /// This node holds a published set and does not run it.
+    #[n(20)]
+    Declined(#[n(0)] Declined),
+}
+
+impl Statement {
+    /// The hash of the body that lies beside the entry, if it has one.
+    pub fn body_hash(&self) -> Option<Hash> {
+        match self {
+            Statement::Published(published) => Some(published.hash),
+            _ => None,
+        }
+    }
 }
 
 /// The root was shared among officers (分份), and every holder confirmed a share.

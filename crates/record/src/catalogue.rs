@@ -4,6 +4,7 @@
 //! a further version of a schema, a further list. What a position means is never changed,
 //! because commitments and keys are bound to it.
 
+pub mod realm;
 mod valid;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,6 +47,25 @@ pub enum CatalogueError {
         /// The rule.
         problem: &'static str,
     },
+    /// A file of a published set is neither a schema nor a list, or not in place.
+    #[error("`{file}`: {problem}")]
+    File {
+        /// The file.
+        file: String,
+        /// The rule.
+        problem: &'static str,
+    },
+    /// A set lowers the sensitivity of a field without saying so, or says so without doing it.
+    #[error(
+        "the sensitivity of `{field}` is lowered and the set does not say so, or the other way round; name exactly the fields that are lowered"
+    )]
+    Lowered {
+        /// The field, as `kind.field`.
+        field: String,
+    },
+    /// A set adds nothing to what is in force.
+    #[error("the set has nothing that is not in force already; there is nothing to publish")]
+    Nothing,
     /// A field breaks a rule.
     #[error("schema `{kind}` version {version}, field `{field}`: {problem}")]
     Field {

@@ -310,7 +310,8 @@ impl Entry {
             Entry::Access(e) => Some(e.body),
             Entry::Grant(e) => e.parcel,
             Entry::Recovery(e) => e.body,
-            Entry::Act(_) | Entry::Authority(_) => None,
+            Entry::Authority(e) => e.statement.body_hash(),
+            Entry::Act(_) => None,
         }
     }
 

@@ -3,7 +3,7 @@
 //! Read in this order: [`id`], [`schema`] and [`catalogue`] (what fields there are), [`header`]
 //! (whose column is which field), [`draft`] and [`check`] (from a row to values that may be
 //! sealed) with [`numbers`], [`dates`], [codes](schema::Catalogue::codes) and rules between fields,
-//! then what goes into ledgers: [`cbor`], [`entry`], [`act`], [`authority`], [`plan`].
+//! then what goes into ledgers: [`cbor`], [`entry`], [`act`], [`authority`], [`plan`], [`published`].
 //!
 //! ```
 //! use record::draft::Draft;
@@ -35,6 +35,7 @@ pub mod header;
 pub mod id;
 pub mod numbers;
 pub mod plan;
+pub mod published;
 pub mod refused;
 mod rules;
 pub mod schema;

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::cbor::{self, CborError};
 use crate::id::{DivisionId, GrantId, Hash, Kind, OperatorId, Origin, RecordId, UnixMillis};
+use crate::published::What;
 
 /// The largest plan or approval in bytes.
 pub const PLAN_MAX: usize = 16 * 1024;
@@ -117,6 +118,20 @@ pub enum Work {
         #[serde(serialize_with = "hex_key")]
         key: [u8; 32],
     },
+    /// Policies, schemas or codes for the whole realm, from its root.
+    #[n(11)]
+    Publish {
+        /// What.
+        #[n(0)]
+        what: What,
+        /// The version that it will have.
+        #[n(1)]
+        version: u32,
+        /// SHA-256 of the set.
+        #[cbor(n(2), with = "minicbor::bytes")]
+        #[serde(serialize_with = "hex_key")]
+        hash: Hash,
+    },
 }
 
 impl Work {
@@ -133,6 +148,7 @@ impl Work {
             Work::RotateKek { .. } => "rotate-kek",
             Work::Order(_) => "order",
             Work::Officer { .. } => "officer",
+            Work::Publish { .. } => "publish",
         }
     }
 }

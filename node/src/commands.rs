@@ -11,6 +11,7 @@ mod import;
 pub mod keys;
 mod node;
 mod operator;
+pub mod publish;
 mod read;
 mod realm;
 mod sample;
@@ -47,6 +48,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         Command::Amend(command) => read::amend(command, json),
         Command::Grant(command) => grant::run(command, json),
         Command::Keys(command) => keys::run(command, json),
+        Command::Publish(command) => publish::run(command, json),
         Command::Erase(command) => erase::erase(command, json),
         Command::Receipts(whose) => erase::receipts(whose, json),
         Command::Retention(command) => erase::retention(command, json),

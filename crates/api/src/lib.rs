@@ -12,6 +12,7 @@ pub mod given;
 mod grants;
 pub mod ledgers;
 pub mod plans;
+mod published;
 pub mod routes;
 pub mod state;
 

@@ -63,6 +63,7 @@ pub fn router(state: AppState) -> Router {
         .merge(crate::destructions::routes())
         .merge(crate::custody::routes())
         .merge(crate::grants::routes())
+        .merge(crate::published::routes())
         .route(
             "/witness/add-checkpoint",
             post(crate::ledgers::add_checkpoint)

@@ -189,6 +189,14 @@ impl Catalogue {
         Ok(all)
     }
 
+    /// Every code list as a file: its name, and the text that it reads back from.
+    pub fn list_files(&self) -> Vec<(String, String)> {
+        let lists = self.lists.iter();
+        lists
+            .map(|(name, list)| (name.clone(), list.to_text()))
+            .collect()
+    }
+
     fn add_list(&mut self, name: &str, text: &str) -> Result<(), CatalogueError> {
         let error = |line, problem| CatalogueError::List {
             list: name.to_owned(),
@@ -263,6 +271,17 @@ mod tests {
         assert_eq!(catalogue.kinds().len(), 7);
         assert_eq!(catalogue.codes("ethnicity").unwrap().len(), 58);
         assert!(catalogue.codes("religion").is_none());
+    }
+
+    #[test]
+    fn every_list_reads_back_from_its_file() {
+        let builtin = Catalogue::builtin();
+        let files = builtin.list_files();
+        assert_eq!(files.len(), 19);
+        for (name, text) in &files {
+            let same = builtin.extended(&[], &[(name, text)]).unwrap();
+            assert_eq!(same.hash(), builtin.hash(), "{name}");
+        }
     }
 
     #[test]

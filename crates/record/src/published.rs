@@ -91,7 +91,8 @@ pub struct SetFile {
 }
 
 /// A set of files, as it is hashed and replicated.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[serde(deny_unknown_fields)]
 #[cbor(map)]
 pub struct PublishedSet {
     /// The version of these bytes.

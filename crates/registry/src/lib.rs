@@ -32,6 +32,7 @@ pub mod keys;
 pub mod node;
 pub mod plan;
 pub mod publish;
+pub mod published;
 mod reach;
 pub mod read;
 pub mod recovery;

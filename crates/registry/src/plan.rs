@@ -316,6 +316,7 @@ impl Registry {
             Some(Work::Share { .. }) => self.share_root(session, &warrant, now),
             Some(Work::Officer { .. }) => self.enrol_officer(session, &warrant, now),
             Some(Work::RotateKek { .. }) => self.rotate_kek(session, &warrant, now),
+            Some(Work::Publish { .. }) => self.publish_set(session, &warrant, now),
             Some(Work::Order(_)) | None => Ok(()),
         }?;
         self.close_plan(session, warrant.plan(), now)

@@ -50,6 +50,9 @@ pub const RECOVERY: &str = "recovery";
 /// In a ledger that a recovered node waits for: that it had one.
 pub const AWAITED: &str = "awaited";
 
+/// Sets that are to be published and wait for approval, by their hash.
+pub const PUBLISHED: &str = "published";
+
 /// Checkpoints cosigned of ledgers that are not held here.
 pub const WITNESS: &str = "witness";
 

@@ -15,6 +15,8 @@ use record::authority::Charter;
 use record::entry::{Entry, SUITE};
 use record::id::{GrantId, Origin};
 use record::plan::{Approval, Plan};
+use record::published::{PublishedSet, What};
+use record::schema::Catalogue;
 use seal::body::Body;
 use seal::grant::{EnvelopeInfo, SealPrivateKey, open_envelope};
 use seal::keystore::{Keystore, SoftwareKey, passphrase_of};
@@ -36,11 +38,12 @@ pub struct Check {
 }
 
 /// Every check.
-pub const CHECKS: [Check; 22] = [
+pub const CHECKS: [Check; 23] = [
     open("entry", entry),
     open("charter", charter),
     open("plan", plan),
     open("approval", approval),
+    open("published_set", published_set),
     open("message", message),
     open("body", body),
     open("parcel", parcel),
@@ -117,6 +120,18 @@ pub fn approval(bytes: &[u8]) -> bool {
     };
     assert_eq!(approval.encode(), bytes);
     let _ = approval.is_signed_by(&[1; 32]);
+    true
+}
+
+/// A published set, and what the built-in catalogue becomes with it.
+pub fn published_set(bytes: &[u8]) -> bool {
+    let Ok(set) = PublishedSet::decode(bytes) else {
+        return false;
+    };
+    assert_eq!(set.encode(), bytes);
+    if set.what != What::Policies {
+        let _ = Catalogue::builtin().with_published(&set);
+    }
     true
 }
 

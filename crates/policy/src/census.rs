@@ -22,6 +22,10 @@ use crate::set::PolicySet;
 
 /// The most lines; how many more there are is told.
 pub const LINES_MAX: usize = 2000;
+/// The most names in a line; how many there are is told.
+pub const NAMES_MAX: usize = 64;
+/// The most pairs of organization and division that rules tell apart and that are asked about.
+const CLASSES_MAX: usize = 2048;
 /// What is asked of fields; `grant` is what a holder may be given.
 const ACTIONS: [Action; 6] = [
     Action::Read,
@@ -90,10 +94,14 @@ pub struct Opened {
     /// Whether the condition on rows differs; it is then to be read, as which of two conditions is
     /// wider is not computed.
     pub rows_differ: bool,
-    /// Whose operators; of `grant`, the holders.
+    /// Whose operators; of `grant`, the holders. The first [`NAMES_MAX`].
     pub organizations: Vec<DivisionId>,
-    /// Whose records.
+    /// How many organizations.
+    pub organizations_count: usize,
+    /// Whose records. The first [`NAMES_MAX`].
     pub divisions: Vec<DivisionId>,
+    /// How many divisions.
+    pub divisions_count: usize,
 }
 
 /// What a change newly shows.
@@ -103,17 +111,14 @@ pub struct Census {
     pub lines: Vec<Opened>,
     /// Lines beyond [`LINES_MAX`].
     pub more: usize,
-}
-
-impl Census {
-    /// How many fields are opened to somebody, how many organizations get more, and of how many
-    /// divisions.
-    pub fn counts(&self) -> (usize, usize, usize) {
-        let fields: BTreeSet<_> = self.lines.iter().map(|l| (&l.kind, &l.field)).collect();
-        let organizations: BTreeSet<_> = self.lines.iter().flat_map(|l| &l.organizations).collect();
-        let divisions: BTreeSet<_> = self.lines.iter().flat_map(|l| &l.divisions).collect();
-        (fields.len(), organizations.len(), divisions.len())
-    }
+    /// How many fields are shown to somebody who did not see them so.
+    pub fields: usize,
+    /// How many organizations see more.
+    pub organizations: usize,
+    /// Of how many divisions.
+    pub divisions: usize,
+    /// Rules name so many divisions that not every pair was asked about: read the rules.
+    pub incomplete: bool,
 }
 
 /// Everything that `after` shows more of than `before`, or under other rows, in a realm of these
@@ -121,7 +126,9 @@ impl Census {
 pub fn opened(before: Side<'_>, after: Side<'_>, members: &[Member]) -> Census {
     let asked = Asked::new(before, after);
     let mut found: BTreeMap<Key, BTreeMap<Purpose, BTreeSet<&'static str>>> = BTreeMap::new();
-    let classes = classes(&asked, members);
+    let mut classes = classes(&asked, members);
+    let incomplete = classes.len() > CLASSES_MAX;
+    classes.truncate(CLASSES_MAX);
     for (at, class) in classes.iter().enumerate() {
         for role in Role::ALL {
             asked.ask(class, role, &mut |field, difference, purpose, action| {
@@ -131,7 +138,21 @@ pub fn opened(before: Side<'_>, after: Side<'_>, members: &[Member]) -> Census {
             });
         }
     }
-    let mut census = Census::default();
+    let mut census = Census {
+        incomplete,
+        ..Census::default()
+    };
+    let seen = |at: &usize| &classes[*at];
+    let touched: BTreeSet<usize> = found.keys().map(|(_, _, at, _)| *at).collect();
+    let organizations = touched.iter().flat_map(|at| &seen(at).organizations);
+    census.organizations = organizations.collect::<BTreeSet<_>>().len();
+    let divisions = touched.iter().flat_map(|at| &seen(at).divisions);
+    census.divisions = divisions.collect::<BTreeSet<_>>().len();
+    census.fields = found
+        .keys()
+        .map(|(field, ..)| field)
+        .collect::<BTreeSet<_>>()
+        .len();
     for (((kind, position), role, at, difference), purposes) in found {
         let mut by_actions: BTreeMap<BTreeSet<&'static str>, Vec<Purpose>> = BTreeMap::new();
         for (purpose, actions) in purposes {
@@ -155,12 +176,18 @@ pub fn opened(before: Side<'_>, after: Side<'_>, members: &[Member]) -> Census {
                 before: difference.before,
                 after: difference.after,
                 rows_differ: difference.rows,
-                organizations: class.organizations.iter().cloned().collect(),
-                divisions: class.divisions.iter().cloned().collect(),
+                organizations: first(&class.organizations),
+                organizations_count: class.organizations.len(),
+                divisions: first(&class.divisions),
+                divisions_count: class.divisions.len(),
             });
         }
     }
     census
+}
+
+fn first(names: &BTreeSet<DivisionId>) -> Vec<DivisionId> {
+    names.iter().take(NAMES_MAX).cloned().collect()
 }
 
 type Key = ((Kind, Position), Role, usize, Difference);

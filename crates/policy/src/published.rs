@@ -50,6 +50,13 @@ impl PolicySet {
                     file: (*file).to_owned(),
                 });
             }
+            // What a rule names is to be found by reading: an escape would hide it.
+            if file.ends_with(".cedar") && text.contains('\\') {
+                return Err(PolicyError::Rule {
+                    file: (*file).to_owned(),
+                    fault: "has a backslash; write letters as they are".to_owned(),
+                });
+            }
         }
         let set = PolicySet::parse(schema, &files)?;
         let listed: BTreeSet<&Purpose> = set.purposes().iter().map(|p| &p.code).collect();

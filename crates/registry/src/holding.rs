@@ -225,7 +225,10 @@ impl Registry {
         let mut fresh = self.open_holding_under(origin, schema, None)?;
         self.advance(&mut fresh)?;
         let mut held = held.write().unwrap_or_else(PoisonError::into_inner);
-        // What was written meanwhile.
+        // What was written meanwhile, and an epoch that began.
+        if matches!(held.access, Access::Own(_)) {
+            fresh.access = Access::Own(Arc::new(self.shard_keys(origin, schema)?));
+        }
         self.advance(&mut fresh)?;
         *held = fresh;
         Ok(())

@@ -148,8 +148,8 @@ fn census(title: &str, census: &Value) {
                 text("role"),
                 names(&line["actions"]),
                 names(&line["purposes"]),
-                names(&line["organizations"]),
-                names(&line["divisions"]),
+                named(&line["organizations"], &line["organizations_count"]),
+                named(&line["divisions"], &line["divisions_count"]),
             ]
         })
         .collect();
@@ -169,6 +169,11 @@ fn census(title: &str, census: &Value) {
             "…… 另有 {more} 行，用 --json 看全 / {more} more lines; see them with --json"
         ));
     }
+    if census["incomplete"] == json!(true) {
+        output::line(
+            "规则点名的单位过多，未逐一核算，须读规则 / rules name too many divisions to ask about each: read the rules",
+        );
+    }
     if lines.iter().any(|line| line["rows_differ"] == json!(true)) {
         output::line("* 行条件有变，须读规则 / the condition on rows differs: read the rules");
     }
@@ -176,6 +181,11 @@ fn census(title: &str, census: &Value) {
 
 /// A list of names, the first of them written out.
 fn names(list: &Value) -> String {
+    named(list, &Value::Null)
+}
+
+/// The same of a list that was cut, with how many there are.
+fn named(list: &Value, count: &Value) -> String {
     let all: Vec<&str> = list
         .as_array()
         .into_iter()
@@ -184,7 +194,8 @@ fn names(list: &Value) -> String {
         .collect();
     let mut text = all[..all.len().min(NAMES)].join(", ");
     if all.len() > NAMES {
-        text += &format!(" …({})", all.len());
+        let count = count.as_u64().unwrap_or(all.len() as u64);
+        text += &format!(" …({count})");
     }
     text
 }

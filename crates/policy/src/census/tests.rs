@@ -1,3 +1,5 @@
+//! Who is told to see more, in a made-up realm, and that it is what is decided.
+
 use record::published::{FORMAT, PublishedSet, SetFile, What};
 
 use super::*;
@@ -197,7 +199,7 @@ fn a_new_field_is_told_to_everybody_whom_the_rules_show_it() {
         catalogue,
     };
     let census = opened(side(builtin), side(&after), &realm());
-    assert_eq!(census.counts().0, 1);
+    assert_eq!(census.fields, 1);
     let clerks = census
         .lines
         .iter()

@@ -340,14 +340,14 @@ fn is_in_force(catalogue: &Catalogue, file: &SetFile) -> bool {
 }
 
 fn figures(set: &PublishedSet, proposed: &Proposed) -> Vec<Figure> {
-    let (fields, organizations, divisions) = proposed.opened.counts();
+    let opened = &proposed.opened;
     vec![
         figure("files", set.files.len() as u64),
         figure("bytes", proposed.set.bytes),
-        figure("opened-fields", fields as u64),
-        figure("opened-to", organizations as u64),
-        figure("opened-of", divisions as u64),
-        figure("closed-fields", proposed.closed.counts().0 as u64),
+        figure("opened-fields", opened.fields as u64),
+        figure("opened-to", opened.organizations as u64),
+        figure("opened-of", opened.divisions as u64),
+        figure("closed-fields", proposed.closed.fields as u64),
         figure("lowered-fields", set.lowers.len() as u64),
     ]
 }

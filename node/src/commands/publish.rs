@@ -18,7 +18,7 @@ use crate::fault::{Fault, Result};
 use crate::output;
 use args::{Export, List, Plan, Publish, Show};
 
-/// Lines of what is opened that a person is shown; `--json` has them all.
+/// Rows of what is opened that a person is shown; `--json` has them all.
 const SHOWN: usize = 60;
 /// Names that are written out in one line.
 const NAMES: usize = 6;
@@ -132,38 +132,51 @@ fn census(title: &str, census: &Value) {
         return;
     }
     output::line(format!("{title}："));
-    let rows: Vec<Vec<String>> = lines
-        .iter()
+    // What differs in nothing but the field is one row.
+    let mut rows: Vec<(Vec<String>, Vec<String>)> = Vec::new();
+    for line in &lines {
+        let text = |field: &str| line[field].as_str().unwrap_or_default().to_owned();
+        let mark = if line["rows_differ"] == json!(true) {
+            " *"
+        } else {
+            ""
+        };
+        let row = vec![
+            text("kind"),
+            format!("{}→{}{mark}", text("before"), text("after")),
+            text("role"),
+            names(&line["actions"]),
+            names(&line["purposes"]),
+            named(&line["organizations"], &line["organizations_count"]),
+            named(&line["divisions"], &line["divisions_count"]),
+        ];
+        let field = format!("{} {}", text("field"), text("name"));
+        match rows.iter_mut().find(|(known, _)| *known == row) {
+            Some((_, fields)) => fields.push(field),
+            None => rows.push((row, vec![field])),
+        }
+    }
+    let cut = rows.len().saturating_sub(SHOWN) as u64;
+    let rows: Vec<Vec<String>> = rows
+        .into_iter()
         .take(SHOWN)
-        .map(|line| {
-            let text = |field: &str| line[field].as_str().unwrap_or_default().to_owned();
-            let rows = if line["rows_differ"] == json!(true) {
-                " *"
-            } else {
-                ""
-            };
-            vec![
-                format!("{}.{} {}", text("kind"), text("field"), text("name")),
-                format!("{}→{}{rows}", text("before"), text("after")),
-                text("role"),
-                names(&line["actions"]),
-                names(&line["purposes"]),
-                named(&line["organizations"], &line["organizations_count"]),
-                named(&line["divisions"], &line["divisions_count"]),
-            ]
+        .map(|(mut row, fields)| {
+            row.push(fields.join("，"));
+            row
         })
         .collect();
     let headers = [
-        "字段 field",
+        "类别 kind",
         "变化 change",
         "角色 role",
         "操作 actions",
         "用途 purposes",
         "单位 organizations",
         "数据属于 divisions",
+        "字段 fields",
     ];
     output::table(&headers, &rows);
-    let more = lines.len().saturating_sub(SHOWN) as u64 + census["more"].as_u64().unwrap_or(0);
+    let more = cut + census["more"].as_u64().unwrap_or(0);
     if more > 0 {
         output::line(format!(
             "…… 另有 {more} 行，用 --json 看全 / {more} more lines; see them with --json"

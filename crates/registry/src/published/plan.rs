@@ -255,12 +255,17 @@ impl Registry {
             ));
         }
         let members = self.members();
+        let mut closed = policy::census::opened(after, before, &members);
+        for line in &mut closed.lines {
+            // Asked the other way round.
+            std::mem::swap(&mut line.before, &mut line.after);
+        }
         Ok(Proposed {
             plan: None,
             set: shown(set),
             files: set.files.clone(),
             opened: policy::census::opened(before, after, &members),
-            closed: policy::census::opened(after, before, &members),
+            closed,
         })
     }
 

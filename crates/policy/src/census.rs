@@ -190,6 +190,9 @@ fn first(names: &BTreeSet<DivisionId>) -> Vec<DivisionId> {
     names.iter().take(NAMES_MAX).cloned().collect()
 }
 
+/// Takes a field that is shown more: which, how, for which purpose, by which action.
+type Tell<'a> = dyn FnMut(&(Kind, Position), Difference, &Purpose, &'static str) + 'a;
+
 type Key = ((Kind, Position), Role, usize, Difference);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -311,12 +314,7 @@ impl<'a> Asked<'a> {
     }
 
     /// Puts every question of one class and role; tells each field that is shown more.
-    fn ask(
-        &self,
-        class: &Class,
-        role: Role,
-        tell: &mut dyn FnMut(&(Kind, Position), Difference, &Purpose, &'static str),
-    ) {
+    fn ask(&self, class: &Class, role: Role, tell: &mut Tell<'_>) {
         let asker = Asker {
             operator: OperatorId([0; 16]),
             role,
@@ -351,7 +349,7 @@ impl<'a> Asked<'a> {
         asker: &Asker,
         kind: &Kind,
         fields: (&[usize], &[Field]),
-        tell: &mut dyn FnMut(&(Kind, Position), Difference, &Purpose, &'static str),
+        tell: &mut Tell<'_>,
     ) {
         // Whoever grants is an officer of the owner; the class says who would hold.
         let owner = Asker {

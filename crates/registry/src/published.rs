@@ -132,13 +132,16 @@ struct Held {
     set: Option<PublishedSet>,
 }
 
+/// A set that does not count, with the size of the ledger with it.
+type Discounted = (u64, Published);
+
 /// The sets that count, in the order of the root's ledger: approved by two, each newer than every
 /// one before it in its line. And those that do not.
 fn held(
     store: &dyn Store,
     authority: &Authority,
     root: &DivisionId,
-) -> Result<(Vec<Held>, Vec<(u64, Published)>)> {
+) -> Result<(Vec<Held>, Vec<Discounted>)> {
     let Some(ledger) = authority_of(authority, root) else {
         return Ok((Vec::new(), Vec::new()));
     };

@@ -17,6 +17,8 @@ use record::id::{GrantId, LetterId, Origin};
 use record::letter::Step;
 use record::plan::{Approval, Plan};
 use record::proposal::{Answer, Proposal};
+use record::published::{PublishedSet, What};
+use record::schema::Catalogue;
 use seal::body::Body;
 use seal::grant::{EnvelopeInfo, SealPrivateKey, open_envelope};
 use seal::keystore::{Keystore, SoftwareKey, passphrase_of};
@@ -40,11 +42,12 @@ pub struct Check {
 }
 
 /// Every check.
-pub const CHECKS: [Check; 29] = [
+pub const CHECKS: [Check; 30] = [
     open("entry", entry),
     open("charter", charter),
     open("plan", plan),
     open("approval", approval),
+    open("published_set", published_set),
     open("message", message),
     open("body", body),
     open("parcel", parcel),
@@ -128,6 +131,18 @@ pub fn approval(bytes: &[u8]) -> bool {
     };
     assert_eq!(approval.encode(), bytes);
     let _ = approval.is_signed_by(&[1; 32]);
+    true
+}
+
+/// A published set, and what the built-in catalogue becomes with it.
+pub fn published_set(bytes: &[u8]) -> bool {
+    let Ok(set) = PublishedSet::decode(bytes) else {
+        return false;
+    };
+    assert_eq!(set.encode(), bytes);
+    if set.what != What::Policies {
+        let _ = Catalogue::builtin().with_published(&set);
+    }
     true
 }
 

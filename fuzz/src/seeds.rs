@@ -35,6 +35,7 @@ use record::plan::{
     Approval, ClassTerm, Figure, Outcome, Plan, PlanClosed, ShareHolder, StandingOrder, Task, Work,
 };
 use record::proposal::{About, Answer, Proposal, Wanted, Written};
+use record::published::{Declined, Published, PublishedSet, SetFile, What};
 use record::schema::Catalogue;
 use record::transfer::{
     Acceptance, TransferAnswer, TransferEvent, TransferOffer, TransferStep, TransferWord,
@@ -66,6 +67,7 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
         "charter" => vec![charter("jinfu").encode()],
         "plan" => plans().iter().map(Plan::encode).collect(),
         "approval" => vec![approval().encode()],
+        "published_set" => vec![published_set().encode()],
         "message" => messages().iter().map(Message::encode).collect(),
         "body" => vec![sealed_body().0.bytes],
         "parcel" => vec![parcel().encode()],
@@ -316,6 +318,11 @@ fn plans() -> Vec<Plan> {
             operator: OperatorId([3; 16]),
             key: [4; 32],
         },
+        Work::Publish {
+            what: What::Codes,
+            version: 2,
+            hash: published_set().hash(),
+        },
     ];
     let plan = |work| Plan {
         suite: SUITE,
@@ -389,6 +396,20 @@ fn succession() -> Succession {
     )
 }
 
+fn published_set() -> PublishedSet {
+    PublishedSet {
+        format: record::published::FORMAT,
+        what: What::Codes,
+        version: 2,
+        program: "0.1.0".into(),
+        files: vec![SetFile {
+            name: "dialect.csv".into(),
+            text: "code,name,aliases\n1,甲,A|a\n2,乙\n".into(),
+        }],
+        lowers: vec![],
+    }
+}
+
 fn statements() -> Vec<Statement> {
     let mut statements: Vec<Statement> = plans().into_iter().map(Statement::Plan).collect();
     statements.push(Statement::Approval(approval()));
@@ -427,6 +448,18 @@ fn statements() -> Vec<Statement> {
             what: kind("policies"),
             version: 2,
             hash: [6; 32],
+        }),
+        Statement::Published(Published {
+            what: What::Codes,
+            version: 2,
+            hash: published_set().hash(),
+            plan: [7; 32],
+        }),
+        Statement::Declined(Declined {
+            what: What::Policies,
+            version: 3,
+            hash: [8; 32],
+            reason: kind("program-too-old"),
         }),
     ]);
     statements.extend(transfers());

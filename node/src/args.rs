@@ -87,6 +87,9 @@ pub enum Command {
     /// 密钥：方案、批准、执行、常令 / keys: plan, approve, run, standing orders
     #[command(subcommand)]
     Keys(crate::commands::keys::args::Keys),
+    /// 发布政策、类别和代码表，逐级下发 / publish policies, schemas and code lists to every node below
+    #[command(subcommand)]
+    Publish(crate::commands::publish::args::Publish),
     /// 销毁一条记录：作方案，或查看回执 / erase a record: make the plan, or show the receipts
     Erase(Box<crate::commands::erase::Erase>),
     /// 未到的销毁回执 / receipts of destruction that are waited for
@@ -333,11 +336,18 @@ pub struct OperatorList {
 #[derive(Debug, Subcommand)]
 pub enum Schema {
     /// 列出类别 / list the kinds
-    List,
+    List {
+        /// 节点目录；省略则只看程序自带的 / the node's directory; what the program carries when left out
+        #[arg(long, env = "FANGZHI_DIR")]
+        dir: Option<PathBuf>,
+    },
     /// 一个类别的字段 / the fields of a kind
     Show {
         /// 类别 / the kind
         kind: Kind,
+        /// 节点目录；省略则只看程序自带的 / the node's directory; what the program carries when left out
+        #[arg(long, env = "FANGZHI_DIR")]
+        dir: Option<PathBuf>,
     },
 }
 

@@ -1,6 +1,7 @@
 //! How a command reaches a node: over HTTP when it runs, else in this process, through the same
 //! routes. So a command does the same either way, and there is one way to do it.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,8 @@ use api::AppState;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Method, Request};
+use record::published::PublishedSet;
+use record::schema::Catalogue;
 use registry::Registry;
 use registry::config::Files;
 use registry::keys::Opener;
@@ -248,6 +251,22 @@ impl Client {
     /// Asks for a document.
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         self.call(Method::GET, path, None)
+    }
+
+    /// The schemas and code lists that the node works with: the program's, and what its realm
+    /// published.
+    pub fn catalogue(&self) -> Result<Cow<'static, Catalogue>> {
+        let sets: Vec<PublishedSet> = self.get("/api/v1/published/catalogue")?;
+        let mut catalogue = Cow::Borrowed(Catalogue::builtin());
+        for set in &sets {
+            let next = catalogue.with_published(set).map_err(|e| {
+                Fault::failed(format!(
+                    "节点所用的类别本程序用不了 / this program cannot work with the node's schemas: {e}; use the program that the node runs"
+                ))
+            })?;
+            catalogue = Cow::Owned(next);
+        }
+        Ok(catalogue)
     }
 
     /// Sends a document and gets one back.

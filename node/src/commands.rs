@@ -13,6 +13,7 @@ pub mod keys;
 mod node;
 mod operator;
 pub mod proposals;
+pub mod publish;
 mod read;
 mod realm;
 mod sample;
@@ -55,6 +56,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         Command::Inbox(command) => proposals::inbox(command, json),
         Command::Transfer(command) => transfer::run(command, json),
         Command::Keys(command) => keys::run(command, json),
+        Command::Publish(command) => publish::run(command, json),
         Command::Erase(command) => erase::erase(command, json),
         Command::Receipts(whose) => erase::receipts(whose, json),
         Command::Retention(command) => erase::retention(command, json),

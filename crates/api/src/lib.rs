@@ -15,6 +15,7 @@ pub mod known;
 pub mod ledgers;
 pub mod plans;
 mod proposals;
+mod published;
 pub mod routes;
 pub mod state;
 mod transfers;

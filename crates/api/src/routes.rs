@@ -66,6 +66,7 @@ pub fn router(state: AppState) -> Router {
         .merge(crate::ferries::routes())
         .merge(crate::proposals::routes())
         .merge(crate::transfers::routes())
+        .merge(crate::published::routes())
         .route(
             "/witness/add-checkpoint",
             post(crate::ledgers::add_checkpoint)

@@ -95,6 +95,38 @@ pub enum PolicyError {
     /// The list of purposes and the schema differ.
     #[error("the purposes in `purposes.json` and in the schema differ; make both lists the same")]
     Purposes,
+    /// A file of a published set is missing.
+    #[error(
+        "`{file}` is missing; publish a set whole, beginning from `fangzhi publish export policies`"
+    )]
+    Missing {
+        /// The file.
+        file: &'static str,
+    },
+    /// A published set asks about other things than this program does.
+    #[error(
+        "the Cedar schema is another than this program's; change nothing in it but the purposes, or bring the program up to date first"
+    )]
+    Shape,
+    /// A rule file is too large, or nests too much.
+    #[error("`{file}` is too large; divide it into files by theme")]
+    TooLarge {
+        /// The file.
+        file: String,
+    },
+    /// A published set lacks a purpose that records may cite.
+    #[error(
+        "the purpose `{purpose}` is gone, and acts and grants may cite it; keep it in the list"
+    )]
+    PurposeDropped {
+        /// The purpose.
+        purpose: record::id::Purpose,
+    },
+    /// Under a published set nobody could publish another, or officers would approve their own.
+    #[error(
+        "under this set security officers could not rotate, administer or approve, or could approve their own requests; keep the rules of `security.cedar`"
+    )]
+    LocksOut,
     /// A file is neither a rule file nor `purposes.json`.
     #[error("`{file}` is not a file of a policy set; use `*.cedar` and `purposes.json`")]
     UnknownFile {

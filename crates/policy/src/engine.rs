@@ -138,6 +138,29 @@ impl<'a> World<'a> {
     }
 }
 
+impl World<'_> {
+    /// Whether any of these rules has a say in one request; one that fails has.
+    pub(crate) fn touched(
+        &self,
+        rules: &cedar_policy::PolicySet,
+        action: &str,
+        resource: EntityUid,
+        context: &Context,
+    ) -> bool {
+        let request = Request::new(
+            principal(),
+            uid("Action", action),
+            resource,
+            context.clone(),
+            Some(&self.set.schema),
+        );
+        let Ok(request) = request else { return true };
+        let response = Authorizer::new().is_authorized(&request, rules, &self.entities);
+        let diagnostics = response.diagnostics();
+        diagnostics.reason().next().is_some() || diagnostics.errors().next().is_some()
+    }
+}
+
 /// Every asker is the same entity, so that no rule can name a single operator and
 /// a remembered decision holds for all of one organization and role.
 pub(crate) fn principal() -> EntityUid {

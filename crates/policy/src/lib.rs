@@ -5,9 +5,10 @@
 //! purpose; a rule that fails while it is evaluated denies. Nothing here reads a record.
 //!
 //! Read in this order: [`question`] (what is asked), [`set`] (the rules),
+//! [`published`] (rules from the realm's root),
 //! [`decision`] (fields), [`permit`] (leave for one use case), [`rows`] (which records), [`duty`]
-//! (what is allowed or not as a whole), [`exposure`] (what a change of rules
-//! newly shows), [`mod@mask`], [`denied`]. Inside, `engine` asks Cedar and `residual`
+//! (what is allowed or not as a whole), [`exposure`] and [`census`] (what a change
+//! newly shows, and to whom), [`mod@mask`], [`denied`]. Inside, `engine` asks Cedar and `residual`
 //! turns what Cedar leaves open about a row into a [`RowRule`].
 //!
 //! ```
@@ -47,11 +48,13 @@
 pub mod question;
 pub mod set;
 
+pub mod census;
 pub mod decision;
 pub mod duty;
 mod engine;
 pub mod exposure;
 pub mod permit;
+pub mod published;
 mod residual;
 pub mod rows;
 

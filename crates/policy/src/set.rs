@@ -18,6 +18,38 @@ use crate::denied::{DEFAULT_ASK, Denied, PolicyError};
 
 /// The file of the list of purposes.
 const PURPOSES: &str = "purposes.json";
+/// The files of the set that this software comes with, the Cedar schema first.
+pub const BUILTIN: [(&str, &str); 8] = [
+    (
+        "schema.cedarschema",
+        include_str!("../../../policies/schema.cedarschema"),
+    ),
+    (PURPOSES, include_str!("../../../policies/purposes.json")),
+    (
+        "reading.cedar",
+        include_str!("../../../policies/reading.cedar"),
+    ),
+    (
+        "writing.cedar",
+        include_str!("../../../policies/writing.cedar"),
+    ),
+    (
+        "transferring.cedar",
+        include_str!("../../../policies/transferring.cedar"),
+    ),
+    (
+        "sharing.cedar",
+        include_str!("../../../policies/sharing.cedar"),
+    ),
+    (
+        "auditing.cedar",
+        include_str!("../../../policies/auditing.cedar"),
+    ),
+    (
+        "security.cedar",
+        include_str!("../../../policies/security.cedar"),
+    ),
+];
 /// How many decisions a set remembers before it starts over.
 const REMEMBERED_MAX: usize = 1024;
 
@@ -44,6 +76,8 @@ pub struct PolicySet {
     pub(crate) policies: cedar_policy::PolicySet,
     asks: BTreeMap<String, String>,
     purposes: Vec<PurposeCode>,
+    /// All rules as they were written.
+    text: String,
     hash: Hash,
     remembered: Mutex<HashMap<Hash, Answer>>,
 }
@@ -54,38 +88,10 @@ impl PolicySet {
     /// # Errors
     /// [`PolicyError`] when the built-in files are not a valid set.
     pub fn builtin() -> Result<&'static PolicySet, PolicyError> {
-        static BUILTIN: OnceLock<Result<PolicySet, PolicyError>> = OnceLock::new();
-        let set = BUILTIN.get_or_init(|| {
-            PolicySet::parse(
-                include_str!("../../../policies/schema.cedarschema"),
-                &[
-                    (PURPOSES, include_str!("../../../policies/purposes.json")),
-                    (
-                        "reading.cedar",
-                        include_str!("../../../policies/reading.cedar"),
-                    ),
-                    (
-                        "writing.cedar",
-                        include_str!("../../../policies/writing.cedar"),
-                    ),
-                    (
-                        "transferring.cedar",
-                        include_str!("../../../policies/transferring.cedar"),
-                    ),
-                    (
-                        "sharing.cedar",
-                        include_str!("../../../policies/sharing.cedar"),
-                    ),
-                    (
-                        "auditing.cedar",
-                        include_str!("../../../policies/auditing.cedar"),
-                    ),
-                    (
-                        "security.cedar",
-                        include_str!("../../../policies/security.cedar"),
-                    ),
-                ],
-            )
+        static PARSED: OnceLock<Result<PolicySet, PolicyError>> = OnceLock::new();
+        let set = PARSED.get_or_init(|| {
+            let (schema, files) = BUILTIN.split_first().expect("the list is not empty");
+            PolicySet::parse(schema.1, files)
         });
         set.as_ref().map_err(Clone::clone)
     }
@@ -125,6 +131,7 @@ impl PolicySet {
             policies,
             asks,
             purposes,
+            text: rules_of(files),
             hash: hash_of(schema, files),
             remembered: Mutex::new(HashMap::new()),
         })
@@ -144,6 +151,11 @@ impl PolicySet {
     /// The ids of all rules, with whom to ask.
     pub fn rules(&self) -> &BTreeMap<String, String> {
         &self.asks
+    }
+
+    /// All rules as they were written, comments and all.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
     }
 
     pub(crate) fn purpose(&self, code: &Purpose) -> Option<&PurposeCode> {
@@ -202,6 +214,11 @@ fn add_rules(
         asks.insert(id.to_owned(), ask.to_owned());
     }
     Ok(())
+}
+
+fn rules_of(files: &[(&str, &str)]) -> String {
+    let rules = files.iter().filter(|(file, _)| *file != PURPOSES);
+    rules.map(|(_, text)| *text).collect()
 }
 
 /// Strict, and without warnings: a rule that can never apply is a mistake too.

@@ -12,6 +12,7 @@ use crate::id::{
     DivisionId, GrantId, Hash, Kind, OperatorId, Origin, Purpose, Realm, RecordId, UnixMillis,
 };
 use crate::plan::{Approval, Plan, PlanClosed};
+use crate::published::{Declined, Published};
 use crate::transfer::{TransferAnswer, TransferOffer, TransferStep};
 
 /// The largest charter in bytes.
@@ -93,6 +94,12 @@ pub enum Statement {
     /// The realm's root has another `sign` key from here on.
     #[n(32)]
     Succession(#[n(0)] Box<Succession>),
+    /// The realm's root published policies, schemas or codes; they are the entry's body.
+    #[n(14)]
+    Published(#[n(0)] Published),
+    /// This node holds a published set and does not run it.
+    #[n(20)]
+    Declined(#[n(0)] Declined),
 }
 
 /// What a record's versions a holder gets beside the newest (历史).
@@ -281,6 +288,16 @@ pub fn follow_root<'a>(known: &[u8; 32], successions: &'a [Succession]) -> Optio
         newest = Some(&next.charter);
     }
     newest
+}
+
+impl Statement {
+    /// The hash of the body that lies beside the entry, if it has one.
+    pub fn body_hash(&self) -> Option<Hash> {
+        match self {
+            Statement::Published(published) => Some(published.hash),
+            _ => None,
+        }
+    }
 }
 
 /// The root was shared among officers (分份), and every holder confirmed a share.

@@ -4,6 +4,7 @@
 //! a further version of a schema, a further list. What a position means is never changed,
 //! because commitments and keys are bound to it.
 
+pub mod realm;
 mod valid;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,6 +47,25 @@ pub enum CatalogueError {
         /// The rule.
         problem: &'static str,
     },
+    /// A file of a published set is neither a schema nor a list, or not in place.
+    #[error("`{file}`: {problem}")]
+    File {
+        /// The file.
+        file: String,
+        /// The rule.
+        problem: &'static str,
+    },
+    /// A set lowers the sensitivity of a field without saying so, or says so without doing it.
+    #[error(
+        "the sensitivity of `{field}` is lowered and the set does not say so, or the other way round; name exactly the fields that are lowered"
+    )]
+    Lowered {
+        /// The field, as `kind.field`.
+        field: String,
+    },
+    /// A set adds nothing to what is in force.
+    #[error("the set has nothing that is not in force already; there is nothing to publish")]
+    Nothing,
     /// A field breaks a rule.
     #[error("schema `{kind}` version {version}, field `{field}`: {problem}")]
     Field {
@@ -169,6 +189,14 @@ impl Catalogue {
         Ok(all)
     }
 
+    /// Every code list as a file: its name, and the text that it reads back from.
+    pub fn list_files(&self) -> Vec<(String, String)> {
+        let lists = self.lists.iter();
+        lists
+            .map(|(name, list)| (name.clone(), list.to_text()))
+            .collect()
+    }
+
     fn add_list(&mut self, name: &str, text: &str) -> Result<(), CatalogueError> {
         let error = |line, problem| CatalogueError::List {
             list: name.to_owned(),
@@ -243,6 +271,17 @@ mod tests {
         assert_eq!(catalogue.kinds().len(), 7);
         assert_eq!(catalogue.codes("ethnicity").unwrap().len(), 58);
         assert!(catalogue.codes("religion").is_none());
+    }
+
+    #[test]
+    fn every_list_reads_back_from_its_file() {
+        let builtin = Catalogue::builtin();
+        let files = builtin.list_files();
+        assert_eq!(files.len(), 19);
+        for (name, text) in &files {
+            let same = builtin.extended(&[], &[(name, text)]).unwrap();
+            assert_eq!(same.hash(), builtin.hash(), "{name}");
+        }
     }
 
     #[test]

@@ -70,6 +70,21 @@ impl CodeList {
         Ok(list)
     }
 
+    /// The list as a file, from which it reads back as it is.
+    pub(crate) fn to_text(&self) -> String {
+        let mut text = "code,name,aliases\n".to_owned();
+        for (code, name) in &self.names {
+            let own = stem(&folded(name)).to_owned();
+            let aliases = self.meanings.iter();
+            let aliases: Vec<&str> = aliases
+                .filter(|(meaning, of)| *of == code && **meaning != own)
+                .map(|(meaning, _)| meaning.as_str())
+                .collect();
+            text += &format!("{code},{name},{}\n", aliases.join("|"));
+        }
+        text
+    }
+
     fn add(&mut self, code: &str, name: &str, aliases: &str) -> Result<(), &'static str> {
         let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
         if code.is_empty() || code.len() > 16 || !code.bytes().all(plain) {

@@ -325,7 +325,8 @@ impl Entry {
             Entry::Grant(e) => e.parcel,
             Entry::Recovery(e) => e.body,
             Entry::Letter(e) => e.body,
-            Entry::Act(_) | Entry::Authority(_) => None,
+            Entry::Authority(e) => e.statement.body_hash(),
+            Entry::Act(_) => None,
         }
     }
 

@@ -4,7 +4,7 @@
 //! (whose column is which field), [`draft`] and [`check`] (from a row to values that may be
 //! sealed) with [`numbers`], [`dates`], [codes](schema::Catalogue::codes) and rules between fields,
 //! then what goes into ledgers: [`cbor`], [`entry`], [`act`], [`authority`], [`plan`], [`letter`],
-//! [`proposal`] and [`transfer`].
+//! [`proposal`], [`transfer`] and [`published`].
 //!
 //! ```
 //! use record::draft::Draft;
@@ -38,6 +38,7 @@ pub mod letter;
 pub mod numbers;
 pub mod plan;
 pub mod proposal;
+pub mod published;
 pub mod refused;
 mod rules;
 pub mod schema;

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use crate::authority::History;
 use crate::cbor::{self, CborError};
 use crate::id::{DivisionId, GrantId, Hash, Kind, OperatorId, Origin, RecordId, UnixMillis};
+use crate::published::What;
 
 /// The largest plan or approval in bytes.
 pub const PLAN_MAX: usize = 16 * 1024;
@@ -141,6 +142,20 @@ pub enum Work {
         #[n(5)]
         assessment: String,
     },
+    /// Policies, schemas or codes for the whole realm, from its root.
+    #[n(11)]
+    Publish {
+        /// What.
+        #[n(0)]
+        what: What,
+        /// The version that it will have.
+        #[n(1)]
+        version: u32,
+        /// SHA-256 of the set.
+        #[cbor(n(2), with = "minicbor::bytes")]
+        #[serde(serialize_with = "hex_key")]
+        hash: Hash,
+    },
 }
 
 impl Work {
@@ -158,6 +173,7 @@ impl Work {
             Work::Order(_) => "order",
             Work::Officer { .. } => "officer",
             Work::AmendGrant { .. } => "amend-grant",
+            Work::Publish { .. } => "publish",
         }
     }
 }

@@ -10,6 +10,7 @@ use record::entry::{
 };
 use record::id::{DivisionId, Kind, OperatorId, Origin, Purpose, Realm, RecordId, UnixMillis};
 use record::plan::{Approval, Figure, Outcome, Plan, PlanClosed, StandingOrder, Task, Work};
+use record::published::{Published, What};
 
 const PAGE: &str = include_str!("../../../docs/formats/entry.md");
 const TIME: UnixMillis = UnixMillis(1_700_000_000_000);
@@ -154,6 +155,14 @@ fn the_authority_entries_of_the_page_hold() {
             hash: [8; 32],
         })),
     );
+    let published = authority(Statement::Published(Published {
+        what: What::Codes,
+        version: 2,
+        hash: [8; 32],
+        plan: [9; 32],
+    }));
+    check("A published set", &published);
+    assert_eq!(published.body_hash(), Some([8; 32]));
     check(
         "A revocation",
         &authority(Statement::Revocation(Revocation {

@@ -14,6 +14,7 @@ use record::authority::{
 use record::entry::Entry;
 use record::id::{DivisionId, GrantId, Hash, Kind, OperatorId, Origin};
 use record::plan::{Approval, Outcome, Plan, Work};
+use record::published::{Declined, Published};
 use store::Store;
 
 use crate::config::NodeConfig;
@@ -120,6 +121,12 @@ pub struct Authority {
     /// What each division said is in force there, the newest last.
     #[n(17)]
     in_force: BTreeMap<(DivisionId, Kind), Vec<InForce>>,
+    /// Sets that a division published, each with the size that its ledger has with it.
+    #[n(20)]
+    published: BTreeMap<DivisionId, BTreeMap<u64, Published>>,
+    /// Published sets that a division said it does not run, by line and version.
+    #[n(21)]
+    declined: BTreeMap<(DivisionId, Kind, u32), Declined>,
     /// What is stated of records that move.
     #[n(25)]
     transfers: transfers::Transfers,
@@ -381,6 +388,15 @@ impl Authority {
                     self.succeed(succession);
                 }
             }
+            Statement::Published(published) => {
+                let of = self.published.entry(division.clone()).or_default();
+                of.insert(size, published.clone());
+            }
+            Statement::Declined(declined) => {
+                let line = crate::node::word(declined.what.line());
+                let at = (division.clone(), line, declined.version);
+                self.declined.insert(at, declined.clone());
+            }
             Statement::Receipt(receipt) => {
                 let at = (division.clone(), receipt.origin.clone(), receipt.index);
                 self.receipts.insert(at, receipt.clone());
@@ -553,6 +569,24 @@ impl Authority {
             .ok()
             .and_then(|what| self.in_force.get(&(division.clone(), what)))
             .map_or(&[], Vec::as_slice)
+    }
+
+    /// The sets that a division published, approved or not, in the order of its ledger, each with the
+    /// size that the ledger has with it.
+    pub(crate) fn published(
+        &self,
+        division: &DivisionId,
+    ) -> impl Iterator<Item = (u64, &Published)> {
+        let of = self.published.get(division).into_iter().flatten();
+        of.map(|(size, published)| (*size, published))
+    }
+
+    /// The sets that a division said it does not run, by version.
+    pub(crate) fn declined(&self, division: &DivisionId, line: &str) -> Vec<&Declined> {
+        let of = self.declined.iter();
+        of.filter(|((d, l, _), _)| d == division && l.as_str() == line)
+            .map(|(_, declined)| declined)
+            .collect()
     }
 
     /// The charter of a division, if one is known.

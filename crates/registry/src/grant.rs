@@ -204,7 +204,7 @@ impl Registry {
     ) -> Result<GrantId> {
         let schema = self.schema(&request.kind)?;
         let positions = positions(schema, &request.fields)?;
-        let rows = row_conditions(schema, &request.rows, self.catalogue)?;
+        let rows = row_conditions(schema, &request.rows, self.catalogue())?;
         if request.days == 0 || request.days > DAYS_MAX {
             return Err(RegistryError::BadRequest(format!(
                 "a grant lasts 1 to {DAYS_MAX} days; renew it later"
@@ -248,7 +248,7 @@ impl Registry {
             assessment: request.assessment.clone(),
             epoch,
             envelope: [0; 32],
-            policy: self.policies.hash(),
+            policy: self.policies().hash(),
             not_after: UnixMillis(now.0 + u64::from(request.days) * 86_400_000),
             owner_charter: self.own_charter()?,
             history: Some(request.history),
@@ -667,7 +667,7 @@ impl Registry {
                     None => None,
                 };
                 let fields = self
-                    .catalogue
+                    .catalogue()
                     .version(&grant.origin.ledger(), grant.schema)
                     .map(|schema| {
                         grant
@@ -710,7 +710,7 @@ impl Registry {
     pub(crate) fn may(&self, session: &Session, action: Action, purpose: &Purpose) -> Result<()> {
         let ancestors = self.authority().ancestors(&self.config.division);
         policy::may(
-            self.policies,
+            self.policies(),
             &self.asker(session),
             action,
             &policy::Target::Division {
@@ -732,7 +732,7 @@ impl Registry {
     ) -> Result<policy::Allowed> {
         let ancestors = self.authority().ancestors(&self.config.division);
         let allowed = policy::may(
-            self.policies,
+            self.policies(),
             &self.asker(session),
             Action::Amend,
             &policy::Target::Fields {
@@ -778,7 +778,7 @@ impl Registry {
         let asker = self.asker(session);
         let judge = |positions: &BTreeSet<Position>, assessment: &str, purpose: &Purpose| {
             policy::may(
-                self.policies,
+                self.policies(),
                 &asker,
                 Action::Grant,
                 &policy::Target::Grant {

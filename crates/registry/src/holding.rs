@@ -116,14 +116,14 @@ impl Version {
 }
 
 impl Registry {
-    pub(crate) fn schema(&self, kind: &Kind) -> Result<&Schema> {
-        self.catalogue
+    pub(crate) fn schema(&self, kind: &Kind) -> Result<&'static Schema> {
+        self.catalogue()
             .schema(kind)
             .ok_or_else(|| RegistryError::NoKind(kind.clone()))
     }
 
-    pub(crate) fn schema_version(&self, kind: &Kind, version: u32) -> Result<&Schema> {
-        self.catalogue.version(kind, version).ok_or_else(|| {
+    pub(crate) fn schema_version(&self, kind: &Kind, version: u32) -> Result<&'static Schema> {
+        self.catalogue().version(kind, version).ok_or_else(|| {
             RegistryError::damaged(format!("schema {version} of `{kind}` is not here"))
         })
     }
@@ -203,9 +203,21 @@ impl Registry {
     }
 
     fn open_holding(&self, origin: &Origin) -> Result<Holding> {
+        let schema = self.schema(&origin.ledger())?;
+        let kept = self.load_index(origin, schema);
+        self.open_holding_under(origin, schema, kept)
+    }
+
+    /// A holding for the fields of a schema, with an index that was kept or none.
+    fn open_holding_under(
+        &self,
+        origin: &Origin,
+        schema: &Schema,
+        kept: Option<Index>,
+    ) -> Result<Holding> {
         let kind = origin.ledger();
         let access = match origin.grant_id() {
-            None => Access::Own(Arc::new(self.shard_keys(origin, self.schema(&kind)?)?)),
+            None => Access::Own(Arc::new(self.shard_keys(origin, schema)?)),
             Some(id) => {
                 let authority = self.authority();
                 let statement = authority
@@ -223,10 +235,7 @@ impl Registry {
                 }
             }
         };
-        let schema = self.schema(&kind)?;
-        let index = self
-            .load_index(origin, schema)
-            .unwrap_or_else(|| Index::new(schema));
+        let index = kept.unwrap_or_else(|| Index::new(schema));
         let mut holding = Holding {
             origin: origin.clone(),
             kind,
@@ -244,7 +253,28 @@ impl Registry {
     pub(crate) fn advance_holding(&self, origin: &Origin) -> Result<()> {
         let holding = self.holding(origin)?;
         let mut holding = holding.write().unwrap_or_else(PoisonError::into_inner);
-        self.name_keys(&mut holding)?;
+        self.advance(&mut holding)
+    }
+
+    /// Makes a holding anew for the fields of another schema. It is read as it was until the new
+    /// one has everything.
+    pub(crate) fn remake_holding(&self, origin: &Origin, schema: &Schema) -> Result<()> {
+        let held = self.holding(origin)?;
+        let mut fresh = self.open_holding_under(origin, schema, None)?;
+        self.advance(&mut fresh)?;
+        let mut held = held.write().unwrap_or_else(PoisonError::into_inner);
+        // What was written meanwhile, and an epoch that began.
+        if matches!(held.access, Access::Own(_)) {
+            fresh.access = Access::Own(Arc::new(self.shard_keys(origin, schema)?));
+        }
+        self.advance(&mut fresh)?;
+        *held = fresh;
+        Ok(())
+    }
+
+    fn advance(&self, holding: &mut Holding) -> Result<()> {
+        let origin = &holding.origin.clone();
+        self.name_keys(holding)?;
         let size = Head::read(self.store.as_ref(), origin)?.size;
         while holding.index.applied() < size {
             let from = holding.index.applied();
@@ -259,7 +289,7 @@ impl Registry {
             for (at, (_, bytes)) in (from..).zip(&rows) {
                 let entry =
                     Entry::decode(bytes).map_err(|e| RegistryError::damaged(e.to_string()))?;
-                if !self.apply(&mut holding, at, &entry)? {
+                if !self.apply(holding, at, &entry)? {
                     // The owner's statement is on its way; its ledger's coming goes on from here.
                     tracing::info!(%origin, at, "a grant's keys are not here yet");
                     holding.index.set_applied(at);

@@ -34,6 +34,7 @@ pub mod node;
 pub mod plan;
 pub mod proposals;
 pub mod publish;
+pub mod published;
 mod reach;
 pub mod read;
 pub mod recovery;

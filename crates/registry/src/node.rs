@@ -54,8 +54,8 @@ pub struct Registry {
     pub(crate) next_opener: Mutex<Option<Opener>>,
     /// Held while a ceremony of shares is changed.
     pub(crate) ceremony: Mutex<()>,
-    pub(crate) catalogue: &'static Catalogue,
-    pub(crate) policies: &'static policy::PolicySet,
+    /// The schemas, code lists and policies that it runs.
+    pub(crate) published: crate::published::InUse,
     pub(crate) authority: RwLock<Authority>,
     books: Mutex<HashMap<Origin, Arc<Mutex<Book>>>>,
     pub(crate) holdings: RwLock<BTreeMap<Origin, Arc<RwLock<Holding>>>>,
@@ -290,9 +290,6 @@ impl Registry {
                 .map_err(|e| RegistryError::Directory(e.to_string()))?,
         );
         let pages = Pages::open(dir).map_err(|e| RegistryError::Directory(e.to_string()))?;
-        let catalogue = Catalogue::builtin();
-        let policies =
-            policy::PolicySet::builtin().map_err(|e| RegistryError::Directory(e.to_string()))?;
         for shard in store.shards()? {
             if let Ok(origin) = Origin::parse(&shard) {
                 crate::chain::complete(store.as_ref(), &origin)?;
@@ -318,6 +315,7 @@ impl Registry {
             // What was kept is sealed under a key that a locked node does not have.
             Err(_) => Authority::load(store.as_ref(), &config)?,
         };
+        let published = crate::published::InUse::open(store.as_ref(), &authority, &config)?;
         let registry = Self {
             standing: RwLock::new(crate::standing::Standing::of(&config)?),
             renewal_refused: Mutex::default(),
@@ -333,8 +331,7 @@ impl Registry {
             found_secrets: Mutex::default(),
             next_opener: Mutex::default(),
             ceremony: Mutex::default(),
-            catalogue,
-            policies,
+            published,
             authority: RwLock::new(authority),
             books: Mutex::new(HashMap::new()),
             holdings: RwLock::new(BTreeMap::new()),
@@ -364,6 +361,7 @@ impl Registry {
     /// What a node does once its keys are open.
     pub(crate) fn begin(&self, now: UnixMillis) -> Result<()> {
         self.found(now)?;
+        self.adopt_published(now)?;
         self.state_versions(now)?;
         self.check_keystore()?;
         self.seal_recovery();
@@ -385,7 +383,7 @@ impl Registry {
             .collect();
         // An old copy may lack a ledger altogether that was signed since.
         own.extend(
-            self.catalogue
+            self.catalogue()
                 .kinds()
                 .into_iter()
                 .map(|schema| self.shard(&schema.kind)),
@@ -416,15 +414,15 @@ impl Registry {
         let in_force = |what: &'static str, hash: Hash| {
             Statement::InForce(InForce {
                 what: word(what),
-                version: 1,
+                version: self.published.version(what),
                 hash,
             })
         };
         self.state(
             vec![
                 Statement::Charter(charter),
-                in_force("schemas", self.catalogue.hash()),
-                in_force("policies", self.policies.hash()),
+                in_force("schemas", self.catalogue().hash()),
+                in_force("policies", self.policies().hash()),
                 Statement::InForce(crate::versions::program()),
             ],
             &self.service(purpose("administration")),
@@ -450,8 +448,13 @@ impl Registry {
     }
 
     /// The schemas and code lists in force.
-    pub fn catalogue(&self) -> &Catalogue {
-        self.catalogue
+    pub fn catalogue(&self) -> &'static Catalogue {
+        self.published.catalogue()
+    }
+
+    /// The rules in force.
+    pub(crate) fn policies(&self) -> &'static policy::PolicySet {
+        self.published.policies()
     }
 
     /// The transport key's seed, for the network.
@@ -561,15 +564,28 @@ impl Registry {
         signer: &Signer<'_>,
         now: UnixMillis,
     ) -> Result<Appended> {
+        let bare = |statement| (statement, None);
+        self.state_with(statements.into_iter().map(bare).collect(), signer, now)
+    }
+
+    /// The same with the bodies that lie beside the statements which name one.
+    pub(crate) fn state_with(
+        &self,
+        stated: Vec<(Statement, Option<Vec<u8>>)>,
+        signer: &Signer<'_>,
+        now: UnixMillis,
+    ) -> Result<Appended> {
+        let (statements, bodies): (Vec<Statement>, Vec<_>) = stated.into_iter().unzip();
         let leaves = statements
             .iter()
-            .map(|statement| Leaf {
+            .zip(bodies)
+            .map(|(statement, body)| Leaf {
                 entry: Entry::Authority(AuthorityEntry {
                     suite: SUITE,
                     statement: statement.clone(),
                     recorded_at: now,
                 }),
-                body: None,
+                body,
             })
             .collect();
         let book = self.book(&self.own("authority"))?;

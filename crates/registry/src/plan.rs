@@ -333,6 +333,7 @@ impl Registry {
             Some(Work::Officer { .. }) => self.enrol_officer(session, &warrant, now),
             Some(Work::AmendGrant { .. }) => self.amend_grant(session, &warrant, now),
             Some(Work::RotateKek { .. }) => self.rotate_kek(session, &warrant, now),
+            Some(Work::Publish { .. }) => self.publish_set(session, &warrant, now),
             Some(Work::Order(_)) | None => Ok(()),
         }?;
         self.close_plan(session, warrant.plan(), now)

@@ -218,7 +218,7 @@ impl Registry {
                 held_by_grant,
             };
             let purpose = &proposal.purpose;
-            policy::may(self.policies, asker, Action::Propose, &target, purpose)
+            policy::may(self.policies(), asker, Action::Propose, &target, purpose)
         };
         let mut denied = match may(None) {
             Ok(_) => return Ok(None),

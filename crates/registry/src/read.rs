@@ -384,7 +384,7 @@ impl Registry {
             Access::Grant { statement, .. } => Some(&statement.purpose),
         };
         policy::decide(
-            self.policies,
+            self.policies(),
             &Question {
                 asker: &self.asker(session),
                 action: Action::Read,
@@ -413,7 +413,7 @@ impl Registry {
             kind: request.kind.clone(),
             filters: request.filters.clone(),
             fields,
-            policy: self.policies.hash(),
+            policy: self.policies().hash(),
             records,
             denied,
         }
@@ -489,7 +489,7 @@ impl Registry {
                 let comparison = match filter.comparison {
                     Comparison::Equals => {
                         // Typed as a clerk would: `x` for `X`, a name for a code.
-                        let typed = record::check::canonical(field, self.catalogue, &value);
+                        let typed = record::check::canonical(field, self.catalogue(), &value);
                         Match::Equals(typed.ok().flatten().unwrap_or(value))
                     }
                     Comparison::Prefix => Match::Prefix(value),

@@ -57,7 +57,7 @@ impl Registry {
 
     /// The groups that standing orders in force name.
     fn classes_in_force(&self, now: UnixMillis) -> BTreeSet<ClassTerm> {
-        let shards = self.catalogue.kinds();
+        let shards = self.catalogue().kinds();
         let shards = shards.into_iter().map(|schema| self.shard(&schema.kind));
         let authority = self.authority();
         let mut classes = BTreeSet::new();

@@ -218,7 +218,7 @@ impl Registry {
             let checked = Draft {
                 fields: fields.clone(),
             }
-            .check(schema, self.catalogue, &day)
+            .check(schema, self.catalogue(), &day)
             .map_err(|mut violations| {
                 // All at once: a taken value is said now, not after the rest was mended.
                 self.taken_values(schema, fields, &seen, &holding.index, &mut violations);
@@ -359,7 +359,7 @@ impl Registry {
         let mut holding = holding.write().unwrap_or_else(PoisonError::into_inner);
         let mut seen = HashMap::new();
         let checked = Draft { fields }
-            .check(schema, self.catalogue, &today(now))
+            .check(schema, self.catalogue(), &today(now))
             .and_then(|checked| own_rows(&allowed, &self.config.division, checked))
             .and_then(
                 |checked| match doubles(schema, &checked, 1, &mut seen, &holding.index) {
@@ -483,7 +483,7 @@ impl Registry {
             draft.fields.insert("status".into(), "60".into());
         }
         let checked = draft
-            .check(schema, self.catalogue, &today(now))
+            .check(schema, self.catalogue(), &today(now))
             .and_then(|checked| own_rows(&allowed, &self.config.division, checked))
             .and_then(|checked| {
                 let doubles =
@@ -578,7 +578,7 @@ impl Registry {
                 .iter()
                 .any(|violation| violation.field == field.id);
             let value = fields.get(&field.id).and_then(|text| {
-                record::check::canonical(field, self.catalogue, text)
+                record::check::canonical(field, self.catalogue(), text)
                     .ok()
                     .flatten()
             });

@@ -668,6 +668,7 @@ impl Registry {
         }
         let mut ours = BTreeSet::new();
         if origin.ledger().as_str() == "authority" {
+            self.adopt_from(origin, now);
             // It may name envelopes that came before it.
             let held = self
                 .holdings
@@ -890,7 +891,7 @@ impl Registry {
     }
 
     /// Takes back an alarm about something that is mended.
-    fn clear_alarm(&self, origin: &Origin, code: &str) -> Result<()> {
+    pub(crate) fn clear_alarm(&self, origin: &Origin, code: &str) -> Result<()> {
         let key = table::local(table::ALARM, &alarm_key(origin, code));
         if self.store.get(&key)?.is_none() {
             return Ok(());

@@ -157,7 +157,7 @@ impl Registry {
 
     /// Own shards that are beyond their first epoch.
     fn rotated_shards(&self) -> Vec<Origin> {
-        let kinds = self.catalogue.kinds();
+        let kinds = self.catalogue().kinds();
         let shards = kinds.into_iter().map(|schema| self.shard(&schema.kind));
         let authority = self.authority();
         shards
@@ -205,7 +205,7 @@ impl Registry {
     /// A failure of the store.
     pub fn epochs(&self) -> Result<Vec<ShardEpochs>> {
         let mut lines = Vec::new();
-        for schema in self.catalogue.kinds() {
+        for schema in self.catalogue().kinds() {
             let origin = self.shard(&schema.kind);
             let open: Vec<u32> = self.keys.epochs(&origin)?.into_keys().collect();
             if open.is_empty() {

@@ -61,6 +61,8 @@ pub const AWAITED: &str = "awaited";
 pub const PROPOSAL: &str = "proposal";
 /// Of an own ledger of answers: the proposals that it answers.
 pub const INBOX: &str = "inbox";
+/// Sets that are to be published and wait for approval, by their hash.
+pub const PUBLISHED: &str = "published";
 
 /// Checkpoints cosigned of ledgers that are not held here.
 pub const WITNESS: &str = "witness";

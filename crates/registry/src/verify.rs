@@ -165,6 +165,14 @@ pub fn verify(dir: &Path) -> Result<VerifyReport> {
             Authority::default()
         }
     };
+    for (origin, index) in crate::published::unapproved(&authority, &config)? {
+        note(
+            Some(&origin),
+            format!(
+                "第 {index} 条发布未经两名安全员批准 / entry {index} publishes a set that two officers did not approve"
+            ),
+        );
+    }
     let mut authority_roots = BTreeMap::new();
     for origin in origins
         .iter()

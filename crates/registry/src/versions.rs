@@ -1,13 +1,14 @@
 //! Versions (版本): which schemas, policies and program a node runs, stated in its own authority
 //! ledger whenever one of them changed, and so known wherever that ledger is held.
 //!
-//! Schemas and policies are compiled into the program: nothing is distributed downward, only shown
-//! upward.
+//! Schemas and policies are those that the program carries, or that the realm published
+//! ([`crate::published`]). What a node was given and does not run it states, too.
 
 use std::cmp::Ordering;
 
 use record::authority::{InForce, Statement};
 use record::id::{DivisionId, Hash, UnixMillis};
+use record::published::Declined;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -26,7 +27,7 @@ pub enum Compared {
     Same,
     /// One that this node ran before.
     Older,
-    /// A later program.
+    /// A later program, or a later published version.
     Newer,
     /// One that this node never ran.
     Different,
@@ -37,16 +38,29 @@ pub enum Compared {
 pub struct Version {
     /// `schemas`, `policies` or `program`.
     pub what: String,
-    /// The program's version, `major.minor.patch`; of the others a running number.
+    /// The program's version, `major.minor.patch`; of the others the published one, 1 for what the
+    /// program carries.
     pub version: String,
     /// The first 16 hexadecimal digits of the hash.
     pub hash: String,
     /// Beside the one of the node that tells.
     pub compared: Compared,
+    /// A later version that the node holds and does not run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub declined: Option<DeclinedVersion>,
+}
+
+/// A published version that a node does not run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DeclinedVersion {
+    /// Which.
+    pub version: u32,
+    /// Why, a code such as `program-too-old`.
+    pub reason: String,
 }
 
 /// The program's version as a number that is ordered as versions are.
-fn program_number(text: &str) -> u32 {
+pub(crate) fn program_number(text: &str) -> u32 {
     let mut parts = text
         .split(['.', '-', '+'])
         .map(|part| part.parse::<u32>().unwrap_or(0).min(999));
@@ -89,9 +103,12 @@ fn compare(theirs: &InForce, own: &[InForce]) -> Compared {
         };
     }
     if own.iter().any(|before| before.hash == theirs.hash) {
-        Compared::Older
-    } else {
-        Compared::Different
+        return Compared::Older;
+    }
+    match theirs.version.cmp(&newest.version) {
+        Ordering::Less => Compared::Older,
+        Ordering::Greater => Compared::Newer,
+        Ordering::Equal => Compared::Different,
     }
 }
 
@@ -99,7 +116,14 @@ fn compare(theirs: &InForce, own: &[InForce]) -> Compared {
 pub(crate) fn versions(authority: &Authority, of: &DivisionId, here: &DivisionId) -> Vec<Version> {
     let versions = STATED.into_iter().filter_map(|what| {
         let theirs = authority.in_force(of, what).last()?;
+        let declined = authority.declined(of, what);
+        let later = |declined: &&Declined| declined.version > theirs.version;
+        let declined = declined.into_iter().filter(later).max_by_key(|d| d.version);
         Some(Version {
+            declined: declined.map(|declined| DeclinedVersion {
+                version: declined.version,
+                reason: declined.reason.to_string(),
+            }),
             what: what.to_owned(),
             version: shown(theirs),
             hash: data_encoding::HEXLOWER.encode(&theirs.hash[..8]),
@@ -116,6 +140,7 @@ impl Registry {
         if self.guard.is_halted(&origin) || lock(&*self.book(&origin)?).size() == 0 {
             return Ok(());
         }
+        let running = self.published.running();
         let changed: Vec<Statement> = {
             let authority = self.authority();
             let known = |what: &str| {
@@ -123,25 +148,35 @@ impl Registry {
                 stated.last().map(|last| (last.version, last.hash))
             };
             let counted = |what: &'static str, hash: Hash| {
-                let before = known(what);
-                let version = before.map_or(1, |(version, _)| version.saturating_add(1));
+                let version = running.version(what);
                 let stated = InForce {
                     what: word(what),
                     version,
                     hash,
                 };
-                (before.map(|(_, hash)| hash) != Some(hash)).then_some(stated)
+                (known(what) != Some((version, hash))).then_some(stated)
             };
             let program = program();
             let same = known("program").is_some_and(|(_, hash)| hash == program.hash);
             [
-                counted("schemas", self.catalogue.hash()),
-                counted("policies", self.policies.hash()),
+                counted("schemas", running.catalogue.hash()),
+                counted("policies", running.policies.hash()),
                 (!same).then_some(program),
             ]
             .into_iter()
             .flatten()
             .map(Statement::InForce)
+            .chain(
+                running
+                    .declined
+                    .iter()
+                    .filter(|declined| {
+                        let stated =
+                            authority.declined(&self.config.division, declined.what.line());
+                        !stated.contains(declined)
+                    })
+                    .map(|declined| Statement::Declined(declined.clone())),
+            )
             .collect()
         };
         if !changed.is_empty() {
@@ -168,7 +203,8 @@ mod tests {
         let own = [stated("schemas", 1, 1), stated("schemas", 2, 2)];
         assert_eq!(compare(&stated("schemas", 7, 2), &own), Compared::Same);
         assert_eq!(compare(&stated("schemas", 7, 1), &own), Compared::Older);
-        assert_eq!(compare(&stated("schemas", 7, 3), &own), Compared::Different);
+        assert_eq!(compare(&stated("schemas", 7, 3), &own), Compared::Newer);
+        assert_eq!(compare(&stated("schemas", 2, 3), &own), Compared::Different);
         let own = [stated("program", program_number("0.2.0"), 1)];
         let theirs = |text, hash| stated("program", program_number(text), hash);
         assert_eq!(compare(&theirs("0.1.9", 2), &own), Compared::Older);

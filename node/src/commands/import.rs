@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use record::id::Kind;
-use record::schema::{Catalogue, Schema};
+use record::schema::Schema;
 use registry::register::{IMPORT_ROWS, ImportChunk, ImportReport, PREVIEW_ROWS, RowViolation};
 use serde_json::json;
 
@@ -20,7 +20,8 @@ use crate::output;
 const SHOWN: usize = 20;
 
 pub fn run(command: &Import, json: bool) -> Result<ExitCode> {
-    let catalogue = Catalogue::builtin();
+    let mut client = Client::connect(&command.at)?;
+    let catalogue = client.catalogue()?;
     let schema = catalogue.schema(&command.kind).ok_or_else(|| {
         Fault::usage(format!(
             "没有类别 `{0}` / no kind `{0}`; see `fangzhi schema list`",
@@ -31,7 +32,6 @@ pub fn run(command: &Import, json: bool) -> Result<ExitCode> {
     if !json {
         introduce(command, schema, &table);
     }
-    let mut client = Client::connect(&command.at)?;
     client.login(&command.who, &["clerk"])?;
     let mut preview = send(&client, &command.kind, &table, true, json)?;
     give_back(&table, &mut preview);

@@ -147,7 +147,7 @@ pub(super) fn make(whose: &Whose, request: &PlanRequest, json: bool) -> Result<E
 }
 
 /// A client that is logged in, and the one plan meant.
-fn find(one: &One) -> Result<(Client, Value)> {
+pub(super) fn find(one: &One) -> Result<(Client, Value)> {
     let client = client(&one.whose)?;
     if plan_id(&one.plan).is_ok() {
         let plan = client.get(&format!("/api/v1/plans/{}", one.plan))?;

@@ -58,13 +58,13 @@ pub fn read(command: &Read, json: bool) -> Result<ExitCode> {
     if json {
         output::json(&answer);
     } else {
-        show(&command.kind, &answer);
+        let catalogue = client.catalogue()?;
+        show(&catalogue, &command.kind, &answer);
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn show(kind: &record::id::Kind, answer: &Value) {
-    let catalogue = record::schema::Catalogue::builtin();
+fn show(catalogue: &record::schema::Catalogue, kind: &record::id::Kind, answer: &Value) {
     let schema = catalogue.schema(kind);
     let value = &answer["value"];
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();

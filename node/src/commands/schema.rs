@@ -1,18 +1,28 @@
 //! Schemas: what kinds there are and what fields they have.
 
+use std::borrow::Cow;
 use std::process::ExitCode;
 
 use record::schema::Catalogue;
 use serde_json::json;
 
-use crate::args::Schema;
+use crate::args::{Dir, Open, Schema};
+use crate::client::Client;
 use crate::fault::{Fault, Result};
 use crate::output;
 
 pub fn run(command: &Schema, json: bool) -> Result<ExitCode> {
-    let catalogue = Catalogue::builtin();
+    let (Schema::List { dir } | Schema::Show { dir, .. }) = command;
+    let catalogue = match dir {
+        Some(dir) => Client::connect(&Dir {
+            dir: dir.clone(),
+            open: Open::default(),
+        })?
+        .catalogue()?,
+        None => Cow::Borrowed(Catalogue::builtin()),
+    };
     match command {
-        Schema::List => {
+        Schema::List { .. } => {
             let kinds = catalogue.kinds();
             if json {
                 output::json(&json!({ "schemas": kinds }));
@@ -34,7 +44,7 @@ pub fn run(command: &Schema, json: bool) -> Result<ExitCode> {
                 );
             }
         }
-        Schema::Show { kind } => {
+        Schema::Show { kind, .. } => {
             let schema = catalogue.schema(kind).ok_or_else(|| {
                 Fault::usage(format!(
                     "没有类别 `{kind}` / no kind `{kind}`; see `fangzhi schema list`"

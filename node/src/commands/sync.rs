@@ -83,8 +83,17 @@ fn show(peer: &Value, now: u64) {
             Some("policies") => "政策 policies",
             _ => "程序 program",
         };
+        let declined = version["declined"]
+            .as_object()
+            .map_or(String::new(), |declined| {
+                format!(
+                    "；持有第 {0} 版未采用 / holds version {0} and does not run it: {1}",
+                    declined["version"],
+                    text(&declined["reason"])
+                )
+            });
         output::line(format!(
-            "  {what}: {} {} {compared}",
+            "  {what}: {} {} {compared}{declined}",
             text(&version["version"]),
             text(&version["hash"])
         ));

@@ -164,8 +164,8 @@ pub fn act(organization: &str, authority: (u64, Hash), now: UnixMillis) -> Entry
     })
 }
 
-/// Puts one more entry and an act on it at the end of a ledger, signed as the caller likes; the
-/// owner signs the checkpoint.
+/// Puts one more entry, with its body if that is not empty, and an act on it at the end of a ledger,
+/// signed as the caller likes; the owner signs the checkpoint.
 pub fn append(
     dir: &Path,
     origin: &Origin,
@@ -181,7 +181,9 @@ pub fn append(
     let mut acts = acts.filter(|(entry, _)| matches!(entry, Entry::Act(_)));
     let at = bytes.len() as u64;
     bytes.push(entry.encode());
-    batch.put_body(key(origin, table::BODY, at), body);
+    if !body.is_empty() {
+        batch.put_body(key(origin, table::BODY, at), body);
+    }
     let act = Act {
         first: at,
         count: 1,

@@ -210,7 +210,7 @@ impl Registry {
             Access::Grant { statement, .. } => Some(&statement.purpose),
         };
         let decision = policy::decide(
-            self.policies,
+            self.policies(),
             &Question {
                 asker: &self.asker(session),
                 action: asked.action,

@@ -94,7 +94,7 @@ impl Registry {
     /// Days since the oldest present epoch of an own shard began.
     fn oldest_epoch(&self, now: UnixMillis) -> Result<u64> {
         let mut oldest = 0;
-        for schema in self.catalogue.kinds() {
+        for schema in self.catalogue().kinds() {
             let origin = self.shard(&schema.kind);
             if Head::read(self.store.as_ref(), &origin)?.size == 0 {
                 continue;

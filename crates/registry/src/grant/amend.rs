@@ -173,7 +173,7 @@ impl Registry {
             None => grant.fields.iter().copied().collect(),
         };
         let rows = match &request.rows {
-            Some(rows) => row_conditions(schema, rows, self.catalogue)?,
+            Some(rows) => row_conditions(schema, rows, self.catalogue())?,
             None => self.kept(&grant.origin.grant(id))?.rows.clone(),
         };
         let text = |given: &Option<String>, known: &str| match given {
@@ -374,7 +374,7 @@ impl Registry {
             history: Some(terms.history),
             basis: terms.basis.clone(),
             assessment: terms.assessment.clone(),
-            policy: self.policies.hash(),
+            policy: self.policies().hash(),
             owner_charter: self.own_charter()?,
             ..grant.clone()
         };

@@ -163,7 +163,7 @@ impl Registry {
             holder_charter: holder.id(),
             owner_charter: self.own_charter()?,
             epoch,
-            policy: self.policies.hash(),
+            policy: self.policies().hash(),
             not_after,
             ..grant.clone()
         };

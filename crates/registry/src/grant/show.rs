@@ -105,7 +105,7 @@ impl Registry {
     ) -> Result<GrantPlan> {
         let schema = self.schema(&request.kind)?;
         let fields = positions(schema, &request.fields)?;
-        let conditions = row_conditions(schema, &request.rows, self.catalogue)?;
+        let conditions = row_conditions(schema, &request.rows, self.catalogue())?;
         let holder = self
             .authority()
             .charter(&request.holder)

@@ -190,7 +190,7 @@ impl Registry {
         let own = self.authority().made(&plan, &session.operator, &key);
         let ancestors = self.authority().ancestors(&plan.division);
         policy::may(
-            self.policies,
+            self.policies(),
             &self.asker(session),
             Action::Approve,
             &policy::Target::Request {

@@ -107,7 +107,7 @@ fn bad(words: impl Into<String>) -> RegistryError {
     RegistryError::BadRequest(words.into())
 }
 
-fn figure(name: &'static str, count: u64) -> Figure {
+pub(crate) fn figure(name: &'static str, count: u64) -> Figure {
     Figure {
         name: word(name),
         count,
@@ -318,7 +318,7 @@ impl Registry {
     }
 
     /// Two open plans for one thing would both be approved, and both be run.
-    fn refuse_second(&self, work: &Work, now: UnixMillis) -> Result<()> {
+    pub(crate) fn refuse_second(&self, work: &Work, now: UnixMillis) -> Result<()> {
         if matches!(work, Work::Order(_)) {
             return Ok(());
         }
@@ -336,6 +336,7 @@ impl Registry {
                 Work::ReplaceCharter { division: a, .. },
                 Work::ReplaceCharter { division: b, .. },
             ) => a == b,
+            (Work::Publish { what: a, .. }, Work::Publish { what: b, .. }) => a.line() == b.line(),
             _ => std::mem::discriminant(work) == std::mem::discriminant(other),
         };
         let open = self.plans(now).into_iter().find(|line| {
@@ -402,7 +403,8 @@ impl Registry {
             Work::ReplaceCharter { .. }
             | Work::RotateKek { .. }
             | Work::Order(_)
-            | Work::Officer { .. } => vec![],
+            | Work::Officer { .. }
+            | Work::Publish { .. } => vec![],
         };
         let unreachable = self.unreachable(work).len() as u64;
         figures.push(figure("unreachable", unreachable));

@@ -297,7 +297,7 @@ impl Registry {
         let Ok(proposal) = Proposal::decode(unsalted(&salted)) else {
             return Ok(Weighed::no("malformed"));
         };
-        let Some(schema) = self.catalogue.version(&proposal.kind, proposal.schema) else {
+        let Some(schema) = self.catalogue().version(&proposal.kind, proposal.schema) else {
             return Ok(Weighed::no("unknown-kind"));
         };
         if super::fields(&proposal)
@@ -479,7 +479,7 @@ impl Registry {
         &self,
         leaf: &Hash,
     ) -> Result<Option<crate::register::Registered>> {
-        for schema in self.catalogue.kinds() {
+        for schema in self.catalogue().kinds() {
             let shard = self.shard(&schema.kind);
             let written = self.written_at_proposal(&shard, Some(leaf))?;
             if written.is_some() {

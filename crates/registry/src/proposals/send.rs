@@ -258,7 +258,7 @@ impl Registry {
                     schema.kind
                 )));
             };
-            match record::check::canonical(field, self.catalogue, text) {
+            match record::check::canonical(field, self.catalogue(), text) {
                 Ok(value) => {
                     values.insert(field.position, value.unwrap_or_default());
                 }
@@ -589,7 +589,7 @@ impl Registry {
             return Ok(true);
         }
         let above = self.authority().within(&owner, &self.config.division);
-        for schema in self.catalogue.kinds() {
+        for schema in self.catalogue().kinds() {
             for holding in self.holdings_of(&schema.kind) {
                 let holding = holding
                     .read()

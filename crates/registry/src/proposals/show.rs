@@ -349,7 +349,7 @@ impl Registry {
             (authority.ancestors(owner), grant.map(|grant| grant.purpose))
         };
         let decision = policy::decide(
-            self.policies,
+            self.policies(),
             &Question {
                 asker: &self.asker(session),
                 action,

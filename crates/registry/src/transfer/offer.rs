@@ -146,7 +146,7 @@ impl Registry {
             assessment: PURPOSE.to_owned(),
             epoch,
             envelope: [0; 32],
-            policy: self.policies.hash(),
+            policy: self.policies().hash(),
             not_after: UnixMillis(now.0 + u64::from(request.days) * 86_400_000),
             owner_charter: self.own_charter()?,
             history: Some(History::All),

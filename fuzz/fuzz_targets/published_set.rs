@@ -1,0 +1,7 @@
+//! Published sets; the property is in `src/checks.rs`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    fuzz::checks::published_set(bytes);
+});

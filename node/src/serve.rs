@@ -24,7 +24,7 @@ use crate::peer::{self, Ended};
 use crate::witness;
 
 /// The most replication sessions that others may have open here.
-const SESSIONS_MAX: usize = 256;
+const SESSIONS_MAX: usize = 512;
 const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 /// Working indexes are sealed to disk this often; losing them costs time only.

@@ -1,6 +1,7 @@
 //! A node: its store, keys, ledgers and holdings, opened together.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
@@ -24,6 +25,7 @@ use crate::error::{RegistryError, Result};
 use crate::guard::Guard;
 use crate::holding::Holding;
 use crate::keys::{Custody, Keys, Opener};
+use crate::moves::{Moves, Watched};
 use crate::replicate::Peers;
 
 /// Charters last two years.
@@ -37,6 +39,10 @@ pub struct Registry {
     pub(crate) config: NodeConfig,
     pub(crate) files: Files,
     pub(crate) store: Arc<dyn Store>,
+    /// Which shards moved; the store notes it.
+    pub(crate) moves: Arc<Moves>,
+    /// Replicas whose records' chains are to be completed.
+    pub(crate) behind_chains: Mutex<BTreeSet<Origin>>,
     pub(crate) pages: Mutex<Pages>,
     pub(crate) damaged_pages: crate::secrets::DamagedPages,
     pub(crate) growth: crate::disk::History,
@@ -65,7 +71,7 @@ pub struct Registry {
     /// The latest time that an own ledger was signed at, in milliseconds.
     pub(crate) latest: AtomicU64,
     /// Held while a checkpoint is checked, persisted and cosigned.
-    pub(crate) witnessing: Mutex<()>,
+    pub(crate) witnessing: Places,
     /// Held while a plan is made or run.
     pub(crate) planning: Mutex<()>,
     pub(crate) counters: crate::status::Counters,
@@ -110,6 +116,19 @@ pub(crate) fn purpose(text: &'static str) -> Purpose {
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic while the lock was held leaves memory behind, never half a commit: the store is the truth.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One lock for each of a few groups of ledgers, so that one ledger rarely waits for another.
+#[derive(Default)]
+pub(crate) struct Places([Mutex<()>; 32]);
+
+impl Places {
+    /// Waits for a ledger's place. Nobody holds two.
+    pub(crate) fn of(&self, origin: &Origin) -> MutexGuard<'_, ()> {
+        let mut hasher = DefaultHasher::new();
+        origin.as_str().hash(&mut hasher);
+        lock(&self.0[hasher.finish() as usize % self.0.len()])
+    }
 }
 
 /// The keys of a node that waits for its charter.
@@ -272,10 +291,13 @@ impl Registry {
         let config = NodeConfig::read(dir)?;
         let files = Files::new(dir);
         let keys = Custody::of(dir, &config, opener)?;
-        let store: Arc<dyn Store> = Arc::new(
+        let moves = Arc::new(Moves::default());
+        let store: Arc<dyn Store> = Arc::new(Watched::new(
             Embedded::open(dir, Options::default())
                 .map_err(|e| RegistryError::Directory(e.to_string()))?,
-        );
+            moves.clone(),
+        ));
+        let mut behind_chains = BTreeSet::new();
         let pages = Pages::open(dir).map_err(|e| RegistryError::Directory(e.to_string()))?;
         let catalogue = Catalogue::builtin();
         let policies =
@@ -283,6 +305,9 @@ impl Registry {
         for shard in store.shards()? {
             if let Ok(origin) = Origin::parse(&shard) {
                 crate::chain::complete(store.as_ref(), &origin)?;
+                if crate::chain::is_behind(store.as_ref(), &origin)? {
+                    behind_chains.insert(origin);
+                }
             }
         }
         let moved = {
@@ -309,6 +334,8 @@ impl Registry {
             config,
             files,
             store,
+            moves,
+            behind_chains: Mutex::new(behind_chains),
             pages: Mutex::new(pages),
             damaged_pages: crate::secrets::DamagedPages::default(),
             growth: crate::disk::History::open(dir),
@@ -327,7 +354,7 @@ impl Registry {
             moved: RwLock::new(moved),
             destructions: Mutex::new(destructions),
             destroying: Mutex::new(()),
-            witnessing: Mutex::new(()),
+            witnessing: Places::default(),
             planning: Mutex::new(()),
             latest: AtomicU64::new(0),
             counters: crate::status::Counters::default(),

@@ -296,7 +296,7 @@ async fn accept(registry: Arc<Registry>, endpoint: Arc<Endpoint>, heads: watch::
 }
 
 /// Keeps a session with the parent, as long as the node runs.
-async fn dial(
+pub async fn dial(
     registry: Arc<Registry>,
     endpoint: Arc<Endpoint>,
     parent: ParentAddress,

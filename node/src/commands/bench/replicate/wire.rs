@@ -57,13 +57,15 @@ pub fn run(dir: &Path, rows: &[Row], figures: &mut Figures) -> Result<()> {
     let after = counted.now();
     let (sent, _) = messages(&bed)?;
     let each = |bytes: f64| bytes / rows.len() as f64;
-    let plaintext = rows::value_bytes(rows);
+    let (plaintext, widths) = (rows::value_bytes(rows), rows::width_bytes()?);
     let up = after.0 - before.0;
     let held = parts.bodies + parts.records + parts.acts;
     let name = |part: &str| format!("{NAME}.wire.{part}");
     for (part, bytes) in [
         ("values", plaintext),
-        ("sealing", each(parts.bodies) - plaintext),
+        // No value shows its length: each is filled up to the width of its field.
+        ("padding", widths - plaintext),
+        ("sealing", each(parts.bodies) - widths),
         ("entries", each(parts.records)),
         ("acts", each(parts.acts)),
         // Other ledgers of the child are few and small; they are in here.
@@ -76,6 +78,8 @@ pub fn run(dir: &Path, rows: &[Row], figures: &mut Figures) -> Result<()> {
     let all = each(up + after.1 - before.1);
     figures.add(name("all"), all, "bytes/record");
     figures.add(name("of_values"), all / plaintext, "times");
+    // As for cells that are as long as their fields are wide.
+    figures.add(name("of_widths"), all / widths, "times");
     Ok(())
 }
 

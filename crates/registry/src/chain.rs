@@ -448,3 +448,69 @@ pub(crate) fn complete(store: &dyn Store, origin: &Origin) -> Result<()> {
     crate::book::commit(store, origin, &batch)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use record::entry::{Operation, RecordEntry, SUITE};
+    use store::memory::Memory;
+
+    use super::*;
+
+    fn record(at: u64) -> RecordId {
+        // Each record has an entry in every hundred.
+        RecordId([u8::try_from(at % 100).unwrap(); 16])
+    }
+
+    /// Keeps entries up to `end` as a replica's; whether rows were left for later.
+    fn keep(store: &Memory, origin: &Origin, end: u64) -> bool {
+        let first = Head::read(store, origin).unwrap().size;
+        let entries: Vec<Entry> = (first..end)
+            .map(|at| {
+                Entry::Record(RecordEntry {
+                    suite: SUITE,
+                    record: record(at),
+                    version: 2,
+                    operation: Operation::Amend,
+                    previous: Some([1; 32]),
+                    schema: 1,
+                    epoch: 1,
+                    content: [2; 32],
+                    body: [3; 32],
+                    recorded_at: UnixMillis(at),
+                })
+            })
+            .collect();
+        let mut batch = Batch::new(origin.as_str(), None);
+        let all: Vec<&Entry> = entries.iter().collect();
+        let behind = extend_replica(&mut batch, store, origin, first, &all, false).unwrap();
+        for (at, entry) in (first..).zip(&entries) {
+            batch.put(table::entry(origin, at), entry.encode());
+        }
+        let head = Head {
+            size: end,
+            ..Head::empty()
+        };
+        batch.put(table::head(origin), record::cbor::to_vec(&head));
+        store.commit(&batch).unwrap();
+        behind
+    }
+
+    #[test]
+    fn rows_left_for_later_are_there_for_whoever_asks_and_after_a_step_that_was_the_last() {
+        let store = Memory::new();
+        let origin = Origin::parse("a.example/town/person").unwrap();
+        assert!(!keep(&store, &origin, 10), "few are written at once");
+        assert!(keep(&store, &origin, 300));
+        assert!(keep(&store, &origin, 310), "few behind many wait for them");
+        assert!(is_behind(&store, &origin).unwrap());
+        assert!(catch_up(&store, &origin, 100).unwrap());
+        assert!(catch_up(&store, &origin, 100).unwrap());
+        // As after a crash here: what is there says how far it goes.
+        let found = entries_of(&store, &origin, &record(7), 0).unwrap();
+        assert_eq!(found, [7, 107, 207, 307]);
+        assert!(!is_behind(&store, &origin).unwrap());
+        assert!(!keep(&store, &origin, 320), "nothing is behind any more");
+        let found = entries_of(&store, &origin, &record(15), 100).unwrap();
+        assert_eq!(found, [115, 215, 315]);
+    }
+}

@@ -633,6 +633,8 @@ pub enum BenchPart {
     Import,
     /// 复制 / replication
     Replication,
+    /// 复制指标：速率、时延、传输量、多下级，与 PostgreSQL 对照 / replication by its goals, beside PostgreSQL
+    Replicate,
     /// 查询 / point reading over HTTP
     Read,
     /// 核验 / verification
@@ -655,6 +657,12 @@ pub struct Bench {
     /// 存储一项的记录数（目标一百万）/ records of the part `store`; its targets are for a million
     #[arg(long, default_value_t = 100_000)]
     pub store_records: u64,
+    /// `replicate` 的下级节点数 / children of the part `replicate`
+    #[arg(long, default_value_t = 300)]
+    pub children: usize,
+    /// 下级同时改动多少秒 / for how many seconds these children edit
+    #[arg(long, default_value_t = 60)]
+    pub seconds: u64,
     /// 工作目录（省略则临时）/ directory to work in; a temporary one when left out
     #[arg(long)]
     pub dir: Option<PathBuf>,

@@ -1,9 +1,10 @@
 //! The `fangzhi` binary: a node's server and its command line.
 //!
 //! Read in this order: [`args`] (what can be asked), [`client`] (how a command reaches a node),
-//! [`serve`] and [`peer`] (a running node), [`commands`].
+//! [`serve`], [`peer`] and [`carry`] (a running node), [`commands`].
 
 mod args;
+mod carry;
 mod client;
 mod commands;
 mod fault;

@@ -10,18 +10,31 @@ use ledger::verify::Verified;
 use p2p::{Conversation, ReceiveError};
 use record::authority::Charter;
 use record::id::Origin;
+use registry::heads::Looked;
 use registry::standing::PeerStanding;
 use registry::{Registry, error::RegistryError};
 use sync::code::{RefusalCode, RejectCode};
 use sync::output::{Output, Side};
 use sync::session::Session;
 use sync::trust::Trust;
+
+use crate::carry::{Ahead, Keeping, Kept};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::block_in_place;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
-/// Heads that move one after another are offered together.
-const GATHER: Duration = Duration::from_millis(50);
+/// A head that moves is offered at once; those that move within this time after it, together. To the
+/// parent, for whom an edit is not to wait; and to others.
+const PACE_UP: Duration = Duration::from_millis(2);
+const PACE_DOWN: Duration = Duration::from_millis(50);
+/// Everything is looked at anew so often, whether it is known to have moved or not.
+const LOOK_AGAIN: Duration = Duration::from_secs(300);
+/// For each head that a peer was told of it is told nothing for so long: nobody waits for these.
+const TELL_PACE: Duration = Duration::from_millis(200);
+/// That many are told at once without a pause but the usual one.
+const TELL_FREE: usize = 16;
+/// A ledger that was not taken is offered again after a tick, then after twice as long, up to this.
+const AGAIN_MAX: Duration = Duration::from_secs(8);
 /// Ledgers that the peer did not take are offered again, and revocations looked for.
 const TICK: Duration = Duration::from_secs(1);
 /// For what was sent last, a refusal say, to reach the peer.
@@ -62,6 +75,18 @@ struct Driver {
     waiting: Arc<AtomicUsize>,
     /// The peer's charters, its own first, once the session is open.
     chain: Vec<Charter>,
+    keeping: Keeping,
+    ahead: Ahead,
+    /// How far the heads were looked at: for offers, and for telling.
+    looked: Looked,
+    looked_to_tell: Looked,
+    /// Ledgers to be offered again although they did not move, and from when on.
+    again: BTreeMap<Origin, Instant>,
+    /// How long to wait before that, of ledgers that were not taken.
+    patience: BTreeMap<Origin, Duration>,
+    /// When everything is looked at anew, and the peer is told more.
+    look_again: Instant,
+    tell_at: Instant,
     /// Ledgers that were not taken from this peer, each logged once.
     declined: BTreeSet<Origin>,
     /// Heads that could not be signed when they came; tried again each second.
@@ -111,6 +136,14 @@ pub async fn drive(
         outgoing,
         waiting,
         chain: Vec::new(),
+        keeping: Keeping::default(),
+        ahead: Ahead::default(),
+        looked: Looked::default(),
+        looked_to_tell: Looked::default(),
+        again: BTreeMap::new(),
+        patience: BTreeMap::new(),
+        look_again: Instant::now() + LOOK_AGAIN,
+        tell_at: Instant::now(),
         declined: BTreeSet::new(),
         unsigned: BTreeMap::new(),
         offered: BTreeMap::new(),
@@ -132,6 +165,7 @@ pub async fn drive(
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let began = Instant::now();
     let mut offer_at: Option<Instant> = None;
+    let mut offered_at = began;
     let mut replaced = false;
     while !driver.closing {
         tokio::select! {
@@ -156,14 +190,16 @@ pub async fn drive(
                 }
                 // What moved may be a revocation: it cuts live sessions at once.
                 driver.check_standing();
-                offer_at.get_or_insert(Instant::now() + GATHER);
+                offer_at.get_or_insert(Instant::now().max(offered_at + driver.pace()));
             }
+            kept = driver.keeping.next() => driver.kept(kept),
             () = sleep_until(offer_at.unwrap_or_else(Instant::now)), if offer_at.is_some() => {
                 offer_at = None;
+                offered_at = Instant::now();
                 if driver.offer() {
                     driver.tell();
                 } else {
-                    offer_at = Some(Instant::now() + GATHER);
+                    offer_at = Some(Instant::now() + PACE_DOWN);
                 }
             }
             _ = tick.tick() => {
@@ -182,8 +218,11 @@ pub async fn drive(
         outgoing,
         ended,
         deaf,
+        keeping,
         ..
     } = driver;
+    // The next session with this peer begins from what is durable then.
+    keeping.finish().await;
     drop(outgoing);
     // A line that was replaced is most likely dead, and a peer that takes nothing takes no
     // farewell either: nothing waits for them.
@@ -313,18 +352,31 @@ impl Driver {
         let Some(peer) = self.session.peer().cloned().filter(|_| !self.closing) else {
             return true;
         };
-        let offers = match block_in_place(|| self.registry.offers(&peer)) {
+        let now = Instant::now();
+        if now >= self.look_again {
+            self.look_again = now + LOOK_AGAIN;
+            self.looked = Looked::default();
+        }
+        let due = self.again.extract_if(.., |_, at| *at <= now);
+        let again: BTreeSet<Origin> = due.map(|(origin, _)| origin).collect();
+        let look = || self.registry.offers_moved(&peer, &mut self.looked, &again);
+        let offers = match block_in_place(look) {
             Ok(offers) => offers,
             Err(error) => {
                 tracing::error!(%error, "the ledgers to offer could not be read");
+                self.again
+                    .extend(again.into_iter().map(|o| (o, now + TICK)));
                 return true;
             }
         };
-        for (origin, note) in offers {
+        let mut offers = offers.into_iter();
+        while let Some((origin, note)) = offers.next() {
             if self.offered.get(&origin) == Some(&note) {
                 continue;
             }
             if self.waiting.load(Ordering::Acquire) > WAITING_BYTES_MAX / 4 {
+                let left = offers.map(|(origin, _)| origin).chain([origin]);
+                self.again.extend(left.map(|origin| (origin, now)));
                 return false;
             }
             match self.session.offer(origin.clone(), note.clone()) {
@@ -343,22 +395,78 @@ impl Driver {
         let Some(peer) = self.session.peer().cloned() else {
             return;
         };
-        let seen = match block_in_place(|| self.registry.heads_to_tell(&peer)) {
+        let now = Instant::now();
+        if now < self.tell_at {
+            return;
+        }
+        let look = || self.registry.heads_to_tell(&peer, &mut self.looked_to_tell);
+        let seen = match block_in_place(look) {
             Ok(seen) => seen,
             Err(error) => {
                 tracing::error!(%error, "the heads seen could not be read");
                 return;
             }
         };
+        let mut count = 0usize;
         for (origin, notes) in seen {
             if self.waiting.load(Ordering::Acquire) > WAITING_BYTES_MAX / 4 {
-                return;
+                // The rest is looked at once more.
+                self.looked_to_tell = Looked::default();
+                break;
             }
             if self.told.get(&origin) != Some(&notes) {
+                count += 1;
                 let outputs = self.session.tell(origin.clone(), notes.clone());
                 self.told.insert(origin, notes);
                 self.perform(outputs);
             }
+        }
+        let paid = u32::try_from(count.saturating_sub(TELL_FREE)).unwrap_or(u32::MAX);
+        self.tell_at = now + TICK.max(TELL_PACE.saturating_mul(paid));
+    }
+
+    /// How long heads that move gather before they are offered.
+    fn pace(&self) -> Duration {
+        let parent = self.registry.config().parent.as_ref();
+        let peer = self.ended.peer.as_ref();
+        let is_parent = parent.map(|p| &p.division) == peer.map(|p| &p.division);
+        if is_parent { PACE_UP } else { PACE_DOWN }
+    }
+
+    /// Has a ledger offered again although it did not move, later each time.
+    fn offer_again(&mut self, origin: &Origin) {
+        self.offered.remove(origin);
+        let patience = self.patience.entry(origin.clone()).or_insert(TICK / 2);
+        *patience = AGAIN_MAX.min(*patience * 2);
+        self.again
+            .insert(origin.clone(), Instant::now() + *patience);
+    }
+
+    /// A commit ended: the session goes on from it.
+    fn kept(&mut self, kept: Option<Kept>) {
+        let Some(kept) = kept else {
+            self.end("收存时出错 / keeping entries stopped before its end");
+            return;
+        };
+        self.keeping.begin(&self.registry);
+        let Kept {
+            origin,
+            sizes,
+            done,
+        } = kept;
+        if let Err(error) = &done {
+            tracing::error!(%origin, %error, "entries could not be stored");
+        }
+        for size in sizes {
+            let outputs = match &done {
+                Ok(()) => self.session.stored(&origin, size, self.registry.as_ref()),
+                Err(_) => self.session.not_stored(
+                    &origin,
+                    "the entries cannot be stored at the receiver",
+                    self.registry.as_ref(),
+                ),
+            };
+            self.perform(outputs);
         }
     }
 
@@ -366,7 +474,17 @@ impl Driver {
     fn perform(&mut self, outputs: Vec<Output>) {
         let mut outputs = VecDeque::from(outputs);
         while let Some(output) = outputs.pop_front() {
-            let more = block_in_place(|| self.one(output));
+            let more = match output {
+                Output::Send(bytes) => {
+                    self.send(bytes.0);
+                    continue;
+                }
+                Output::Store(delivery) => {
+                    self.keeping.push(&self.registry, *delivery);
+                    continue;
+                }
+                output => block_in_place(|| self.one(output)),
+            };
             // Answers come before what was asked later, so that a ledger's messages stay in order.
             for output in more.into_iter().rev() {
                 outputs.push_front(output);
@@ -393,10 +511,8 @@ impl Driver {
     fn one(&mut self, output: Output) -> Vec<Output> {
         let now = api::now();
         match output {
-            Output::Send(bytes) => {
-                self.send(bytes.0);
-                Vec::new()
-            }
+            // Done by `perform`.
+            Output::Send(_) | Output::Store(_) => Vec::new(),
             Output::Opened { chain } => {
                 self.ended.peer = chain.first().cloned();
                 self.chain.clone_from(&chain);
@@ -450,30 +566,16 @@ impl Driver {
                 self.ended.enrolled = Some(chain);
                 Vec::new()
             }
-            Output::Load(load) => match self.registry.load(&load) {
+            Output::Load(load) => match self.ahead.load(&self.registry, &load) {
                 Ok(loaded) => self.session.loaded(loaded),
                 Err(error) => {
                     tracing::error!(origin = %load.origin, %error, "entries could not be loaded");
-                    // The peer lets the ledger go; the next tick offers it again.
-                    self.offered.remove(&load.origin);
+                    // The peer lets the ledger go; it is offered again.
+                    self.offer_again(&load.origin);
                     self.session
                         .cannot_load(&load.origin, "the entries cannot be read at the sender")
                 }
             },
-            Output::Store(delivery) => {
-                let origin = delivery.origin().clone();
-                match self.registry.keep(*delivery, now) {
-                    Ok(size) => self.session.stored(&origin, size, self.registry.as_ref()),
-                    Err(error) => {
-                        tracing::error!(%origin, %error, "entries could not be stored");
-                        self.session.not_stored(
-                            &origin,
-                            "the entries cannot be stored at the receiver",
-                            self.registry.as_ref(),
-                        )
-                    }
-                }
-            }
             Output::Cosign { origin, verified } => match self.registry.cosign(&verified, now) {
                 // The peer checks it with the keys that this session began under.
                 Ok(_) if self.registry.custody_turns() != self.turns => {
@@ -494,6 +596,7 @@ impl Driver {
                 size,
                 lines,
             } => {
+                self.patience.remove(&origin);
                 if let Err(error) = self.registry.cosigned(&origin, size, &lines, now) {
                     tracing::error!(%origin, %error, "a cosignature could not be kept");
                 }
@@ -586,11 +689,12 @@ impl Driver {
     }
 
     fn rejected(&mut self, origin: &Origin, code: RejectCode, size: u64, reason: &str) {
+        self.ahead.forget(origin);
         match code {
-            // Charters may be on their way, or the peer is busy: the next tick offers it again.
+            // Charters may be on their way, or the peer is busy.
             RejectCode::NotAccepted | RejectCode::Unavailable => {
                 tracing::debug!(%origin, code = code.as_str(), reason, "not taken yet");
-                self.offered.remove(origin);
+                self.offer_again(origin);
             }
             _ => {
                 tracing::error!(%origin, code = code.as_str(), size, reason, "the peer rejects a ledger");

@@ -25,7 +25,7 @@ use crate::peer::{self, Ended};
 use crate::{http, witness};
 
 /// The most replication sessions that others may have open here.
-const SESSIONS_MAX: usize = 256;
+const SESSIONS_MAX: usize = 512;
 const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 /// Working indexes are sealed to disk this often; losing them costs time only.
@@ -338,7 +338,7 @@ pub async fn dial_parent(
 }
 
 /// Keeps a session with the parent, as long as the node runs.
-async fn dial(registry: Arc<Registry>, endpoint: Arc<Endpoint>, heads: watch::Receiver<u64>) {
+pub async fn dial(registry: Arc<Registry>, endpoint: Arc<Endpoint>, heads: watch::Receiver<u64>) {
     let mut wait = RETRY_MIN;
     while let Some(parent) = registry.parent() {
         let (Ok(addr), Ok(key)) = (address(&parent.address), key_from_hex(&parent.transport))

@@ -1,4 +1,4 @@
-//! What a running node does in the background: resealing, what grants need, destructions that were
+//! What a running node does in the background: resealing, rows left for later, what grants need, destructions that were
 //! cut off, retention.
 //!
 //! Owns the pace only: one bounded step after another while there is something to do, with a pause
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use registry::Registry;
+use registry::error::RegistryError;
 
 /// How often it looks for something to do.
 const IDLE: Duration = Duration::from_secs(1);
@@ -46,7 +47,8 @@ pub async fn tend(registry: Arc<Registry>) {
             if retention {
                 registry.tend_retention(api::now())?;
             }
-            registry.reseal_step(api::now())
+            let more = registry.chain_step()?;
+            Ok::<_, RegistryError>(registry.reseal_step(api::now())? || more)
         });
         let wait = match step.await {
             Ok(Ok(true)) => BREATH,

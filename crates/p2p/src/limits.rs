@@ -45,11 +45,11 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            pending_incoming_max: 16,
-            established_max: 256,
+            pending_incoming_max: 32,
+            established_max: 512,
             established_per_peer_max: 2,
             streams_per_connection_max: 32,
-            conversations_max: 256,
+            conversations_max: 512,
             conversations_per_peer_max: 8,
             accept_queue_max: 32,
             dial_attempts_max: 8,

@@ -2,7 +2,9 @@
 //!
 //! Owns the table that finds every entry of a record in a shard's or a grant's ledger, own or
 //! replica, without reading the ledger; it is written in the commit that keeps the entries, and
-//! made again from them where it is missing. Owns also the answer to which bodies an entry orders
+//! made again from them where it is missing. Of a replica that comes in bulk its rows may be left
+//! for later: the row without a record says up to where they are there, and whoever asks for a
+//! record's entries has them written first. Owns also the answer to which bodies an entry orders
 //! to be destroyed. Refuses to destroy anything: whoever keeps the entry does, in one commit.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +15,7 @@ use record::id::{Origin, RecordId, UnixMillis};
 use store::{Batch, Key, Store};
 
 use crate::error::{RegistryError, Result};
+use crate::node::{Registry, lock};
 use crate::table::{self, Head, Newest};
 
 /// Rows read at a time.
@@ -54,6 +57,103 @@ pub(crate) fn extend<'a>(
     }
 }
 
+/// Of a chunk with more entries than this, a replica's rows are written later, when there is time or
+/// somebody asks: beside the entries themselves they are what takes longest to keep.
+const AT_ONCE: usize = 64;
+
+/// Up to which entry the rows are there, when they are not all there.
+fn reached(store: &dyn Store, origin: &Origin) -> Result<Option<u64>> {
+    match store.get(&table::key(origin, table::CHAIN, b""))? {
+        Some(bytes) if !bytes.is_empty() => match bytes.as_slice().try_into() {
+            Ok(at) => Ok(Some(u64::from_be_bytes(at))),
+            Err(_) => Err(RegistryError::damaged(format!(
+                "`{origin}`: the row of `chain` without a record is malformed"
+            ))),
+        },
+        _ => Ok(None),
+    }
+}
+
+/// Puts entries of a replica that begin at `first` on their records' chains, or leaves that for
+/// later; says whether it does. `now` has it done in any case.
+pub(crate) fn extend_replica(
+    batch: &mut Batch,
+    store: &dyn Store,
+    origin: &Origin,
+    first: u64,
+    entries: &[&Entry],
+    now: bool,
+) -> Result<bool> {
+    if !has_chains(origin) {
+        return Ok(false);
+    }
+    let reached = reached(store, origin)?;
+    let end = first + entries.len() as u64;
+    let marker = table::key(origin, table::CHAIN, b"");
+    if reached.unwrap_or(first) == first && (now || entries.len() <= AT_ONCE) {
+        extend(batch, origin, first, entries.iter().copied());
+        if reached.is_some() && first > 0 {
+            batch.put(marker, end.to_be_bytes().to_vec());
+        }
+        return Ok(false);
+    }
+    if reached.is_none() {
+        batch.put(marker, first.to_be_bytes().to_vec());
+    }
+    Ok(true)
+}
+
+/// Whether rows of a ledger are still to be written.
+pub(crate) fn is_behind(store: &dyn Store, origin: &Origin) -> Result<bool> {
+    if !has_chains(origin) {
+        return Ok(false);
+    }
+    match reached(store, origin)? {
+        Some(at) => Ok(at < Head::read(store, origin)?.size),
+        None => Ok(false),
+    }
+}
+
+/// Writes rows that were left for later, of at most so many entries; says whether some are left.
+/// The row without a record moves on with them, so that two at once, or a crash, lose nothing.
+pub(crate) fn catch_up(store: &dyn Store, origin: &Origin, entries_max: u64) -> Result<bool> {
+    let Some(from) = reached(store, origin)? else {
+        return Ok(false);
+    };
+    let size = Head::read(store, origin)?.size;
+    let end = size.min(from.saturating_add(entries_max));
+    let mut at = from;
+    while at < end {
+        let limit = (end - at).min(REBUILD as u64);
+        let rows = store.scan(
+            origin.as_str(),
+            table::ENTRY,
+            &at.to_be_bytes(),
+            limit as usize,
+        )?;
+        if rows.is_empty() {
+            return Err(RegistryError::damaged(format!(
+                "`{origin}` lacks entry {at}"
+            )));
+        }
+        let mut keys = BTreeSet::new();
+        for (_, bytes) in &rows {
+            if let Some(record) = decode(origin, at, bytes)?.record() {
+                keys.insert((record.0, at));
+            }
+            at += 1;
+        }
+        let mut batch = Batch::new(origin.as_str(), None);
+        for (record, at) in keys {
+            batch.put(key(origin, &RecordId(record), at), Vec::new());
+        }
+        let marker = table::key(origin, table::CHAIN, b"");
+        batch.put(marker, at.to_be_bytes().to_vec());
+        crate::book::commit(store, origin, &batch)?;
+    }
+    Ok(end < size)
+}
+
 /// The indices of a record's entries from `from` on, in order.
 pub(crate) fn entries_of(
     store: &dyn Store,
@@ -61,6 +161,7 @@ pub(crate) fn entries_of(
     record: &RecordId,
     from: u64,
 ) -> Result<Vec<u64>> {
+    catch_up(store, origin, u64::MAX)?;
     let mut found = Vec::new();
     let mut next = from;
     loop {
@@ -310,6 +411,36 @@ fn walk(store: &dyn Store, origin: &Origin, mut each: impl FnMut(u64, Entry)) ->
     }
 }
 
+/// Entries whose rows are written in one step in the background.
+const STEP: u64 = 4096;
+
+impl Registry {
+    /// Writes some of the rows that were left for later, of a replica that came whole; says
+    /// whether there is more to do.
+    ///
+    /// # Errors
+    /// A failure of the store; the next step tries it again.
+    pub fn chain_step(&self) -> Result<bool> {
+        let behind: Vec<Origin> = lock(&self.behind_chains).iter().cloned().collect();
+        let store = self.store.as_ref();
+        for origin in behind {
+            if Head::read(store, &origin)?.target.is_some() {
+                // More is on its way, which matters more.
+                continue;
+            }
+            if catch_up(store, &origin, STEP)? {
+                return Ok(true);
+            }
+            // Taken away first: whoever leaves more behind meanwhile puts it in again.
+            lock(&self.behind_chains).remove(&origin);
+            if is_behind(store, &origin)? {
+                lock(&self.behind_chains).insert(origin);
+            }
+        }
+        Ok(false)
+    }
+}
+
 /// Makes the table of a ledger that has none: of a directory from before it, or after a repair.
 pub(crate) fn complete(store: &dyn Store, origin: &Origin) -> Result<()> {
     let marker = table::key(origin, table::CHAIN, b"");
@@ -336,4 +467,70 @@ pub(crate) fn complete(store: &dyn Store, origin: &Origin) -> Result<()> {
     batch.put(marker, Vec::new());
     crate::book::commit(store, origin, &batch)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use record::entry::{Operation, RecordEntry, SUITE};
+    use store::memory::Memory;
+
+    use super::*;
+
+    fn record(at: u64) -> RecordId {
+        // Each record has an entry in every hundred.
+        RecordId([u8::try_from(at % 100).unwrap(); 16])
+    }
+
+    /// Keeps entries up to `end` as a replica's; whether rows were left for later.
+    fn keep(store: &Memory, origin: &Origin, end: u64) -> bool {
+        let first = Head::read(store, origin).unwrap().size;
+        let entries: Vec<Entry> = (first..end)
+            .map(|at| {
+                Entry::Record(RecordEntry {
+                    suite: SUITE,
+                    record: record(at),
+                    version: 2,
+                    operation: Operation::Amend,
+                    previous: Some([1; 32]),
+                    schema: 1,
+                    epoch: 1,
+                    content: [2; 32],
+                    body: [3; 32],
+                    recorded_at: UnixMillis(at),
+                })
+            })
+            .collect();
+        let mut batch = Batch::new(origin.as_str(), None);
+        let all: Vec<&Entry> = entries.iter().collect();
+        let behind = extend_replica(&mut batch, store, origin, first, &all, false).unwrap();
+        for (at, entry) in (first..).zip(&entries) {
+            batch.put(table::entry(origin, at), entry.encode());
+        }
+        let head = Head {
+            size: end,
+            ..Head::empty()
+        };
+        batch.put(table::head(origin), record::cbor::to_vec(&head));
+        store.commit(&batch).unwrap();
+        behind
+    }
+
+    #[test]
+    fn rows_left_for_later_are_there_for_whoever_asks_and_after_a_step_that_was_the_last() {
+        let store = Memory::new();
+        let origin = Origin::parse("a.example/town/person").unwrap();
+        assert!(!keep(&store, &origin, 10), "few are written at once");
+        assert!(keep(&store, &origin, 300));
+        assert!(keep(&store, &origin, 310), "few behind many wait for them");
+        assert!(is_behind(&store, &origin).unwrap());
+        assert!(catch_up(&store, &origin, 100).unwrap());
+        assert!(catch_up(&store, &origin, 100).unwrap());
+        // As after a crash here: what is there says how far it goes.
+        let found = entries_of(&store, &origin, &record(7), 0).unwrap();
+        assert_eq!(found, [7, 107, 207, 307]);
+        assert!(!is_behind(&store, &origin).unwrap());
+        assert!(!keep(&store, &origin, 320), "nothing is behind any more");
+        let found = entries_of(&store, &origin, &record(15), 100).unwrap();
+        assert_eq!(found, [115, 215, 315]);
+    }
 }

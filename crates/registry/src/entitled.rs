@@ -7,8 +7,8 @@
 use record::act::{Act, Capacity};
 use record::entry::Entry;
 use record::id::{Origin, UnixMillis};
-use sync::chunk::Delivery;
 
+use crate::arrived::Arrived;
 use crate::error::{RegistryError, Result};
 use crate::node::{Registry, word};
 use crate::table::{self, Head};
@@ -23,15 +23,15 @@ impl Registry {
     /// [`RegistryError::Damaged`] with the index of the act.
     pub(crate) fn refuse_unentitled(
         &self,
-        delivery: &Delivery,
+        arrived: &Arrived,
         head: &Head,
         now: UnixMillis,
     ) -> Result<()> {
-        let origin = delivery.origin();
+        let origin = arrived.origin();
         let mut relied = self.relied_on(origin, head)?;
         let authority = self.own_authority_of(origin);
         let known = Head::read(self.store.as_ref(), &authority)?.size;
-        for (at, entry) in (delivery.first()..).zip(delivery.entries()) {
+        for (at, entry) in (arrived.first()..).zip(arrived.entries()) {
             let Entry::Act(act) = entry else { continue };
             let why = if act.authority_size < relied {
                 Some("an act relies on less of the authority ledger than the act before it")

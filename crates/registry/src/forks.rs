@@ -12,6 +12,7 @@ use record::id::{Origin, UnixMillis};
 
 use crate::error::{RegistryError, Result};
 use crate::grant::checkpoint_of;
+use crate::heads::Looked;
 use crate::node::Registry;
 use crate::table::{self, Head, Tiles};
 
@@ -82,12 +83,16 @@ impl Registry {
     }
 
     /// What a peer is told: evidence of any ledger, and the newest head seen of ledgers that are
-    /// neither its own nor exchanged with it anyway. Ledgers of grants and of letters are nobody
-    /// else's business.
+    /// neither its own nor exchanged with it anyway, as far as they moved since the caller looked.
+    /// Ledgers of grants and of letters are nobody else's business.
     ///
     /// # Errors
     /// A failure of the store.
-    pub fn heads_to_tell(&self, peer: &Charter) -> Result<Vec<(Origin, Vec<String>)>> {
+    pub fn heads_to_tell(
+        &self,
+        peer: &Charter,
+        looked: &mut Looked,
+    ) -> Result<Vec<(Origin, Vec<String>)>> {
         let mut told = Vec::new();
         for alarm in self.alarms()? {
             if alarm.code == FORK && alarm.notes.len() == 2 {
@@ -99,7 +104,7 @@ impl Registry {
         for (origin, note) in self.witness_notes()? {
             known.push((origin, bare(&note)?));
         }
-        for line in self.heads()? {
+        for line in self.heads_moved(looked)? {
             if line.division != self.config.division
                 && let Some(note) = &line.bare
             {

@@ -1,17 +1,19 @@
 //! Heads (账头): the end of every ledger held here, in memory, for whoever looks at all of them
-//! every second: the offers to each neighbour, what each is told, the status page.
+//! every second: the offers to each neighbour, what each is told, the status page; and which of
+//! them moved since a session looked, so that it need not look at all.
 //!
 //! A line is read again when its shard's version in the store moved, or when something was learned
 //! of who is who, which may decide a quorum. So no commit has to remember to tell this list.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 
+use record::authority::Charter;
 use record::id::{DivisionId, Origin};
 
 use crate::error::Result;
 use crate::grant::checkpoint_of;
-use crate::node::Registry;
+use crate::node::{Registry, lock};
 use crate::table::Head;
 
 /// The end of one ledger, and what follows from it.
@@ -48,7 +50,76 @@ impl Line {
 /// The lines read so far, by shard.
 pub(crate) type Lines = BTreeMap<String, Arc<Line>>;
 
+/// How far somebody has looked: who asks again is shown only what moved since.
+#[derive(Debug, Default)]
+pub struct Looked {
+    moves: u64,
+    /// What was known of who is who, and which ledgers were in trouble. When one of these changes,
+    /// everything is looked at: it decides what goes to whom.
+    learned: Option<u64>,
+    behind: BTreeSet<Origin>,
+    halted: BTreeSet<Origin>,
+}
+
 impl Registry {
+    /// The end of every ledger that a peer may be offered.
+    pub(crate) fn heads_to_offer(&self) -> Result<Vec<Arc<Line>>> {
+        let mut lines = self.heads()?;
+        // A ledger that is lost altogether is offered as empty, so that the parent gives it back.
+        for origin in self.guard.halted().into_keys() {
+            if !lines.iter().any(|line| line.origin == origin) {
+                lines.extend(self.line(origin.as_str())?);
+            }
+        }
+        Ok(lines)
+    }
+
+    /// The ends of the ledgers that moved since somebody looked, or of all.
+    pub(crate) fn heads_moved(&self, looked: &mut Looked) -> Result<Vec<Arc<Line>>> {
+        let learned = Some(self.authority().learned());
+        let behind = lock(&self.peers).behind.clone();
+        let halted: BTreeSet<Origin> = self.guard.halted().into_keys().collect();
+        // Asked before anything is read: what moves meanwhile is shown again.
+        let (moves, moved) = self.moves.since(looked.moves);
+        let is_known =
+            learned == looked.learned && behind == looked.behind && halted == looked.halted;
+        let lines = if is_known {
+            let mut lines = Vec::new();
+            for shard in moved {
+                lines.extend(self.line(&shard)?);
+            }
+            lines
+        } else {
+            self.heads_to_offer()?
+        };
+        *looked = Looked {
+            moves,
+            learned,
+            behind,
+            halted,
+        };
+        Ok(lines)
+    }
+
+    /// As [`Registry::offers`], of the ledgers that moved since the caller looked, and of `again`.
+    ///
+    /// # Errors
+    /// A failure of the store; then nothing counts as looked at.
+    pub fn offers_moved(
+        &self,
+        peer: &Charter,
+        looked: &mut Looked,
+        again: &BTreeSet<Origin>,
+    ) -> Result<Vec<(Origin, String)>> {
+        let mut lines = self.heads_moved(looked)?;
+        for origin in again {
+            if !lines.iter().any(|line| line.origin == *origin) {
+                lines.extend(self.line(origin.as_str())?);
+            }
+        }
+        self.offers_among(peer, lines)
+    }
+
     /// The end of every ledger held here, by origin.
     pub(crate) fn heads(&self) -> Result<Vec<Arc<Line>>> {
         let mut lines = Vec::new();

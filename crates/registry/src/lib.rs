@@ -8,6 +8,7 @@
 //! writes), [`authority`] and [`session`] (who may), [`register`], [`holding`], [`read`],
 //! [`grant`], [`transfer`], [`proposals`], [`replicate`], [`verify`], [`status`], [`audit`].
 
+mod arrived;
 pub mod audit;
 pub mod authority;
 pub mod backups;
@@ -27,9 +28,10 @@ pub mod ferry;
 pub mod forks;
 pub mod grant;
 pub mod guard;
-mod heads;
+pub mod heads;
 pub mod holding;
 pub mod keys;
+mod moves;
 pub mod node;
 pub mod plan;
 pub mod proposals;

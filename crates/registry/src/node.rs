@@ -1,6 +1,7 @@
 //! A node: its store, keys, ledgers and holdings, opened together.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
@@ -24,6 +25,7 @@ use crate::error::{RegistryError, Result};
 use crate::guard::Guard;
 use crate::holding::Holding;
 use crate::keys::{Custody, Keys, Opener};
+use crate::moves::{Moves, Watched};
 use crate::replicate::Peers;
 
 /// Charters last two years.
@@ -41,6 +43,10 @@ pub struct Registry {
     pub(crate) renewal_refused: Mutex<Option<String>>,
     pub(crate) files: Files,
     pub(crate) store: Arc<dyn Store>,
+    /// Which shards moved; the store notes it.
+    pub(crate) moves: Arc<Moves>,
+    /// Replicas whose records' chains are to be completed.
+    pub(crate) behind_chains: Mutex<BTreeSet<Origin>>,
     pub(crate) pages: Mutex<Pages>,
     pub(crate) damaged_pages: crate::secrets::DamagedPages,
     pub(crate) growth: crate::disk::History,
@@ -69,7 +75,7 @@ pub struct Registry {
     /// The latest time that an own ledger was signed at, in milliseconds.
     pub(crate) latest: AtomicU64,
     /// Held while a checkpoint is checked, persisted and cosigned.
-    pub(crate) witnessing: Mutex<()>,
+    pub(crate) witnessing: Places,
     /// Held while a proposal is taken in or answered: an answer and what it says are one thing.
     pub(crate) answering: Mutex<()>,
     /// When proposals that were kept long enough were looked for last, in milliseconds.
@@ -122,6 +128,19 @@ pub(crate) fn purpose(text: &'static str) -> Purpose {
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic while the lock was held leaves memory behind, never half a commit: the store is the truth.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One lock for each of a few groups of ledgers, so that one ledger rarely waits for another.
+#[derive(Default)]
+pub(crate) struct Places([Mutex<()>; 32]);
+
+impl Places {
+    /// Waits for a ledger's place. Nobody holds two.
+    pub(crate) fn of(&self, origin: &Origin) -> MutexGuard<'_, ()> {
+        let mut hasher = DefaultHasher::new();
+        origin.as_str().hash(&mut hasher);
+        lock(&self.0[hasher.finish() as usize % self.0.len()])
+    }
 }
 
 /// The keys of a node that waits for its charter.
@@ -285,14 +304,20 @@ impl Registry {
         config.agrees_with_charter()?;
         let files = Files::new(dir);
         let keys = Custody::of(dir, &config, opener)?;
-        let store: Arc<dyn Store> = Arc::new(
+        let moves = Arc::new(Moves::default());
+        let store: Arc<dyn Store> = Arc::new(Watched::new(
             Embedded::open(dir, Options::default())
                 .map_err(|e| RegistryError::Directory(e.to_string()))?,
-        );
+            moves.clone(),
+        ));
+        let mut behind_chains = BTreeSet::new();
         let pages = Pages::open(dir).map_err(|e| RegistryError::Directory(e.to_string()))?;
         for shard in store.shards()? {
             if let Ok(origin) = Origin::parse(&shard) {
                 crate::chain::complete(store.as_ref(), &origin)?;
+                if crate::chain::is_behind(store.as_ref(), &origin)? {
+                    behind_chains.insert(origin);
+                }
             }
         }
         let moved = {
@@ -322,6 +347,8 @@ impl Registry {
             config,
             files,
             store,
+            moves,
+            behind_chains: Mutex::new(behind_chains),
             pages: Mutex::new(pages),
             damaged_pages: crate::secrets::DamagedPages::default(),
             growth: crate::disk::History::open(dir),
@@ -339,7 +366,7 @@ impl Registry {
             moved: RwLock::new(moved),
             destructions: Mutex::new(destructions),
             destroying: Mutex::new(()),
-            witnessing: Mutex::new(()),
+            witnessing: Places::default(),
             ferrying: Mutex::new(()),
             answering: Mutex::new(()),
             letters_swept: AtomicU64::new(0),

@@ -22,8 +22,8 @@ use record::proposal::{About, Proposal};
 use record::schema::{Position, STATUS, Schema, VALID_FROM};
 use serde::Serialize;
 use store::Batch;
-use sync::chunk::Delivery;
 
+use crate::arrived::Arrived;
 use crate::chain::Destroyed;
 use crate::error::{RegistryError, Result};
 use crate::node::Registry;
@@ -134,7 +134,11 @@ pub(crate) fn note_source(batch: &mut Batch, shard: &Origin, source: &Hash, at: 
 }
 
 /// The same for entries of an own shard that come back from the parent.
-pub(crate) fn note_sources(batch: &mut Batch, origin: &Origin, entries: &[Entry]) {
+pub(crate) fn note_sources<'a>(
+    batch: &mut Batch,
+    origin: &Origin,
+    entries: impl Iterator<Item = &'a Entry>,
+) {
     if !origin.is_shard() {
         return;
     }
@@ -276,11 +280,11 @@ impl Registry {
     pub(crate) fn count_letters(
         &self,
         batch: &mut Batch,
-        delivery: &Delivery,
+        arrived: &Arrived,
         destroyed: &Destroyed,
         now: UnixMillis,
     ) -> Result<()> {
-        let origin = delivery.origin();
+        let origin = arrived.origin();
         if origin.addressee().is_none() || origin.division() == self.config.division {
             return Ok(());
         }
@@ -293,11 +297,11 @@ impl Registry {
         if tally.day != day {
             (tally.day, tally.entries) = (day, 0);
         }
-        tally.entries += delivery.entries().len() as u64;
-        let arriving = (delivery.first()..)
-            .zip(delivery.items())
+        tally.entries += arrived.entries().count() as u64;
+        let arriving = (arrived.first()..)
+            .zip(arrived.items())
             .filter(|(at, item)| item.body.is_some() && !destroyed.arriving.contains(at));
-        let too_long = delivery.items().iter().any(|item| {
+        let too_long = arrived.items().any(|item| {
             let body = item.body.as_ref().map_or(0, Vec::len);
             body > seal::letter::LETTER_MAX || item.entry.len() > seal::letter::LETTER_MAX
         });

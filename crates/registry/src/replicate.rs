@@ -4,6 +4,7 @@
 //! ledger toward its holder. `sync` verifies; here is what it asks, and the one commit.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use ledger::checkpoint::{add_signature_line, verify_cosignature};
 use ledger::hash::leaf_hash;
@@ -24,11 +25,13 @@ use sync::message::{Gone, Item, fill};
 use sync::output::{Load, Loaded};
 use sync::trust::{Accept, Held, Refusal, Tail, Trust};
 
+use crate::arrived::Arrived;
 use crate::book::commit;
 use crate::chain;
 use crate::config::ParentAddress;
 use crate::error::{RegistryError, Result};
 use crate::grant::checkpoint_of;
+use crate::heads::Line;
 use crate::keys::rng;
 use crate::node::{CHARTER_MILLIS, Registry, lock, purpose};
 use crate::reach::Reach;
@@ -45,7 +48,7 @@ const ALARMS_MAX: usize = 64;
 pub struct Peers {
     pub(crate) lines: BTreeMap<String, PeerLine>,
     /// Ledgers of which their owner showed less than is held here: it is given the rest.
-    behind: BTreeSet<Origin>,
+    pub(crate) behind: BTreeSet<Origin>,
     /// What each holds; of a chartered neighbour only, and kept over a restart.
     pub(crate) reaches: BTreeMap<String, Reach>,
 }
@@ -176,6 +179,16 @@ pub struct Alarm {
     /// Of a fork: the two signed checkpoints, evidence for anybody.
     #[n(4)]
     pub notes: Vec<String>,
+}
+
+/// How many rows likely fill what is left of a message, by those read so far: what is read beyond
+/// it is read in vain.
+fn rows_to_read(items: usize, bytes: usize, max_bytes: usize) -> usize {
+    if items == 0 || bytes == 0 {
+        return 64;
+    }
+    let left = max_bytes.saturating_sub(bytes);
+    (left.saturating_mul(items) / bytes + 1).clamp(1, 512)
 }
 
 fn hash_secret(secret: &[u8; 32]) -> Hash {
@@ -365,6 +378,15 @@ impl Registry {
     /// # Errors
     /// A failure of the store.
     pub fn offers(&self, peer: &Charter) -> Result<Vec<(Origin, String)>> {
+        self.offers_among(peer, self.heads_to_offer()?)
+    }
+
+    /// Those among the ends of some ledgers that a peer may have.
+    pub(crate) fn offers_among(
+        &self,
+        peer: &Charter,
+        lines: Vec<Arc<Line>>,
+    ) -> Result<Vec<(Origin, String)>> {
         let own = &self.config.division;
         let mut offers = Vec::new();
         let behind = lock(&self.peers).behind.clone();
@@ -373,13 +395,6 @@ impl Registry {
             .parent
             .as_ref()
             .is_some_and(|p| p.division == peer.division);
-        let mut lines = self.heads()?;
-        // A ledger that is lost altogether is offered as empty, so that the parent gives it back.
-        for origin in self.guard.halted().into_keys() {
-            if !lines.iter().any(|line| line.origin == origin) {
-                lines.extend(self.line(origin.as_str())?);
-            }
-        }
         for line in lines {
             let (origin, division) = (&line.origin, &line.division);
             let authority = self.authority();
@@ -443,7 +458,7 @@ impl Registry {
         while at < load.head_size && bytes < load.max_bytes {
             let limit = usize::try_from(load.head_size - at)
                 .unwrap_or(usize::MAX)
-                .min(256);
+                .min(rows_to_read(items.len(), bytes, load.max_bytes));
             let entries = store.scan(origin.as_str(), table::ENTRY, &at.to_be_bytes(), limit)?;
             if entries.is_empty() {
                 return Err(RegistryError::damaged(format!(
@@ -514,14 +529,25 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Conflict`] when somebody else stored meanwhile; nothing was written.
     pub fn keep(&self, delivery: Delivery, now: UnixMillis) -> Result<u64> {
-        let origin = delivery.origin().clone();
+        self.keep_all(vec![delivery], now)
+    }
+
+    /// Keeps what `sync` verified of one ledger, in one commit, with this node's cosignatures on
+    /// each head that is whole with it; returns how many entries are durable.
+    ///
+    /// # Errors
+    /// As [`Registry::keep`], and [`RegistryError::BadRequest`] when they do not follow one another.
+    pub fn keep_all(&self, deliveries: Vec<Delivery>, now: UnixMillis) -> Result<u64> {
+        let arrived = Arrived::new(deliveries)?;
+        let origin = arrived.origin().clone();
         let store = self.store.as_ref();
         let version = store.head(origin.as_str())?;
         let old = Head::read(store, &origin)?;
-        if old.size != delivery.first() {
+        if old.size != arrived.first() {
             return Err(RegistryError::Conflict(origin));
         }
-        self.refuse_unentitled(&delivery, &old, now)?;
+        self.refuse_unentitled(&arrived, &old, now)?;
+        let before = old.clone();
         let edge = TreeEdge::load(
             &Tiles {
                 store,
@@ -530,8 +556,9 @@ impl Registry {
             old.size,
         )
         .map_err(|e| RegistryError::damaged(format!("`{origin}`: {e}")))?;
-        let (edge, tiles) = plan_append(&edge, delivery.leaf_hashes());
-        if edge.frontier() != &delivery.held().frontier {
+        let leaf_hashes = arrived.leaf_hashes();
+        let (edge, tiles) = plan_append(&edge, &leaf_hashes);
+        if edge.frontier() != &arrived.held().frontier {
             return Err(RegistryError::damaged(format!(
                 "`{origin}`: stored tiles differ from what was verified"
             )));
@@ -540,45 +567,44 @@ impl Registry {
         for write in tiles {
             batch.put(table::tile(&origin, write.level, write.index), write.bytes);
         }
-        let complete = delivery.is_complete();
-        let held = delivery.held();
+        let complete = arrived.is_complete();
+        let held = arrived.held();
         let size = held.frontier.size();
         let root = held.frontier.root();
+        // From the check to the commit: nobody cosigns another history meanwhile.
+        let place = self.witnessing.of(&origin);
+        let (mut whole, mut cosigned) = (old.whole, old.cosigned);
+        for (held, verified) in arrived.wholes() {
+            let signed = verified.map(|v| self.cosigned_note(&origin, v, old.size, now));
+            let note = signed.transpose()?.flatten().unwrap_or(held.note.clone());
+            if self.has_quorum(&origin, &note) {
+                cosigned = Some(note.clone());
+            }
+            let at = table::note(&origin, held.frontier.size());
+            batch.put(at, note.clone().into_bytes());
+            whole = Some(note);
+        }
         let head = Head {
             size,
-            root: held.frontier.root(),
-            whole: if complete {
-                Some(held.note.clone())
-            } else {
-                old.whole
-            },
+            root,
+            whole,
             target: (!complete).then(|| held.note.clone()),
-            cosigned: if complete && self.has_quorum(&origin, &held.note) {
-                Some(held.note.clone())
-            } else {
-                old.cosigned
-            },
+            cosigned,
             act: held.tail.previous_act().copied(),
             tail: held.tail.len() as u64,
         };
         batch.put(table::head(&origin), cbor::to_vec(&head));
-        let first = delivery.first();
+        let first = arrived.first();
         let own = origin.division() == self.config.division;
-        let entries: Vec<&Entry> = delivery.entries().iter().collect();
+        let entries: Vec<&Entry> = arrived.entries().collect();
         let destroyed = chain::destroyed(store, &origin, first, &entries)?;
-        chain::extend(&mut batch, &origin, first, entries.into_iter());
+        let behind = chain::extend_replica(&mut batch, store, &origin, first, &entries, own)?;
         destroyed.write(&mut batch, &origin);
-        self.count_letters(&mut batch, &delivery, &destroyed, now)?;
-        if complete {
-            batch.put(table::note(&origin, size), held.note.clone().into_bytes());
-        }
+        self.count_letters(&mut batch, &arrived, &destroyed, now)?;
         if own {
             // What is kept beside the entries of an own shard was lost with them.
             let mut newest: BTreeMap<RecordId, Newest> = BTreeMap::new();
-            for ((at, entry), leaf) in (first..)
-                .zip(delivery.entries())
-                .zip(delivery.leaf_hashes())
-            {
+            for ((at, entry), leaf) in (first..).zip(arrived.entries()).zip(&leaf_hashes) {
                 if let Entry::Record(entry) = entry {
                     let old = match newest.remove(&entry.record) {
                         Some(old) => Some(old),
@@ -587,9 +613,9 @@ impl Registry {
                     newest.insert(entry.record, Newest::after(old, entry, at, *leaf));
                 }
             }
-            crate::proposals::note_sources(&mut batch, &origin, delivery.entries());
+            crate::proposals::note_sources(&mut batch, &origin, arrived.entries());
             if origin.grant_id().is_some() {
-                Self::rebuild_scope(&mut batch, &origin, delivery.entries().iter());
+                Self::rebuild_scope(&mut batch, &origin, arrived.entries());
             }
             for (record, mut newest) in newest {
                 if newest.page == 0
@@ -604,19 +630,37 @@ impl Registry {
             }
         }
         let statements: Vec<(u64, Statement)> = (first + 1..)
-            .zip(delivery.entries())
+            .zip(arrived.entries())
             .filter_map(|(size, entry)| match entry {
                 Entry::Authority(entry) => Some((size, entry.statement.clone())),
                 _ => None,
             })
             .collect();
-        for (at, item) in (first..).zip(delivery.into_items()) {
+        // First all entries, then all bodies: whoever looks the keys up finds neighbours together.
+        let mut bodies = Vec::new();
+        for (at, item) in (first..).zip(arrived.into_items()) {
             batch.put(table::entry(&origin, at), item.entry);
             if let Some(body) = item.body.filter(|_| !destroyed.arriving.contains(&at)) {
-                batch.put_body(table::body(&origin, at), body);
+                bodies.push((at, body));
             }
         }
-        commit(store, &origin, &batch)?;
+        for (at, body) in bodies {
+            batch.put_body(table::body(&origin, at), body);
+        }
+        // Rows of the chain may have been written meanwhile; whatever else moved is a conflict.
+        while let Err(error) = commit(store, &origin, &batch) {
+            let is_same = || Ok::<_, RegistryError>(Head::read(store, &origin)? == before);
+            let conflict = matches!(error, RegistryError::Conflict(_));
+            let version = store.head(origin.as_str())?;
+            if !conflict || batch.expected == Some(version) || !is_same()? {
+                return Err(error);
+            }
+            batch.expected = Some(version);
+        }
+        drop(place);
+        if behind {
+            lock(&self.behind_chains).insert(origin.clone());
+        }
         if origin.ledger().as_str() == "authority" {
             self.authority
                 .write()
@@ -704,12 +748,17 @@ impl Registry {
         let origin = Origin::parse(checkpoint.origin())
             .map_err(|e| RegistryError::damaged(e.to_string()))?;
         let store = self.store.as_ref();
+        if let Some(lines) = self.lines_made(&origin, checkpoint)? {
+            lock(&self.peers).behind.remove(&origin);
+            self.clear_alarm(&origin, "shorter")?;
+            return Ok((checkpoint.size(), lines));
+        }
         let version = store.head(origin.as_str())?;
         let mut head = Head::read(store, &origin)?;
         if head.size != checkpoint.size() || head.root != *checkpoint.root() {
             return Err(RegistryError::Conflict(origin));
         }
-        let _one = lock(&self.witnessing);
+        let _one = self.witnessing.of(&origin);
         let text = String::from_utf8_lossy(verified.note()).into_owned();
         if !self.goes_on_from_witnessed(&origin, head.size, &text, now)? {
             return Err(RegistryError::Conflict(origin));
@@ -1002,7 +1051,7 @@ pub(crate) fn cosigner(
         .map_err(|e| RegistryError::damaged(e.to_string()))
 }
 
-fn own_line(note: &str, verifier: &Verifier) -> Option<String> {
+pub(crate) fn own_line(note: &str, verifier: &Verifier) -> Option<String> {
     verify_cosignature(note.as_bytes(), verifier).ok()?;
     let parsed = Note::parse(note.as_bytes()).ok()?;
     // There may be one more under this name, by a key of an earlier charter.

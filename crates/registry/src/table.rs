@@ -23,7 +23,7 @@ pub const RECORD: &str = "record";
 /// How far resealing came, and what could not be resealed.
 pub const RESEAL: &str = "reseal";
 /// Every entry of a record in a shard's or a grant's ledger, own or replica: record, then index.
-/// The row without a record says that none is missing.
+/// The row without a record says that none is missing, or up to which entry.
 pub const CHAIN: &str = "chain";
 /// Destructions that an entry ordered, by its index, until they are done and told.
 pub const DESTROY: &str = "destroy";

@@ -56,7 +56,7 @@ impl Registry {
             return Ok(Witnessed::Unknown);
         };
         // Check, persist and sign are one step: two requests at once never both pass the check.
-        let _one = lock(&self.witnessing);
+        let _one = self.witnessing.of(&origin);
         let latest = self.latest_witnessed(&origin)?;
         let checkpoint = match request.decide(latest.as_ref().map(|l| (l.size(), *l.root())), &log)
         {

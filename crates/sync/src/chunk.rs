@@ -8,6 +8,7 @@ use ledger::checkpoint::Checkpoint;
 use ledger::frontier::Frontier;
 use ledger::hash::{digests, leaf_hash, leaf_hashes};
 use ledger::proof::{verify_consistency, verify_inclusion};
+use ledger::verify::Verified;
 use record::act::{ACT_ENTRIES_MAX, Act};
 use record::entry::Entry;
 use record::id::{Hash, Origin};
@@ -19,6 +20,7 @@ use crate::trust::{Held, Tail};
 /// Entries that were verified to continue what is held; only this module makes one.
 ///
 /// Commit items, frontier, note and tail in one batch, then call [`crate::Session::stored`].
+/// Those of one ledger follow one another: commit them in the order in which they came.
 #[derive(Debug)]
 pub struct Delivery {
     origin: Origin,
@@ -28,6 +30,7 @@ pub struct Delivery {
     leaf_hashes: Vec<Hash>,
     held: Held,
     complete: bool,
+    verified: Option<Box<Verified>>,
 }
 
 impl Delivery {
@@ -64,6 +67,16 @@ impl Delivery {
     /// Whether this reaches the signed head.
     pub fn is_complete(&self) -> bool {
         self.complete
+    }
+
+    /// The signed head that this reaches, if this node cosigns it: its cosignatures may lie in the
+    /// same batch, and be given away once that is durable.
+    pub fn verified(&self) -> Option<&Verified> {
+        self.verified.as_deref()
+    }
+
+    pub(crate) fn may_be_cosigned(&mut self, verified: Verified) {
+        self.verified = Some(Box::new(verified));
     }
 
     /// Entries and bodies, without copying them.
@@ -139,10 +152,17 @@ pub(crate) struct Expected<'a> {
     pub(crate) known: Option<&'a Checkpoint>,
 }
 
+impl Expected<'_> {
+    /// Whether the answer is to this question.
+    pub(crate) fn is_answered_by(&self, entries: &Entries) -> bool {
+        entries.first == self.frontier.size() && entries.head_size == self.head.size()
+    }
+}
+
 /// Checks a chunk: history first, so that only what the owner signed is read any further.
 pub(crate) fn verify(expected: &Expected<'_>, entries: Entries) -> Result<Delivery, ChunkError> {
     let (first, head) = (expected.frontier.size(), expected.head);
-    if entries.first != first || entries.head_size != head.size() || entries.items.is_empty() {
+    if !expected.is_answered_by(&entries) || entries.items.is_empty() {
         return Err(ChunkError::NotAsked);
     }
     let leaves: Vec<&[u8]> = entries.items.iter().map(|i| i.entry.as_slice()).collect();
@@ -183,6 +203,7 @@ pub(crate) fn verify(expected: &Expected<'_>, entries: Entries) -> Result<Delive
             note: expected.note.to_owned(),
             tail,
         },
+        verified: None,
     })
 }
 

@@ -30,6 +30,8 @@ struct Ledger {
     error: Option<String>,
     waiting: Option<String>,
     transfer: Option<Box<Transfer>>,
+    /// A transfer was given up while its answer was awaited, which may come all the same.
+    stale: bool,
 }
 
 impl Inbound {
@@ -57,14 +59,45 @@ impl Inbound {
             return;
         };
         match transfer.offered(note) {
-            Ok(size) => ledger.offered = size,
+            Ok(size) => {
+                ledger.offered = size;
+                transfer.go_on(&origin, out);
+            }
             Err(reject) => {
                 // A rejection ends the ledger's transfer on both sides.
-                ledger.transfer = None;
+                ledger.stale |= transfer.give_up();
                 ledger.reject(&origin, reject, out);
-                self.start_waiting(peer, trust, out);
+                self.settle(peer, &origin, trust, out);
             }
         }
+    }
+
+    /// Asks on, or ends the transfer of a ledger of which nothing is outstanding.
+    fn settle(
+        &mut self,
+        peer: &Charter,
+        origin: &Origin,
+        trust: &dyn Trust,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(ledger) = self.ledgers.get_mut(origin) else {
+            return;
+        };
+        if let Some(transfer) = ledger.transfer.as_mut() {
+            transfer.go_on(origin, out);
+        }
+        let Some(ended) = ledger.transfer.take_if(|t| !t.is_outstanding()) else {
+            return;
+        };
+        let (reject, offered) = ended.end();
+        if let Some(reject) = reject {
+            ledger.reject(origin, reject, out);
+        }
+        if offered.is_some() {
+            ledger.waiting = offered;
+            self.queue.push_back(origin.clone());
+        }
+        self.start_waiting(peer, trust, out);
     }
 
     /// Judges an offer by what is held, and begins a transfer if there is room for one.
@@ -107,7 +140,7 @@ impl Inbound {
                     send_held(origin, ledger.held, out);
                 }
             }
-            Ok(Verdict::Behind(transfer)) => {
+            Ok(Verdict::Behind(mut transfer)) => {
                 ledger.offered = transfer.target.checkpoint.size();
                 if is_full {
                     ledger.waiting = Some(note);
@@ -115,7 +148,7 @@ impl Inbound {
                         self.queue.push_back(origin.clone());
                     }
                 } else {
-                    transfer.want(origin, out);
+                    transfer.go_on(origin, out);
                     ledger.transfer = Some(transfer);
                 }
             }
@@ -157,26 +190,29 @@ impl Inbound {
         let Some(ledger) = self.ledgers.get_mut(&origin) else {
             return;
         };
-        let awaited = ledger
-            .transfer
-            .as_mut()
-            .filter(|transfer| transfer.storing.is_none());
-        let Some(transfer) = awaited else {
+        let Some(transfer) = ledger.transfer.as_mut().filter(|t| t.is_asked()) else {
             // Sent before the peer heard that the transfer was given up.
             return;
         };
-        match chunk::verify(&transfer.expected(&origin), entries) {
-            Ok(delivery) => {
-                transfer.storing = Some(delivery.held().clone());
-                out.push(Output::Store(Box::new(delivery)));
-            }
-            Err(error) => {
-                let reject = Reject::new(error.code(), error.to_string());
-                ledger.transfer = None;
-                ledger.reject(&origin, reject, out);
-                self.start_waiting(peer, trust, out);
-            }
+        let expected = transfer.expected(&origin);
+        if ledger.stale && !expected.is_answered_by(&entries) {
+            ledger.stale = false;
+            return;
         }
+        let verified = chunk::verify(&expected, entries);
+        transfer.answered();
+        match verified {
+            _ if transfer.is_ending() => {}
+            Ok(mut delivery) => {
+                transfer.follow(&origin, &mut delivery);
+                // The next is asked for first: it comes while this one is committed.
+                transfer.go_on(&origin, out);
+                out.push(Output::Store(Box::new(delivery)));
+                return;
+            }
+            Err(error) => transfer.fail(Reject::new(error.code(), error.to_string())),
+        }
+        self.settle(peer, &origin, trust, out);
     }
 
     pub(crate) fn stored(
@@ -193,19 +229,10 @@ impl Inbound {
         let Some(transfer) = ledger.transfer.as_mut() else {
             return;
         };
-        let Some(held) = transfer
-            .storing
-            .take_if(|held| held.frontier.size() == size)
-        else {
-            return;
-        };
-        ledger.held = size;
-        ledger.error = None;
-        if transfer.advance(origin, held, out) {
-            transfer.want(origin, out);
-        } else {
-            ledger.transfer = None;
-            self.start_waiting(peer, trust, out);
+        if transfer.stored(origin, size, out) {
+            ledger.held = size;
+            ledger.error = None;
+            self.settle(peer, origin, trust, out);
         }
     }
 
@@ -220,10 +247,12 @@ impl Inbound {
         let Some(ledger) = self.ledgers.get_mut(origin) else {
             return;
         };
-        if ledger.transfer.take().is_some() {
-            let reject = Reject::new(RejectCode::Unavailable, reason);
-            ledger.reject(origin, reject, out);
-            self.start_waiting(peer, trust, out);
+        let Some(transfer) = ledger.transfer.as_mut() else {
+            return;
+        };
+        if transfer.not_stored() {
+            transfer.fail(Reject::new(RejectCode::Unavailable, reason));
+            self.settle(peer, origin, trust, out);
         }
     }
 
@@ -238,18 +267,12 @@ impl Inbound {
         let Some(ledger) = self.ledgers.get_mut(&message.origin) else {
             return;
         };
-        let awaiting = |transfer: &mut Box<Transfer>| transfer.storing.is_none();
-        let Some(mut transfer) = ledger.transfer.take_if(awaiting) else {
+        let Some(transfer) = ledger.transfer.as_mut().filter(|t| t.is_asked()) else {
             return;
         };
         ledger.error = Some(message.reason.clone());
-        if let Some(next) = transfer.next.take() {
-            transfer.target = next;
-            transfer.want(&message.origin, out);
-            ledger.transfer = Some(transfer);
-        } else {
-            self.start_waiting(peer, trust, out);
-        }
+        transfer.withdrawn();
+        self.settle(peer, &message.origin, trust, out);
     }
 
     pub(crate) fn cosigned(

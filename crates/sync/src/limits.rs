@@ -21,7 +21,11 @@ pub const CHAIN_MAX: usize = 8;
 /// How many bytes of items the shell is asked for at a time.
 ///
 /// What remains of a message is room for one item that is larger than this, and for proofs.
-pub const CHUNK_BYTES_MAX: usize = 256 * 1024;
+pub const CHUNK_BYTES_MAX: usize = 512 * 1024;
+
+/// The most chunks of a ledger that were verified and are not durable yet. No more is wanted
+/// meanwhile, so the peer knows that whatever came before them is durable.
+pub const STORING_MAX: usize = 4;
 
 /// The most items of one message.
 pub const ITEMS_MAX: usize = 8192;
@@ -47,8 +51,8 @@ pub const SEAL_KEY_BYTES_MAX: usize = 4096;
 /// The most ledgers that each side may offer in one session.
 pub const LEDGERS_MAX: usize = 4096;
 
-/// The most ledgers that one side fetches at the same time: with [`CHUNK_BYTES_MAX`], the memory
-/// that a session may take.
+/// The most ledgers that one side fetches at the same time: with [`STORING_MAX`] chunks of
+/// [`CHUNK_BYTES_MAX`] and one on its way, the memory that a session may take.
 pub const TRANSFERS_MAX: usize = 4;
 
 /// The most of its own notes per ledger that an offering side keeps for the cosignatures to come.

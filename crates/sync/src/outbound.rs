@@ -3,7 +3,7 @@
 //! Owns the sender's half of replication. Refuses wants beyond what was offered or beyond the
 //! number of transfers, and cosignatures that the peer's charter does not verify.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use ledger::checkpoint::{Checkpoint, add_signature_line, verify_cosignature};
 use ledger::note::{KeyKind, Note, SignatureLine, Verifier};
@@ -13,7 +13,7 @@ use record::id::Origin;
 use crate::code::{RejectCode, tidy};
 use crate::limits::{
     CHUNK_BYTES_MAX, ITEMS_MAX, LEDGERS_MAX, MESSAGE_BYTES_MAX, NOTE_BYTES_MAX, NOTES_KEPT_MAX,
-    TRANSFERS_MAX,
+    STORING_MAX, TRANSFERS_MAX,
 };
 use crate::message::{Cosigned, Entries, Message, Offer, Rejected, Want};
 use crate::output::{Bytes, LedgerStatus, Load, Loaded, Output, Side};
@@ -67,6 +67,8 @@ struct Ledger {
     notes: BTreeMap<u64, String>,
     latest: u64,
     held: u64,
+    /// Ends of the chunks sent last, which may not be durable yet; at most [`STORING_MAX`].
+    sent: VecDeque<u64>,
     wanted: Option<Want>,
     error: Option<String>,
 }
@@ -81,6 +83,23 @@ impl Ledger {
             let Some(oldest) = oldest.copied() else { break };
             self.notes.remove(&oldest);
         }
+    }
+
+    /// What a want says of what is durable at the peer: all, where it begins anew; else all but the
+    /// last chunks.
+    fn wants_from(&mut self, from: u64) {
+        if self.sent.back() != Some(&from) {
+            self.sent.clear();
+            self.held = from;
+        }
+        while self.sent.len() >= STORING_MAX {
+            self.held = self.sent.pop_front().unwrap_or(self.held).max(self.held);
+        }
+    }
+
+    fn holds(&mut self, size: u64) {
+        self.held = self.held.max(size);
+        self.sent.retain(|end| *end > size);
     }
 }
 
@@ -121,7 +140,7 @@ impl Outbound {
         if ledger.wanted.is_some() || want.from >= want.head_size || !known || !offered {
             return Err(WantError::NotOffered);
         }
-        ledger.held = want.from;
+        ledger.wants_from(want.from);
         ledger.error = None;
         out.push(Output::Load(Load {
             origin: want.origin.clone(),
@@ -147,6 +166,7 @@ impl Outbound {
             return;
         }
         let (count, origin) = (loaded.items.len(), loaded.origin.clone());
+        let end = loaded.from + count as u64;
         let bytes = Message::Entries(Entries {
             origin: loaded.origin,
             head_size: loaded.head_size,
@@ -161,6 +181,7 @@ impl Outbound {
             return;
         }
         ledger.wanted = None;
+        ledger.sent.push_back(end);
         out.push(Output::Send(Bytes(bytes)));
     }
 
@@ -197,7 +218,7 @@ impl Outbound {
         };
         if lines.is_empty() && size <= ledger.latest {
             // Held whole by a peer that does not sign this ledger.
-            ledger.held = ledger.held.max(size);
+            ledger.holds(size);
             ledger.error = None;
             return;
         }
@@ -219,7 +240,7 @@ impl Outbound {
             });
             return;
         }
-        ledger.held = ledger.held.max(size);
+        ledger.holds(size);
         ledger.error = None;
         out.push(Output::Cosigned {
             origin,
@@ -234,6 +255,7 @@ impl Outbound {
             return;
         };
         ledger.wanted = None;
+        ledger.sent.clear();
         ledger.held = message.size.min(ledger.latest);
         ledger.error = Some(message.reason.clone());
         out.push(Output::Rejected {

@@ -1,7 +1,13 @@
 //! Judging an offered head by what is held, and following one ledger up to it.
 //!
-//! Owns what a transfer remembers between two chunks. Refuses heads that are shorter than, contradict,
-//! or are not proven to extend what was signed before.
+//! Owns what a transfer remembers between two chunks, and what of it is outstanding: at most one
+//! question to the peer, and a few verified chunks with the shell. Refuses heads that are shorter
+//! than, contradict, or are not proven to extend what was signed before.
+//!
+//! A transfer ends when nothing of it is outstanding. So no late answer, of the peer or of the
+//! shell, can be taken for one to a later question.
+
+use std::collections::VecDeque;
 
 use ledger::checkpoint::{self, Checkpoint};
 use ledger::evidence::Evidence;
@@ -10,12 +16,12 @@ use ledger::note::{Note, Verifier};
 use ledger::verify;
 use record::id::Origin;
 
-use crate::chunk::Expected;
+use crate::chunk::{Delivery, Expected};
 use crate::code::RejectCode;
-use crate::limits::NOTE_BYTES_MAX;
+use crate::limits::{NOTE_BYTES_MAX, STORING_MAX};
 use crate::message::{Cosigned, Message, Rejected, Want};
 use crate::output::{Bytes, Output};
-use crate::trust::{Accept, Held, Tail};
+use crate::trust::{Accept, Tail};
 
 /// A signed head, its signature checked.
 #[derive(Debug)]
@@ -29,19 +35,52 @@ pub(crate) struct Head {
 pub(crate) struct Transfer {
     verifier: Verifier,
     cosign: bool,
+    /// After the chunk that was verified last, whether it is durable yet or not.
     frontier: Frontier,
     tail: Tail,
     /// The signed head seen last, stored with what is held; larger than the frontier after an
     /// interruption.
     known: Option<Checkpoint>,
     pub(crate) target: Head,
-    /// Offered meanwhile; becomes the target after the present chunk.
-    pub(crate) next: Option<Head>,
-    /// What the shell is committing; `None` while the peer's answer is awaited.
-    pub(crate) storing: Option<Held>,
+    /// Offered meanwhile; becomes the target with the next question.
+    next: Option<Head>,
+    /// Whether the peer's answer is awaited.
+    asked: bool,
+    /// What the shell is committing, oldest first; at most [`STORING_MAX`].
+    storing: VecDeque<Storing>,
+    course: Course,
+}
+
+/// Where a transfer is going.
+#[derive(Debug)]
+enum Course {
+    /// To the target.
+    Onward,
+    /// Nowhere: the peer cannot give the target. Another offer sets it going again.
+    Withdrawn,
+    /// To its end, with this rejection unless it was sent already.
+    Ending(Option<Reject>),
+}
+
+/// A chunk that the shell is committing.
+#[derive(Debug)]
+struct Storing {
+    /// How many entries are durable with it.
+    size: u64,
+    completes: Option<Completes>,
+}
+
+/// The signed head that a chunk reaches.
+#[derive(Debug)]
+enum Completes {
+    /// It is to be cosigned.
+    Cosigned(Box<verify::Verified>),
+    /// It is held, which is all that this node says of it.
+    Held,
 }
 
 /// A rejection, before it is sent.
+#[derive(Debug)]
 pub(crate) struct Reject {
     pub(crate) code: RejectCode,
     detail: String,
@@ -105,7 +144,24 @@ pub(crate) enum Verdict {
 }
 
 impl Transfer {
-    pub(crate) fn want(&self, origin: &Origin, out: &mut Vec<Output>) {
+    /// Asks for what comes next, if something does and there is room for it.
+    pub(crate) fn go_on(&mut self, origin: &Origin, out: &mut Vec<Output>) {
+        let is_full = self.storing.len() >= STORING_MAX;
+        if self.asked || is_full || self.is_ending() {
+            return;
+        }
+        if let Some(next) = self.next.take() {
+            self.target = next;
+            self.course = Course::Onward;
+        }
+        let is_reached = self.frontier.size() == self.target.checkpoint.size();
+        if matches!(self.course, Course::Onward) && !is_reached {
+            self.asked = true;
+            self.want(origin, out);
+        }
+    }
+
+    fn want(&self, origin: &Origin, out: &mut Vec<Output>) {
         let message = Want {
             origin: origin.clone(),
             from: self.frontier.size(),
@@ -156,37 +212,110 @@ impl Transfer {
         if size < latest_size {
             return Err(Reject::shorter(size, latest_size).with_note(&latest.note));
         }
-        if size > latest_size {
+        // Offered anew, a head that could not be had may be had.
+        if size > latest_size || !matches!(self.course, Course::Onward) {
             self.next = Some(head);
         }
         Ok(size)
     }
 
-    /// Goes on from what was committed. Whether more is to be fetched.
-    pub(crate) fn advance(&mut self, origin: &Origin, held: Held, out: &mut Vec<Output>) -> bool {
-        self.frontier = held.frontier;
-        self.tail = held.tail;
+    /// Whether the peer's answer is awaited.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.asked
+    }
+
+    /// Whether it only waits for what is outstanding.
+    pub(crate) fn is_ending(&self) -> bool {
+        matches!(self.course, Course::Ending(_))
+    }
+
+    /// Whether something is outstanding, of the peer or of the shell.
+    pub(crate) fn is_outstanding(&self) -> bool {
+        self.asked || !self.storing.is_empty()
+    }
+
+    /// The answer came.
+    pub(crate) fn answered(&mut self) {
+        self.asked = false;
+    }
+
+    /// The peer answers that it cannot give what it was asked for.
+    pub(crate) fn withdrawn(&mut self) {
+        self.asked = false;
+        if !self.is_ending() {
+            self.course = Course::Withdrawn;
+        }
+    }
+
+    /// Asks no more. What is outstanding is waited for, then the rejection is sent.
+    pub(crate) fn fail(&mut self, reject: Reject) {
+        if !self.is_ending() {
+            self.course = Course::Ending(Some(reject));
+            self.next = None;
+        }
+    }
+
+    /// Asks no more, and waits for the shell alone: the rejection was sent, and the peer may drop
+    /// its answer. Whether one was awaited.
+    pub(crate) fn give_up(&mut self) -> bool {
+        self.course = Course::Ending(None);
+        self.next = None;
+        std::mem::take(&mut self.asked)
+    }
+
+    /// At the end: the rejection that is still to be sent, and the note offered meanwhile.
+    pub(crate) fn end(self) -> (Option<Reject>, Option<String>) {
+        let reject = match self.course {
+            Course::Ending(reject) => reject,
+            Course::Onward | Course::Withdrawn => None,
+        };
+        (reject, self.next.map(|next| next.note))
+    }
+
+    /// Goes on from a chunk that was verified and is now the shell's to commit.
+    pub(crate) fn follow(&mut self, origin: &Origin, delivery: &mut Delivery) {
+        let held = delivery.held();
+        self.frontier = held.frontier.clone();
+        self.tail = held.tail.clone();
         self.known = Some(self.target.checkpoint.clone());
-        let size = self.target.checkpoint.size();
-        let is_complete = self.frontier.size() == size;
-        if is_complete && !self.cosign {
-            send_held(origin, size, out);
-        } else if is_complete {
+        let completes = delivery.is_complete().then(|| {
+            if !self.cosign {
+                return Completes::Held;
+            }
             let note = self.target.note.as_bytes();
             let verified =
                 verify::extension(&self.frontier, &[], note, &self.verifier, origin.as_str())
                     .expect("the chunk was proven to end in this signed head");
-            out.push(Output::Cosign {
+            delivery.may_be_cosigned(verified.clone());
+            Completes::Cosigned(Box::new(verified))
+        });
+        self.storing.push_back(Storing {
+            size: self.frontier.size(),
+            completes,
+        });
+    }
+
+    /// The oldest chunk is durable; answers for the head that it reaches. False when that was not
+    /// the oldest.
+    pub(crate) fn stored(&mut self, origin: &Origin, size: u64, out: &mut Vec<Output>) -> bool {
+        let Some(stored) = self.storing.pop_front_if(|oldest| oldest.size == size) else {
+            return false;
+        };
+        match stored.completes {
+            Some(Completes::Held) => send_held(origin, size, out),
+            Some(Completes::Cosigned(verified)) => out.push(Output::Cosign {
                 origin: origin.clone(),
-                verified: Box::new(verified),
-            });
-        }
-        match self.next.take() {
-            Some(next) => self.target = next,
-            None if is_complete => return false,
+                verified,
+            }),
             None => {}
         }
         true
+    }
+
+    /// The oldest chunk was not committed, so none of those behind it will be. False when there
+    /// was none.
+    pub(crate) fn not_stored(&mut self) -> bool {
+        self.storing.pop_front().is_some()
     }
 }
 
@@ -229,7 +358,9 @@ pub(crate) fn judge(origin: &Origin, note: &str, accept: Accept) -> Result<Verdi
             known,
             target: head,
             next: None,
-            storing: None,
+            asked: false,
+            storing: VecDeque::new(),
+            course: Course::Onward,
         })));
     }
     verify::extension(&frontier, &[], note.as_bytes(), &verifier, origin.as_str())

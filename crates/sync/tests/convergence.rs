@@ -313,6 +313,69 @@ fn entries_that_cannot_be_stored_are_asked_for_again_with_the_next_offer() {
     assert!(world.converged());
 }
 
+/// Takes away what the parent was about to store.
+fn stores_of(world: &mut World) -> Vec<sync::Output> {
+    let is_store = |output: &sync::Output| matches!(output, sync::Output::Store(_));
+    let (stores, rest) = std::mem::take(&mut world.parent.work)
+        .into_iter()
+        .partition(is_store);
+    world.parent.work = rest;
+    Vec::from(stores as std::collections::VecDeque<_>)
+}
+
+#[test]
+fn chunks_are_wanted_while_those_before_them_are_stored_but_only_so_many() {
+    let mut world = World::new(1);
+    world.child.register(&person(), 60, 60_000);
+    world.connect();
+    let mut standing = vec![];
+    while world.step() {
+        standing.extend(stores_of(&mut world));
+    }
+    assert_eq!(standing.len(), sync::limits::STORING_MAX);
+    let wants = world.trace.iter().filter(|line| line.contains("Want"));
+    assert_eq!(wants.count(), sync::limits::STORING_MAX);
+    // Nothing is durable, and nobody says so.
+    assert_eq!(world.child.status()[0].held_size, 0);
+    world.parent.work.extend(standing);
+    world.run();
+    assert!(world.converged());
+}
+
+#[test]
+fn a_chunk_that_cannot_be_stored_ends_the_transfer_once_the_answer_under_way_came() {
+    let mut world = World::new(1);
+    world.child.register(&person(), 60, 60_000);
+    world.connect();
+    let mut standing = vec![];
+    while standing.is_empty() && world.step() {
+        standing.extend(stores_of(&mut world));
+    }
+    while !world.parent.work.is_empty() {
+        world.down.extend(world.parent.step());
+    }
+    world.parent.stores_that_fail = 1;
+    world.parent.work.extend(standing);
+    while !world.parent.work.is_empty() {
+        world.down.extend(world.parent.step());
+    }
+    // Only the question that was asked before.
+    assert_eq!(world.down.len(), 1);
+    world.run();
+    let said: Vec<&str> = world
+        .trace
+        .iter()
+        .filter_map(|line| line.split(' ').nth(1))
+        .collect();
+    assert!(
+        said.ends_with(&["Entries", "Want", "Entries", "Rejected"]),
+        "{said:?}"
+    );
+    world.child.offer(&person());
+    world.run();
+    assert!(world.converged());
+}
+
 #[test]
 fn a_parent_that_does_not_sign_says_what_it_holds() {
     let mut world = World::new(2);

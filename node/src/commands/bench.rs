@@ -11,6 +11,7 @@ mod keys;
 mod ledger;
 mod limits;
 mod reading;
+mod replicate;
 mod replication;
 mod rows;
 mod store;
@@ -72,7 +73,21 @@ fn measure(command: &Bench, dir: &Path, figures: &mut Figures) -> Result<()> {
     if wanted(BenchPart::Keys) {
         keys::run(figures)?;
     }
-    let alone = [BenchPart::Store, BenchPart::Ledger, BenchPart::Keys];
+    // Only when it is named: with 300 children it takes long.
+    if command.parts.contains(&BenchPart::Replicate) {
+        let measured = replicate::Measured {
+            records: command.records,
+            children: command.children,
+            seconds: command.seconds,
+        };
+        replicate::run(&dir.join("replicate"), &measured, figures)?;
+    }
+    let alone = [
+        BenchPart::Store,
+        BenchPart::Ledger,
+        BenchPart::Keys,
+        BenchPart::Replicate,
+    ];
     if !command.parts.is_empty() && command.parts.iter().all(|part| alone.contains(part)) {
         // They make their own entries and need no bed.
         return Ok(());

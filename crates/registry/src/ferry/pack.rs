@@ -158,7 +158,7 @@ impl Registry {
                 put(&mut sealer, &mut out, &mut writer, frame)
             })?;
         }
-        for (origin, notes) in self.heads_to_tell(&peer)? {
+        for (origin, notes) in self.heads_to_tell(&peer, &mut crate::heads::Looked::default())? {
             let seen = Message::Seen(Seen { origin, notes });
             put(&mut sealer, &mut out, &mut writer, message(seen))?;
         }

@@ -465,6 +465,12 @@ impl Node {
                 };
                 self.work.extend(outputs);
             }
+            Output::Store(delivery) if self.size_of(delivery.origin()) != delivery.first() => {
+                // What it follows was not stored.
+                let origin = delivery.origin();
+                let outputs = session.not_stored(origin, "it is not what follows", &View(self));
+                self.work.extend(outputs);
+            }
             Output::Store(delivery) => {
                 let (origin, size) = self.commit(&delivery);
                 let outputs = session.stored(&origin, size, &View(self));
@@ -472,7 +478,10 @@ impl Node {
             }
             Output::Cosign { origin, verified } => {
                 let size = verified.checkpoint().size();
-                assert_eq!(self.ledgers.get(&origin).map_or(0, Store::size), size);
+                assert!(
+                    self.size_of(&origin) >= size,
+                    "asked to sign what is not durable"
+                );
                 let right = || {
                     let signer = |name: String, which| {
                         NoteSigner::new(&name, key(&self.name, which)).unwrap()
@@ -520,6 +529,10 @@ impl Node {
         }
         self.session = Some(session);
         sent
+    }
+
+    fn size_of(&self, origin: &Origin) -> u64 {
+        self.ledgers.get(origin).map_or(0, Store::size)
     }
 
     fn commit(&mut self, delivery: &Delivery) -> (Origin, u64) {

@@ -11,8 +11,10 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use record::authority::Charter;
+use record::id::Origin;
 use sync::limits::{
-    CHUNK_BYTES_MAX, MESSAGE_BYTES_MAX, OPENING_BYTES_MAX, REASON_BYTES_MAX, TRANSFERS_MAX,
+    CHUNK_BYTES_MAX, MESSAGE_BYTES_MAX, OPENING_BYTES_MAX, REASON_BYTES_MAX, STORING_MAX,
+    TRANSFERS_MAX,
 };
 use sync::{Config, Delivery, Output, RefusalCode, RejectCode, Session, Side};
 
@@ -481,7 +483,8 @@ impl World {
         let loads = outputs().filter(|output| matches!(output, Output::Load(_)));
         let stores = outputs().filter(|output| matches!(output, Output::Store(_)));
         assert!(loads.count() <= TRANSFERS_MAX, "too many loads at a time");
-        assert!(stores.count() <= TRANSFERS_MAX, "too many stores at a time");
+        let bound = TRANSFERS_MAX * STORING_MAX;
+        assert!(stores.count() <= bound, "too many stores at a time");
     }
 
     /// The shell's second: revocations, heads that moved, and what was not taken the last time.
@@ -534,7 +537,10 @@ impl World {
             output,
             Output::Load(_) | Output::Store(_) | Output::Cosign { .. }
         );
-        if later && !self.drains && self.dice.per_mille(self.slow_disk) {
+        // A store waits for those of its ledger that came before it.
+        let waits = matches!(&output, Output::Store(delivery)
+            if end.disk.iter().any(|before| is_store_of(before, delivery.origin())));
+        if waits || later && !self.drains && self.dice.per_mille(self.slow_disk) {
             end.disk.push(output);
         } else {
             self.perform(at, side, output);
@@ -549,8 +555,13 @@ impl World {
         if end.disk.is_empty() {
             return false;
         }
-        let one = self.dice.index(end.disk.len());
-        let output = end.disk.swap_remove(one);
+        let mut one = self.dice.index(end.disk.len());
+        if let Output::Store(delivery) = &end.disk[one] {
+            // Those of one ledger in the order in which they came.
+            let first = |before: &Output| is_store_of(before, delivery.origin());
+            one = end.disk.iter().position(first).unwrap_or(one);
+        }
+        let output = end.disk.remove(one);
         self.perform(at, side, output);
         true
     }
@@ -793,7 +804,7 @@ impl World {
             truth.frontiers[size].root(),
             "asked to sign another history"
         );
-        if held.size != size || held.whole != size {
+        if held.whole < size {
             return None;
         }
         held.cosigned = held.cosigned.max(size);
@@ -974,6 +985,10 @@ impl World {
             }
         }
     }
+}
+
+fn is_store_of(output: &Output, origin: &Origin) -> bool {
+    matches!(output, Output::Store(delivery) if delivery.origin() == origin)
 }
 
 fn at_clock(node: &Node) -> record::id::UnixMillis {

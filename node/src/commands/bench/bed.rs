@@ -61,11 +61,25 @@ pub struct Bed {
 impl Bed {
     /// Starts the parent and has the child join it; the child does not run yet.
     pub fn new(dir: &Path) -> Result<Self> {
+        Self::make(dir, |_| ())
+    }
+
+    /// As [`Bed::new`], the parent being reached at another address, which leads to it: `begin` is
+    /// told where it is before the child joins.
+    pub fn behind(dir: &Path, address: &str, begin: impl FnOnce(String)) -> Result<Self> {
+        Self::make(dir, |node| {
+            begin(std::mem::replace(&mut node.listen, address.to_owned()));
+        })
+    }
+
+    fn make(dir: &Path, meanwhile: impl FnOnce(&mut Node)) -> Result<Self> {
         let passphrases = realm::passphrases(&PLAN)?;
         let plan = &PLAN[PARENT];
         let parent_dir = dir.join(plan.division);
         realm::make(REALM, plan, &parent_dir, &[], &passphrases)?;
-        let parent = vec![realm::start(plan, parent_dir)?];
+        let mut node = realm::start(plan, parent_dir)?;
+        meanwhile(&mut node);
+        let parent = vec![node];
         let plan = &PLAN[CHILD];
         realm::make(REALM, plan, &dir.join(plan.division), &parent, &passphrases)?;
         Ok(Self {
@@ -78,6 +92,16 @@ impl Bed {
 
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    pub fn parent_dir(&self) -> PathBuf {
+        self.dir.join(PLAN[PARENT].division)
+    }
+
+    /// The child, which was started before.
+    pub fn running_child(&self) -> Result<&Node> {
+        let child = self.child.as_ref();
+        child.ok_or_else(|| Fault::failed("the child does not run"))
     }
 
     pub fn child_dir(&self) -> PathBuf {

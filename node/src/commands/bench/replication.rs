@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use record::entry::Entry;
 use registry::table;
 use serde_json::{Value, json};
 use store::{Key, Snapshot, Store as _};
@@ -27,15 +28,18 @@ struct Limits {
     copying: Duration,
 }
 
-pub fn run(bed: &mut Bed, figures: &mut Figures) -> Result<()> {
+/// A transfer of the child's shard to the parent.
+pub struct Moved {
+    pub entries: u64,
+    /// Until the session was open.
+    pub connecting: Duration,
+    /// From then until the parent's cosignature on the last entry was stored at the child.
+    pub taken: Duration,
+}
+
+/// Starts the child beside its parent and waits until the parent holds its shard of that size.
+pub fn transfer(bed: &mut Bed, entries: u64) -> Result<Moved> {
     let shard = bed.shard()?;
-    let (entries, parts) = ledger(bed)?;
-    let bytes: usize = parts.iter().map(Vec::len).sum();
-    let path = bed.dir().join("replication.plain");
-    let mut plain = Appending::new(&path)?;
-    let mut limits = Limits::default();
-    // The measured part cannot be cut in pieces, so its limits stand before and after it.
-    measure_limits(&mut limits, &parts, &mut plain)?;
     let node = bed.child()?;
     let start = Instant::now();
     realm::wait("the child to reach the parent", POLL, PATIENCE, || {
@@ -48,7 +52,55 @@ pub fn run(bed: &mut Bed, figures: &mut Figures) -> Result<()> {
         let status = realm::status(node)?;
         Ok(cosigned(&status, shard.as_str()) == Some(entries))
     })?;
-    let taken = start.elapsed();
+    Ok(Moved {
+        entries,
+        connecting,
+        taken: start.elapsed(),
+    })
+}
+
+/// Bytes of a ledger by what they are.
+#[derive(Default)]
+pub struct Parts {
+    pub bodies: f64,
+    pub records: f64,
+    pub acts: f64,
+    entries: u64,
+}
+
+impl Parts {
+    pub fn entries(&self) -> u64 {
+        self.entries
+    }
+}
+
+/// The child's shard, by what its bytes are.
+pub fn parts(bed: &Bed) -> Result<Parts> {
+    let mut parts = Parts::default();
+    each(bed, |entry, body| {
+        parts.entries += 1;
+        parts.bodies += body.len() as f64;
+        let is_act = matches!(Entry::decode(&entry), Ok(Entry::Act(_)));
+        *if is_act {
+            &mut parts.acts
+        } else {
+            &mut parts.records
+        } += entry.len() as f64;
+    })?;
+    Ok(parts)
+}
+
+pub fn run(bed: &mut Bed, figures: &mut Figures) -> Result<()> {
+    let (entries, parts) = ledger(bed)?;
+    let bytes: usize = parts.iter().map(Vec::len).sum();
+    let path = bed.dir().join("replication.plain");
+    let mut plain = Appending::new(&path)?;
+    let mut limits = Limits::default();
+    // The measured part cannot be cut in pieces, so its limits stand before and after it.
+    measure_limits(&mut limits, &parts, &mut plain)?;
+    let Moved {
+        taken, connecting, ..
+    } = transfer(bed, entries)?;
     measure_limits(&mut limits, &parts, &mut plain)?;
     std::fs::remove_file(&path).map_err(|e| Fault::file(&path, &e))?;
 
@@ -104,38 +156,47 @@ fn cosigned(status: &Value, origin: &str) -> Option<u64> {
 
 /// How many entries the child's shard has, and its entries and bodies in parts as large as those
 /// that are sent.
-fn ledger(bed: &Bed) -> Result<(u64, Vec<Vec<u8>>)> {
+pub fn ledger(bed: &Bed) -> Result<(u64, Vec<Vec<u8>>)> {
+    let mut parts = vec![Vec::new()];
+    let size = each(bed, |entry, body| {
+        let more = entry.len() + body.len();
+        if parts
+            .last()
+            .is_none_or(|part: &Vec<u8>| part.len() + more > CHUNK_BYTES_MAX)
+        {
+            parts.push(Vec::with_capacity(CHUNK_BYTES_MAX));
+        }
+        if let Some(part) = parts.last_mut() {
+            part.extend(entry);
+            part.extend(body);
+        }
+    })?;
+    Ok((size, parts))
+}
+
+/// Shows each entry of the child's shard with its body; gives their number.
+fn each(bed: &Bed, mut show: impl FnMut(Vec<u8>, Vec<u8>)) -> Result<u64> {
     let words = |e: store::ReadError| Fault::failed(e.to_string());
     let origin = bed.shard()?;
     let snapshot = Snapshot::open(&bed.child_dir()).map_err(words)?;
-    let mut parts = vec![Vec::new()];
     let mut size = 0u64;
     loop {
         let entries = snapshot
             .scan(origin.as_str(), table::ENTRY, &size.to_be_bytes(), SCAN)
             .map_err(words)?;
+        let count = entries.len();
         let keys = (size..)
-            .take(entries.len())
+            .take(count)
             .map(|at| Key::new(origin.as_str(), table::BODY, &at.to_be_bytes()))
             .collect::<std::result::Result<Vec<_>, _>>()
             .map_err(|e| Fault::failed(e.to_string()))?;
         let bodies = snapshot.get_many(&keys).map_err(words)?;
-        for ((_, entry), body) in entries.iter().zip(bodies) {
-            let more = entry.len() + body.as_ref().map_or(0, Vec::len);
-            if parts
-                .last()
-                .is_none_or(|part: &Vec<u8>| part.len() + more > CHUNK_BYTES_MAX)
-            {
-                parts.push(Vec::with_capacity(CHUNK_BYTES_MAX));
-            }
-            if let Some(part) = parts.last_mut() {
-                part.extend(entry);
-                part.extend(body.unwrap_or_default());
-            }
+        for ((_, entry), body) in entries.into_iter().zip(bodies) {
+            show(entry, body.unwrap_or_default());
         }
-        size += entries.len() as u64;
-        if entries.len() < SCAN {
-            return Ok((size, parts));
+        size += count as u64;
+        if count < SCAN {
+            return Ok(size);
         }
     }
 }

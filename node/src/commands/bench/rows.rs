@@ -69,6 +69,12 @@ pub fn value_bytes(rows: &[Row]) -> f64 {
     all as f64 / rows.len() as f64
 }
 
+/// Bytes that sealing fills the values of these rows up to, on average: the widths of the fields.
+pub fn width_bytes() -> Result<f64> {
+    let widths = schema()?.fields.iter().map(|field| f64::from(field.width));
+    Ok(widths.sum())
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
 mod tests {

@@ -33,27 +33,67 @@ pub fn empty_root() -> Hash {
     Sha256::digest([]).into()
 }
 
-/// Root over leaf hashes (not entries), by the recursive definition of RFC 6962 section 2.1.
+/// Root over leaf hashes (not entries), RFC 6962 section 2.1.
 ///
-/// It needs all leaves in memory; [`crate::frontier::Frontier`] gives the same root while keeping
-/// only one hash per level.
+/// Level by level, which is the recursive definition from below: a node without a neighbour goes
+/// up as it is. It needs all leaves in memory; [`crate::frontier::Frontier`] gives the same root
+/// while keeping only one hash per level.
 pub fn root_of(leaf_hashes: &[Hash]) -> Hash {
-    match leaf_hashes {
-        [] => empty_root(),
-        [leaf] => *leaf,
-        _ => {
-            let (left, right) = leaf_hashes.split_at(largest_power_below(leaf_hashes.len()));
-            node_hash(&root_of(left), &root_of(right))
+    let mut level = match leaf_hashes {
+        [] => return empty_root(),
+        [leaf] => return *leaf,
+        _ => parents(leaf_hashes),
+    };
+    while level.len() > 1 {
+        level = parents(&level);
+    }
+    level[0]
+}
+
+/// The nodes over these hashes, two at a time: see [`digests`]. One that is left over is the last
+/// as it is.
+pub fn parents(hashes: &[Hash]) -> Vec<Hash> {
+    let (nodes, rest) = hashes.as_chunks::<2>();
+    let mut parents = Vec::with_capacity(nodes.len() + 1);
+    // Laid out some nodes ahead: a core that hashes what it has just written waits for it.
+    let mut laid_out = [[[0; 64]; 2]; 16];
+    for nodes in nodes.chunks(laid_out.len()) {
+        for (blocks, node) in laid_out.iter_mut().zip(nodes) {
+            *blocks = node_blocks(node);
+        }
+        let (pairs, last) = laid_out[..nodes.len()].as_chunks::<2>();
+        for [left, right] in pairs {
+            let (mut a, mut b) = (INITIAL, INITIAL);
+            for (left, right) in left.iter().zip(right) {
+                compress256(&mut a, std::slice::from_ref(left));
+                compress256(&mut b, std::slice::from_ref(right));
+            }
+            parents.extend([bytes(a), bytes(b)]);
+        }
+        for blocks in last {
+            let mut state = INITIAL;
+            compress256(&mut state, blocks);
+            parents.push(bytes(state));
         }
     }
+    parents.extend(rest);
+    parents
 }
 
-/// The largest power of two strictly smaller than `count`, which must be at least 2.
-fn largest_power_below(count: usize) -> usize {
-    1 << (usize::BITS - 1 - (count - 1).leading_zeros())
+/// What is hashed for an inner node, padded.
+fn node_blocks([left, right]: &[Hash; 2]) -> [[u8; 64]; 2] {
+    let mut blocks = [[0; 64]; 2];
+    blocks[0][0] = 0x01;
+    blocks[0][1..33].copy_from_slice(left);
+    blocks[0][33..].copy_from_slice(&right[..31]);
+    blocks[1][0] = right[31];
+    blocks[1][1] = 0x80;
+    // 65 bytes are 520 bits.
+    blocks[1][62..].copy_from_slice(&520u16.to_be_bytes());
+    blocks
 }
 
-/// [`largest_power_below`] for tree sizes, which may exceed the machine word.
+/// The largest power of two strictly smaller than `size`, which must be at least 2.
 pub(crate) fn split_point(size: u64) -> u64 {
     1 << (u64::BITS - 1 - (size - 1).leading_zeros())
 }
@@ -83,42 +123,106 @@ const INITIAL: [u32; 8] = [
     0x5be0_cd19,
 ];
 
+/// Two messages are under way at any time, each a lane: one that ends makes room for the next.
 fn pairwise<T: AsRef<[u8]>>(prefix: &[u8], messages: &[T]) -> Vec<Hash> {
-    let mut hashes = Vec::with_capacity(messages.len());
-    let (mut left, mut right) = (Vec::new(), Vec::new());
-    let (pairs, last) = messages.as_chunks::<2>();
-    for [one, other] in pairs {
-        pad(&mut left, prefix, one.as_ref());
-        pad(&mut right, prefix, other.as_ref());
-        let (left, right) = (left.as_chunks::<64>().0, right.as_chunks::<64>().0);
-        let (mut a, mut b) = (INITIAL, INITIAL);
+    let mut hashes = vec![[0; 32]; messages.len()];
+    let mut queue = messages.iter().map(AsRef::as_ref).enumerate();
+    let (mut one, mut other) = (Lane::default(), Lane::default());
+    let mut more = one.next(prefix, &mut queue) && other.next(prefix, &mut queue);
+    while more {
+        let (left, right) = (one.blocks(), other.blocks());
         let both = left.len().min(right.len());
+        let (mut a, mut b) = (one.state, other.state);
         for (left, right) in left.iter().zip(right) {
             compress256(&mut a, std::slice::from_ref(left));
             compress256(&mut b, std::slice::from_ref(right));
         }
-        compress256(&mut a, &left[both..]);
-        compress256(&mut b, &right[both..]);
-        hashes.extend([bytes(a), bytes(b)]);
+        (one.state, other.state) = (a, b);
+        for lane in [&mut one, &mut other] {
+            if lane.ends_after(both) {
+                hashes[lane.message] = bytes(lane.state);
+                more &= lane.next(prefix, &mut queue);
+            }
+        }
     }
-    for message in last {
-        let mut sha = Sha256::new();
-        sha.update(prefix);
-        sha.update(message.as_ref());
-        hashes.push(sha.finalize().into());
+    for lane in [&mut one, &mut other] {
+        while lane.begun {
+            let blocks = lane.blocks();
+            let (count, mut state) = (blocks.len(), lane.state);
+            compress256(&mut state, blocks);
+            lane.state = state;
+            if lane.ends_after(count) {
+                hashes[lane.message] = bytes(lane.state);
+                lane.begun = false;
+            }
+        }
     }
     hashes
 }
 
-/// Prefix and message with the padding of FIPS 180-4 section 5.1.1: whole blocks.
-fn pad(padded: &mut Vec<u8>, prefix: &[u8], message: &[u8]) {
-    padded.clear();
-    padded.extend_from_slice(prefix);
-    padded.extend_from_slice(message);
-    let bits = 8 * padded.len() as u64;
-    padded.push(0x80);
-    padded.resize((padded.len() + 8).next_multiple_of(64) - 8, 0);
-    padded.extend_from_slice(&bits.to_be_bytes());
+/// A message being hashed: the blocks in place, then those with the prefix or the padding.
+#[derive(Default)]
+struct Lane<'a> {
+    begun: bool,
+    message: usize,
+    state: [u32; 8],
+    /// Blocks of the message as it lies there.
+    whole: &'a [[u8; 64]],
+    /// What has to be copied: all of a message with a prefix, else its end.
+    copied: Vec<[u8; 64]>,
+    /// How many of `copied` are done.
+    done: usize,
+}
+
+impl<'a> Lane<'a> {
+    /// Begins the next message, if there is one.
+    fn next(&mut self, prefix: &[u8], queue: &mut impl Iterator<Item = (usize, &'a [u8])>) -> bool {
+        let next = queue.next();
+        self.begun = next.is_some();
+        let Some((message, bytes)) = next else {
+            return false;
+        };
+        let rest;
+        (self.whole, rest) = match prefix {
+            [] => bytes.as_chunks(),
+            _ => (&[][..], bytes),
+        };
+        (self.message, self.state, self.done) = (message, INITIAL, 0);
+        // FIPS 180-4 section 5.1.1: a one bit, zeros, and the length in bits.
+        let copied = prefix.len() + rest.len();
+        self.copied.clear();
+        self.copied.resize((copied + 9).div_ceil(64), [0; 64]);
+        let flat = self.copied.as_flattened_mut();
+        flat[..prefix.len()].copy_from_slice(prefix);
+        flat[prefix.len()..copied].copy_from_slice(rest);
+        flat[copied] = 0x80;
+        let bits = 8 * (prefix.len() + bytes.len()) as u64;
+        let end = flat.len() - 8;
+        flat[end..].copy_from_slice(&bits.to_be_bytes());
+        true
+    }
+
+    /// The blocks that follow.
+    fn blocks(&self) -> &[[u8; 64]] {
+        match self.whole {
+            [] => &self.copied[self.done..],
+            whole => whole,
+        }
+    }
+
+    /// Goes on after so many blocks; whether they were the last.
+    fn ends_after(&mut self, count: usize) -> bool {
+        match self.whole {
+            [] => {
+                self.done += count;
+                self.done == self.copied.len()
+            }
+            whole => {
+                self.whole = &whole[count..];
+                false
+            }
+        }
+    }
 }
 
 fn bytes(state: [u32; 8]) -> Hash {
@@ -148,6 +252,30 @@ mod tests {
         assert_eq!(leaf_hashes(&messages), leaves);
         assert_eq!(leaf_hashes(&messages[..1]), leaves[..1]);
         assert!(digests::<Vec<u8>>(&[]).is_empty());
+    }
+
+    /// RFC 6962 section 2.1 word by word.
+    fn recursive(leaves: &[Hash]) -> Hash {
+        match leaves {
+            [] => empty_root(),
+            [leaf] => *leaf,
+            _ => {
+                let (left, right) = leaves.split_at(split_point(leaves.len() as u64) as usize);
+                node_hash(&recursive(left), &recursive(right))
+            }
+        }
+    }
+
+    #[test]
+    fn the_root_level_by_level_is_that_of_the_recursive_definition() {
+        let leaves: Vec<Hash> = (0..300u32).map(|n| leaf_hash(&n.to_be_bytes())).collect();
+        for size in 0..leaves.len() {
+            assert_eq!(
+                root_of(&leaves[..size]),
+                recursive(&leaves[..size]),
+                "{size}"
+            );
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! - [`note`]: signed texts and the keys that sign them;
 //! - [`checkpoint`]: the signed head of a log, and witnesses' cosignatures;
 //! - [`tile`]: the stored form of the tree, and what an append writes;
+//! - [`levels`]: a whole tree at the levels of its tiles;
 //! - [`proof`]: that a leaf is in a tree, that one tree extends another;
 //! - [`verify`]: that a log only grew, before anything of it is stored or cosigned;
 //! - [`evidence`]: that a log signed two histories.
@@ -67,6 +68,7 @@ pub mod note;
 
 pub mod checkpoint;
 
+pub mod levels;
 pub mod tile;
 
 pub mod proof;

@@ -17,6 +17,8 @@ use crate::cbor::{self, CborError};
 use crate::id::{Hash, RecordId, UnixMillis};
 use crate::letter::LetterEntry;
 
+mod quick;
+
 /// The version of the entry format.
 pub const FORMAT: u8 = 1;
 /// The largest entry, so that C2SP entry bundles (u16 lengths) can carry it.
@@ -298,6 +300,9 @@ impl Entry {
     /// # Errors
     /// [`CborError`] when they are too long, malformed or not canonical.
     pub fn decode(bytes: &[u8]) -> Result<Self, CborError> {
+        if let Some(entry) = quick::record(bytes) {
+            return Ok(Entry::Record(entry));
+        }
         let entry: Entry = cbor::from_slice("entry", bytes, ENTRY_MAX)?;
         match entry.suite() {
             SUITE => Ok(entry),

@@ -23,8 +23,6 @@ pub(crate) mod verify;
 
 /// A page takes new chunks until it has this many bytes; then the next page, with a key of its own.
 const PAGE_BYTES_FULL: u64 = 256 * 1024;
-/// Rows of a table that are read together.
-const SCAN: usize = 1024;
 
 /// Pages that were found damaged since the node was opened.
 #[derive(Default)]

@@ -1,18 +1,21 @@
 //! Verifying (核验): every root, signature, chain and body of a directory, from the segment files
 //! alone, with public keys alone. Neither the index nor a secret is needed.
 //!
-//! Each ledger is cut in stretches. Every core reads and hashes stretches (`read`); one at a time
-//! walks a ledger along those that were read (`walk`); `crew` shares them out.
+//! Every core reads pieces of the segments, and hashes and decodes what is in them while it is in
+//! its cache (`look`). When the last has been read, it is known which values count: each ledger is
+//! cut in stretches, any core looks through a stretch (`read`), and one at a time walks a ledger
+//! along them (`walk`); `crew` shares them out.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
 use ledger::frontier::Frontier;
-use ledger::hash::leaf_hash;
 use record::id::{DivisionId, Hash, Origin};
 use serde::Serialize;
 use store::{Snapshot, Store};
+
+use self::look::{Fact, Looking};
 
 use crate::authority::Authority;
 use crate::config::NodeConfig;
@@ -20,10 +23,10 @@ use crate::error::Result;
 use crate::table;
 
 mod crew;
+pub(crate) mod look;
 mod read;
 mod walk;
 
-const SCAN: usize = 1024;
 /// The most findings listed; the rest are counted.
 const FINDINGS_MAX: usize = 1000;
 
@@ -84,7 +87,7 @@ pub struct VerifyFinding {
 
 /// What is known before any ledger is walked.
 struct Known<'a> {
-    snapshot: &'a Snapshot,
+    snapshot: &'a Snapshot<Fact>,
     authority: &'a Authority,
     /// For each authority ledger, the root at each size.
     authority_roots: &'a BTreeMap<Origin, Vec<Hash>>,
@@ -104,21 +107,19 @@ pub fn verify(dir: &Path) -> Result<VerifyReport> {
     let mut findings = Vec::new();
     let mut remarks = Vec::new();
     let mut more = 0;
-    let snapshot = store::scan_segments(dir, &mut |seen| {
-        if let store::Seen::Finding(finding) = seen {
-            if matches!(finding, store::Finding::Unfinished { .. }) {
-                remarks.push(finding.to_string());
-            } else if findings.len() < FINDINGS_MAX {
-                findings.push(VerifyFinding {
-                    file: Some(finding.file().display().to_string()),
-                    offset: Some(finding.offset()),
-                    origin: None,
-                    index: None,
-                    what: finding.to_string(),
-                });
-            } else {
-                more += 1;
-            }
+    let snapshot = store::scan_looking(dir, &Looking, &mut |finding| {
+        if matches!(finding, store::Finding::Unfinished { .. }) {
+            remarks.push(finding.to_string());
+        } else if findings.len() < FINDINGS_MAX {
+            findings.push(VerifyFinding {
+                file: Some(finding.file().display().to_string()),
+                offset: Some(finding.offset()),
+                origin: None,
+                index: None,
+                what: finding.to_string(),
+            });
+        } else {
+            more += 1;
         }
     })?;
     let mut report = VerifyReport {
@@ -186,7 +187,12 @@ pub fn verify(dir: &Path) -> Result<VerifyReport> {
         authority_roots: &authority_roots,
         own: &config.division,
     };
-    let (walks, stopped) = crew::walk_all(&known, &origins);
+    let ((walks, stopped), secrets) = std::thread::scope(|scope| {
+        let secrets =
+            scope.spawn(|| crate::secrets::verify::verify_secrets(dir, &snapshot, &config));
+        (crew::walk_all(&known, &origins), secrets.join())
+    });
+    let stopped = stopped || secrets.is_err();
     if stopped {
         note(
             None,
@@ -199,9 +205,11 @@ pub fn verify(dir: &Path) -> Result<VerifyReport> {
         report.findings.extend(walk.findings);
     }
     check_signed_last(&mut report, &signed_last);
-    let (findings, remarks) = crate::secrets::verify::verify_secrets(dir, &snapshot, &config)?;
-    report.findings.extend(findings);
-    report.remarks.extend(remarks);
+    if let Ok(checked) = secrets {
+        let (findings, remarks) = checked?;
+        report.findings.extend(findings);
+        report.remarks.extend(remarks);
+    }
     report.ledgers.sort_by(|a, b| a.origin.cmp(&b.origin));
     if report.findings.len() > FINDINGS_MAX {
         report.more_findings += (report.findings.len() - FINDINGS_MAX) as u64;
@@ -255,19 +263,15 @@ fn check_signed_last(report: &mut VerifyReport, signed: &BTreeMap<Origin, u64>) 
 }
 
 /// The root of an authority ledger at each size.
-fn prefix_roots(snapshot: &Snapshot, origin: &Origin) -> Vec<Hash> {
+fn prefix_roots(snapshot: &Snapshot<Fact>, origin: &Origin) -> Vec<Hash> {
     let mut frontier = Frontier::new();
     let mut roots = vec![frontier.root()];
-    let mut at = 0u64;
-    while let Ok(rows) = snapshot.scan(origin.as_str(), table::ENTRY, &at.to_be_bytes(), SCAN) {
-        for (_, bytes) in &rows {
-            frontier.append(leaf_hash(bytes));
-            roots.push(frontier.root());
-            at += 1;
-        }
-        if rows.len() < SCAN {
+    for (at, (rest, fact)) in (0u64..).zip(snapshot.notes(origin.as_str(), table::ENTRY, &[])) {
+        let Some(Fact::Entry(seen)) = fact.filter(|_| *rest == at.to_be_bytes()) else {
             break;
-        }
+        };
+        frontier.append(seen.leaf);
+        roots.push(frontier.root());
     }
     roots
 }

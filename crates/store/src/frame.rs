@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::batch::Frame;
 use crate::format::{CRC, GROUP_FIXED, GroupHeader, TRAILER, u32_at};
-use crate::key::{self, Key};
+use crate::key;
 
 /// Bytes of a frame before its key.
 pub(crate) const FRAME_FIXED: usize = 8;
@@ -62,6 +62,11 @@ pub(crate) struct FrameRef {
 impl FrameRef {
     pub(crate) fn len(&self) -> u32 {
         (FRAME_FIXED + self.key_len as usize + CRC) as u32 + self.value_len
+    }
+
+    /// Whether there is a value in it to look at: one that holds and was not erased.
+    pub(crate) fn shows_value(&self) -> bool {
+        self.good && !self.erased && matches!(self.kind, Kind::Put | Kind::Body)
     }
 
     pub(crate) fn key<'a>(&self, group: &'a [u8]) -> &'a [u8] {
@@ -131,16 +136,29 @@ fn push_frame_bytes(out: &mut Vec<u8>, kind: Kind, form: u8, key: &[u8], value: 
     out.extend_from_slice(&crc.to_le_bytes());
 }
 
+fn feed_trailer(trailer: &mut Sha256, frame: &FrameRef, group: &[u8]) {
+    for part in covered_by_trailer(frame, group) {
+        trailer.update(part);
+    }
+}
+
 /// The trailer covers every frame's kind, lengths, key and, save for bodies, its checksum, which
 /// covers the value. So an erasure in place changes no trailer.
-fn feed_trailer(trailer: &mut Sha256, frame: &FrameRef, group: &[u8]) {
+fn covered_by_trailer<'a>(frame: &FrameRef, group: &'a [u8]) -> [&'a [u8]; 3] {
     let start = frame.at as usize;
     let end = start + frame.len() as usize;
-    trailer.update([frame.kind as u8, 0]);
-    trailer.update(&group[start + 2..start + FRAME_FIXED + frame.key_len as usize]);
-    if frame.kind != Kind::Body {
-        trailer.update(&group[end - CRC..end]);
-    }
+    let kind: &[u8; 2] = match frame.kind {
+        Kind::Put => &[Kind::Put as u8, 0],
+        Kind::Body => &[Kind::Body as u8, 0],
+        Kind::Delete => &[Kind::Delete as u8, 0],
+        Kind::Erase => &[Kind::Erase as u8, 0],
+    };
+    let checksum = match frame.kind {
+        Kind::Body => &[][..],
+        _ => &group[end - CRC..end],
+    };
+    let named = start + 2..start + FRAME_FIXED + frame.key_len as usize;
+    [kind, &group[named], checksum]
 }
 
 /// Closes the trailer over the frames fed so far and the header, checksum included.
@@ -150,6 +168,7 @@ pub(crate) fn finish_trailer(mut trailer: Sha256, header: &[u8]) -> [u8; TRAILER
 }
 
 /// What the inside of a group of the right length is.
+#[derive(Clone, Copy)]
 pub(crate) struct Inspection {
     /// Where the frames stop making sense, counted from the group's first byte.
     pub broken_at: Option<u32>,
@@ -157,29 +176,32 @@ pub(crate) struct Inspection {
     pub trailer_good: bool,
 }
 
-/// Finds the frames of a whole group and checks every byte of it.
+/// Finds the frames of a whole group, appends them, and checks every byte of the group.
 pub(crate) fn inspect(
     group: &[u8],
     header: &GroupHeader,
     frames: &mut Vec<FrameRef>,
 ) -> Inspection {
-    frames.clear();
     let end = group.len() - TRAILER;
     let shard_end = GROUP_FIXED + header.shard_len as usize;
     let shard = std::str::from_utf8(&group[GROUP_FIXED..shard_end]).unwrap_or_default();
-    let mut trailer = Sha256::new();
+    // All that the trailer covers, hashed in one go; a header may claim any number of frames.
+    let mut covered = Vec::with_capacity(4096.min(group.len()));
     let mut at = header.bytes();
+    let begun = frames.len();
     while at < end {
         let Some(frame) = frame_at(&group[..end], at, shard) else {
             break;
         };
-        feed_trailer(&mut trailer, &frame, group);
+        for part in covered_by_trailer(&frame, group) {
+            covered.extend_from_slice(part);
+        }
         at += frame.len() as usize;
         frames.push(frame);
     }
-    let complete = at == end && frames.len() == header.frames as usize;
-    let trailer_good =
-        complete && finish_trailer(trailer, &group[..header.bytes()]) == group[end..];
+    let complete = at == end && frames.len() - begun == header.frames as usize;
+    covered.extend_from_slice(&group[..header.bytes()]);
+    let trailer_good = complete && Sha256::digest(&covered)[..] == group[end..];
     Inspection {
         broken_at: (!complete).then_some(at as u32),
         trailer_good,
@@ -204,10 +226,8 @@ fn frame_at(frames: &[u8], at: usize, shard: &str) -> Option<FrameRef> {
         Kind::Delete => frame.value_len == 0,
         Kind::Erase => frame.value_len == 12,
     };
-    frame.good = form && value && crc_holds(bytes) && {
-        let key = frame.key(frames);
-        key::is_of_shard(key, shard) && Key::from_bytes(key).is_ok()
-    };
+    let key = frame.key(frames);
+    frame.good = form && value && crc_holds(bytes) && key::in_shard(key, shard).is_some();
     Some(frame)
 }
 
@@ -311,6 +331,7 @@ mod tests {
         bytes[at..at + erased.len()].copy_from_slice(&erased);
         assert!(is_whole(&bytes));
         assert!(!bytes.windows(6).any(|window| window == b"secret"));
+        frames.clear();
         inspect(&bytes, &header, &mut frames);
         assert!(frames[1].erased);
         assert!(matches!(

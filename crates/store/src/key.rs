@@ -147,6 +147,15 @@ pub(crate) fn is_of_shard(key: &[u8], shard: &str) -> bool {
     key.get(shard.len()) == Some(&0) && key.starts_with(shard.as_bytes())
 }
 
+/// Table and rest of a key of this shard; `None` when these bytes are not one.
+pub(crate) fn in_shard<'a>(key: &'a [u8], shard: &str) -> Option<(&'a str, &'a [u8])> {
+    let after = key.strip_prefix(shard.as_bytes())?.strip_prefix(&[0])?;
+    let end = after.iter().position(|&byte| byte == 0)?;
+    let table = std::str::from_utf8(&after[..end]).ok()?;
+    let fits = key.len() <= KEY_BYTES_MAX && !table.is_empty();
+    fits.then_some((table, &after[end + 1..]))
+}
+
 /// Whether a shard may have this name.
 pub(crate) fn check_shard(shard: &str) -> Result<(), KeyError> {
     check_name("shard", shard)?;
@@ -166,7 +175,7 @@ fn check_name(part: &'static str, name: &str) -> Result<(), KeyError> {
     Ok(())
 }
 
-fn split(bytes: &[u8]) -> Option<(&str, &str, &[u8])> {
+pub(crate) fn split(bytes: &[u8]) -> Option<(&str, &str, &[u8])> {
     let mut parts = bytes.splitn(3, |&byte| byte == 0);
     let shard = std::str::from_utf8(parts.next()?).ok()?;
     let table = std::str::from_utf8(parts.next()?).ok()?;

@@ -9,15 +9,52 @@ use std::path::{Path, PathBuf};
 
 use crate::batch::Batch;
 use crate::error::{CommitError, ReadError};
-use crate::format::Pointer;
 use crate::frame::Held;
-use crate::key::{self, Key};
+use crate::key::Key;
 use crate::segment::{Segments, Wanted};
 use crate::{Row, Stats, Store};
 
+mod tables;
+
+mod pieces;
+
+mod crew;
+
 mod scan;
 
-pub use scan::scan_segments;
+pub use scan::{scan_looking, scan_segments};
+pub use tables::Rest;
+use tables::Tables;
+
+/// Looks at values while their segments are scanned, on any thread, in any order.
+pub trait Look: Sync {
+    /// What is kept of a value, as long as it is what its key has.
+    type Note: Send + Sync;
+
+    /// Looks at neighbouring values whose checksums hold, and notes what is to be kept of each in
+    /// the place of the same index. Many of them, or all, may be older than what their keys have.
+    fn look(&self, values: &[Value<'_>], notes: &mut [Option<Self::Note>]);
+}
+
+/// Notes nothing.
+impl Look for () {
+    type Note = ();
+
+    fn look(&self, _: &[Value<'_>], _: &mut [Option<()>]) {}
+}
+
+/// A value that is being looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Value<'a> {
+    /// The shard of its key.
+    pub shard: &'a str,
+    /// The table of its key.
+    pub table: &'a str,
+    /// The rest of its key.
+    pub rest: &'a [u8],
+    /// The value.
+    pub bytes: &'a [u8],
+}
 
 /// Something wrong with a segment file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,11 +168,11 @@ pub enum Seen<'a> {
 
 /// The state that the segments give, read without index and lock. As a [`Store`] it reads only.
 ///
-/// While it is there, compaction takes no file away.
-pub struct Snapshot {
+/// While it is there, compaction takes no file away. `N` is what a [`Look`] noted of the values.
+pub struct Snapshot<N = ()> {
     segments: Segments,
     _held: std::fs::File,
-    state: BTreeMap<Vec<u8>, Pointer>,
+    tables: Tables<N>,
     heads: BTreeMap<String, u64>,
     findings: Vec<Finding>,
     findings_count: u64,
@@ -149,9 +186,11 @@ impl Snapshot {
     /// # Errors
     /// As for [`scan_segments`].
     pub fn open(dir: &Path) -> Result<Snapshot, ReadError> {
-        scan_segments(dir, &mut |_| {})
+        scan_looking(dir, &(), &mut |_| {})
     }
+}
 
+impl<N> Snapshot<N> {
     /// What is wrong, up to a thousand findings; empty when every byte is as it was written.
     pub fn findings(&self) -> &[Finding] {
         &self.findings
@@ -164,14 +203,33 @@ impl Snapshot {
 
     /// The file and the offset of the frame that holds the value of `key`.
     pub fn place(&self, key: &Key) -> Option<(PathBuf, u64)> {
-        let pointer = self.state.get(key.as_bytes())?;
+        let pointer = self.tables.get(key.as_bytes())?.pointer;
         let path = self.segments.path(pointer.segment);
         Some((path, u64::from(pointer.offset)))
     }
 
+    /// The note of the value of a key; `None` also when its bytes fail their checksum.
+    pub fn note(&self, shard: &str, table: &str, rest: &[u8]) -> Option<&N> {
+        self.tables.table(shard, table)?.get(rest)?.note.as_ref()
+    }
+
+    /// The rows of one table in the order of their keys, with what was noted of each value:
+    /// `None` also where its bytes fail their checksum, which reading it says.
+    pub fn notes<'a>(
+        &'a self,
+        shard: &str,
+        table: &str,
+        from: &[u8],
+    ) -> impl Iterator<Item = (Rest<'a>, Option<&'a N>)> + use<'a, N> {
+        let table = self.tables.table(shard, table);
+        let rows = table.map(|table| table.range(from));
+        let rows = rows.into_iter().flatten();
+        rows.map(|(rest, slot)| (rest, slot.note.as_ref()))
+    }
+
     fn values(&self, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, ReadError> {
         let found = keys.iter().enumerate().filter_map(|(slot, &key)| {
-            let pointer = *self.state.get(key)?;
+            let pointer = self.tables.get(key)?.pointer;
             Some(Wanted { slot, key, pointer })
         });
         let mut wanted: Vec<_> = found.collect();
@@ -192,7 +250,7 @@ impl Snapshot {
     }
 }
 
-impl Store for Snapshot {
+impl<N: Send + Sync> Store for Snapshot<N> {
     fn head(&self, shard: &str) -> Result<u64, ReadError> {
         Ok(self.heads.get(shard).copied().unwrap_or(0))
     }
@@ -212,12 +270,19 @@ impl Store for Snapshot {
         from: &[u8],
         limit: usize,
     ) -> Result<Vec<Row>, ReadError> {
-        let (start, end) = key::table_range(shard, table, from)?;
-        let prefix = end.len();
-        let rows = self.state.range(start..end).take(limit);
-        let keys: Vec<&[u8]> = rows.map(|(key, _)| key.as_slice()).collect();
-        let rows = std::iter::zip(&keys, self.values(&keys)?)
-            .filter_map(|(key, value)| Some((key[prefix..].to_vec(), value?)));
+        let prefix = Key::new(shard, table, &[])?;
+        let prefix = prefix.as_bytes();
+        let rows = self.tables.table(shard, table);
+        let rows = rows.into_iter().flat_map(|table| table.range(from));
+        let keys: Vec<Vec<u8>> = rows
+            .take(limit)
+            .map(|(rest, _)| [prefix, &rest].concat())
+            .collect();
+        let values = self.values(&keys.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
+        let rows = std::iter::zip(keys, values).filter_map(|(mut key, value)| {
+            key.drain(..prefix.len());
+            Some((key, value?))
+        });
         Ok(rows.collect())
     }
 

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io;
 
 use crate::format::{self, GroupHeader, HeaderFound, KeptHeader, Pointer, SegmentHeader};
-use crate::frame::{self, FrameRef};
+use crate::frame::{self, FrameRef, Inspection};
 use crate::segment;
 
 /// Bytes read ahead.
@@ -33,8 +33,7 @@ pub(crate) struct Group<'a> {
     pub header: GroupHeader,
     pub bytes: &'a [u8],
     pub frames: &'a [FrameRef],
-    pub trailer_good: bool,
-    broken_at: Option<u32>,
+    pub inspection: Inspection,
 }
 
 /// A fault inside a group.
@@ -76,22 +75,25 @@ impl Group<'_> {
             what,
         };
         let bad = |frame: &&FrameRef| {
-            !(frame.good || self.trailer_good && frame.kind == frame::Kind::Body)
+            !(frame.good || self.inspection.trailer_good && frame.kind == frame::Kind::Body)
         };
         if let Some(frame) = self.frames.iter().find(bad) {
             return Some(at(frame.at, "the frame's checksum does not hold"));
         }
-        if let Some(broken) = self.broken_at {
+        if let Some(broken) = self.inspection.broken_at {
             return Some(at(broken, "the group's frames do not fill it"));
         }
         let trailer = self.header.len - format::TRAILER as u32;
-        (!self.trailer_good).then(|| at(trailer, "the group's checksum does not hold"))
+        (!self.inspection.trailer_good).then(|| at(trailer, "the group's checksum does not hold"))
     }
 
     /// Bodies whose key is certain and whose value is not.
     pub(crate) fn bad_bodies(&self) -> impl Iterator<Item = &FrameRef> {
         let bad = |frame: &&FrameRef| !frame.good && frame.kind == frame::Kind::Body;
-        self.frames.iter().filter(bad).filter(|_| self.trailer_good)
+        self.frames
+            .iter()
+            .filter(bad)
+            .filter(|_| self.inspection.trailer_good)
     }
 }
 
@@ -139,17 +141,23 @@ impl Walk {
         Ok(&self.window[start..end])
     }
 
-    pub(crate) fn segment_header(&mut self) -> io::Result<SegmentHeader> {
-        let number = self.number;
-        let bytes = self.bytes(0, format::header_len(number) as usize)?;
-        Ok(format::check_segment_header(bytes, number))
+    /// Fills the buffer from `offset` on and says how far the file reached; no window in between.
+    pub(crate) fn read_into(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        segment::read_up_to(&self.file, buffer, offset)
+    }
+
+    pub(crate) fn segment_header(&self) -> io::Result<SegmentHeader> {
+        let mut bytes = [0; format::KEPT_HEADER as usize];
+        let bytes = &mut bytes[..format::header_len(self.number) as usize];
+        let have = self.read_into(bytes, 0)?;
+        Ok(format::check_segment_header(&bytes[..have], self.number))
     }
 
     /// The header of a file that compaction made; `None` in any other.
-    pub(crate) fn kept_header(&mut self) -> io::Result<Option<KeptHeader>> {
-        let number = self.number;
-        let bytes = self.bytes(0, format::KEPT_HEADER as usize)?;
-        Ok(KeptHeader::decode(bytes, number))
+    pub(crate) fn kept_header(&self) -> io::Result<Option<KeptHeader>> {
+        let mut bytes = [0; format::KEPT_HEADER as usize];
+        let have = self.read_into(&mut bytes, 0)?;
+        Ok(KeptHeader::decode(&bytes[..have], self.number))
     }
 
     /// What begins at `offset`.
@@ -168,6 +176,7 @@ impl Walk {
             return Ok(Step::Short);
         }
         let mut frames = std::mem::take(&mut self.frames);
+        frames.clear();
         let bytes = self.bytes(offset, header.len as usize)?;
         if bytes.len() < header.len as usize {
             return Ok(Step::Short);
@@ -180,8 +189,7 @@ impl Walk {
             header,
             bytes: &self.window[start..start + header.len as usize],
             frames: &self.frames,
-            trailer_good: inspection.trailer_good,
-            broken_at: inspection.broken_at,
+            inspection,
         }))
     }
 

@@ -12,12 +12,12 @@ use record::id::Origin;
 use store::pages::{ChunkAt, inspect, numbers};
 use store::{Snapshot, Store};
 
-use super::SCAN;
 use crate::config::{Files, NodeConfig};
 use crate::destroy::{moved_pages, page_now};
 use crate::error::{RegistryError, Result, words};
-use crate::table::{self, Newest};
+use crate::table;
 use crate::verify::VerifyFinding;
+use crate::verify::look::Fact;
 
 /// For each page, its chunks and how many records need each.
 type Needed = BTreeMap<u32, BTreeMap<ChunkAt, u64>>;
@@ -28,7 +28,7 @@ type Needed = BTreeMap<u32, BTreeMap<ChunkAt, u64>>;
 /// When a page cannot be read, or the segments that say what is needed.
 pub(crate) fn verify_secrets(
     dir: &Path,
-    snapshot: &Snapshot,
+    snapshot: &Snapshot<Fact>,
     config: &NodeConfig,
 ) -> Result<(Vec<VerifyFinding>, Vec<String>)> {
     // Segments and `node.json` alone are a copy for whoever verifies: no secret belongs there.
@@ -90,32 +90,16 @@ pub(crate) fn verify_secrets(
 /// Notes the chunks that the records of a shard point to. A value that cannot be read has a finding
 /// of its own.
 fn note_needed(
-    snapshot: &Snapshot,
+    snapshot: &Snapshot<Fact>,
     origin: &Origin,
     moved: &BTreeMap<u32, u32>,
     needed: &mut Needed,
 ) {
-    let mut from = Vec::new();
-    while let Ok(rows) = snapshot.scan(origin.as_str(), table::RECORD, &from, SCAN) {
-        for (_, bytes) in &rows {
-            let Ok(newest) = table::decode::<Newest>("newest version", bytes) else {
-                continue;
-            };
-            // Page 0: restored from the parent, or erased; there is no secret.
-            if newest.page != 0 {
-                let at = ChunkAt {
-                    page: page_now(moved, newest.page),
-                    offset: newest.offset,
-                    len: newest.length,
-                };
-                *needed.entry(at.page).or_default().entry(at).or_default() += 1;
-            }
-        }
-        match rows.last() {
-            Some((last, _)) if rows.len() == SCAN => {
-                from = [last.as_slice(), &[0]].concat();
-            }
-            _ => return,
+    for (_, fact) in snapshot.notes(origin.as_str(), table::RECORD, &[]) {
+        if let Some(Fact::Secret(at)) = fact {
+            let page = page_now(moved, at.page);
+            let at = ChunkAt { page, ..*at };
+            *needed.entry(page).or_default().entry(at).or_default() += 1;
         }
     }
 }

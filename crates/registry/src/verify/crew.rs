@@ -1,5 +1,5 @@
-//! The crew: one thread a core, each reading the next stretch of any ledger, then walking the ledger
-//! on by what has been read of it, if nobody else is at that.
+//! The crew: one thread a core, each looking through the next stretch of any ledger, then walking the
+//! ledger on by what was found in it, if nobody else is at that.
 //!
 //! So one large ledger keeps every core busy as many small ones do.
 
@@ -25,7 +25,7 @@ struct Path<'a> {
     /// Opened by whoever walks first.
     walk: Mutex<Option<Walk<'a>>>,
     /// Stretches that were read, by their first index.
-    waiting: Mutex<BTreeMap<u64, Stretch>>,
+    waiting: Mutex<BTreeMap<u64, Stretch<'a>>>,
     /// Somebody has read its end.
     ended: AtomicBool,
 }

@@ -1,30 +1,39 @@
-//! Reading a stretch of a ledger: what of each entry holds by itself, whatever came before it.
+//! Reading a stretch of a ledger out of what was noted when the segments were scanned: which body
+//! belongs to which entry, the roots under acts and tiles, and what grants proved.
 //!
-//! This is most of the work, and any thread can do any stretch. What an entry means after those
-//! before it is [`super::walk`]'s.
+//! Any thread can do any stretch, and reads any entry for it. What an entry means after those before
+//! it is [`super::walk`]'s.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use ledger::hash::{digests, leaf_hash, leaf_hashes};
+use ledger::hash::{digests, leaf_hash, root_of};
+use ledger::tile::TILE_WIDTH;
+use record::act::{ACT_ENTRIES_MAX, Act};
 use record::entry::{Entry, GrantEntry, GrantOperation};
 use record::id::{Hash, Origin};
 use seal::parcel::Parcel;
 use store::{Snapshot, Store};
 
+use super::look::{Fact, Seen};
 use crate::table;
 
-/// Entries of a stretch: enough to outweigh the handing over, few enough to keep every core busy.
-pub(super) const STRETCH: u64 = 512;
-/// Bodies in memory at a time.
-const BODIES: usize = 64;
+/// Entries of a stretch: whole tiles, enough to outweigh the handing over, few enough to keep every
+/// core busy.
+pub(super) const STRETCH: u64 = 2 * TILE_WIDTH as u64;
+/// Parcels in memory at a time.
+const PARCELS: usize = 64;
 
-/// A stretch of a ledger, read and hashed.
-pub(super) struct Stretch {
+/// A stretch of a ledger, looked through.
+pub(super) struct Stretch<'a> {
     /// Index of the first entry.
     pub first: u64,
     /// Of each entry its leaf hash, and the entry if it can be decoded.
-    pub rows: Vec<(Hash, Option<Entry>)>,
+    pub rows: Vec<(Hash, Option<&'a Entry>)>,
+    /// The roots of the whole tiles of leaves.
+    pub tiles: Vec<Hash>,
+    /// The root over the entries that an act says it signs, by the act's index.
+    pub signed: Vec<(u64, Hash)>,
     /// The checkpoints that heartbeats cite, by index.
     pub cited: BTreeMap<u64, Vec<u8>>,
     /// Entries whose body is not here, by index, ascending.
@@ -49,12 +58,31 @@ pub(super) enum End {
     Broken(String),
 }
 
-/// Reads the entries of `range` with their bodies.
-pub(super) fn stretch(snapshot: &Snapshot, origin: &Origin, range: Range<u64>) -> Stretch {
+/// What was noted of entries from `from` on, with their keys.
+fn entries<'a>(
+    snapshot: &'a Snapshot<Fact>,
+    origin: &Origin,
+    from: u64,
+) -> impl Iterator<Item = (store::Rest<'a>, Option<&'a Seen>)> {
+    let rows = snapshot.notes(origin.as_str(), table::ENTRY, &from.to_be_bytes());
+    rows.map(|(rest, fact)| match fact {
+        Some(Fact::Entry(seen)) => (rest, Some(&**seen)),
+        _ => (rest, None),
+    })
+}
+
+/// Looks through the entries of `range` with their bodies.
+pub(super) fn stretch<'a>(
+    snapshot: &'a Snapshot<Fact>,
+    origin: &Origin,
+    range: Range<u64>,
+) -> Stretch<'a> {
     let first = range.start;
     let mut stretch = Stretch {
         first,
-        rows: Vec::new(),
+        rows: Vec::with_capacity(STRETCH as usize),
+        tiles: Vec::new(),
+        signed: Vec::new(),
         cited: BTreeMap::new(),
         missing: Vec::new(),
         faults: Vec::new(),
@@ -62,103 +90,138 @@ pub(super) fn stretch(snapshot: &Snapshot, origin: &Origin, range: Range<u64>) -
         bodies: 0,
         end: End::More,
     };
-    let wanted = usize::try_from(range.end - first).unwrap_or(usize::MAX);
-    let from = first.to_be_bytes();
-    let mut rows = match snapshot.scan(origin.as_str(), table::ENTRY, &from, wanted) {
-        Ok(rows) => rows,
-        Err(error) => {
-            stretch.end = End::Broken(format!(
-                "第 {first} 条起读不出 / entries from {first} cannot be read: {error}"
-            ));
-            return stretch;
-        }
-    };
-    if rows.len() < wanted {
-        stretch.end = End::Last;
-    }
-    let gap = (first..)
-        .zip(&rows)
-        .find(|(at, (rest, _))| rest.as_slice() != at.to_be_bytes());
-    if let Some((at, _)) = gap {
-        stretch.end = End::Broken(format!("缺第 {at} 条 / entry {at} is missing"));
-        rows.truncate((at - first) as usize);
-    }
-    let rows: Vec<Vec<u8>> = rows.into_iter().map(|(_, bytes)| bytes).collect();
-    stretch.rows.reserve(rows.len());
-    for ((at, bytes), leaf) in (first..).zip(&rows).zip(leaf_hashes(&rows)) {
-        let entry = match Entry::decode(bytes) {
-            Ok(entry) => Some(entry),
-            Err(error) => {
-                let what = format!("第 {at} 条读不懂 / entry {at} cannot be read: {error}");
-                stretch.faults.push((at, what));
-                None
-            }
+    let mut rows = entries(snapshot, origin, first);
+    for at in range {
+        let Some((rest, seen)) = rows.next() else {
+            stretch.end = End::Last;
+            break;
         };
-        if let Some(Entry::Act(act)) = &entry {
-            match act.verify(origin) {
-                Ok(()) => stretch.acts += 1,
-                Err(error) => {
-                    let what = format!("第 {at} 条经办的签名不成立 / the act at {at}: {error}");
-                    stretch.faults.push((at, what));
-                }
-            }
+        if *rest != at.to_be_bytes() {
+            stretch.end = End::Broken(format!("缺第 {at} 条 / entry {at} is missing"));
+            break;
         }
-        stretch.rows.push((leaf, entry));
+        let Some(seen) = seen else {
+            let why = match snapshot.get(&table::entry(origin, at)) {
+                Err(error) => error.to_string(),
+                Ok(_) => "it changed meanwhile; verify again".to_owned(),
+            };
+            stretch.end = End::Broken(format!(
+                "第 {at} 条起读不出 / entries from {at} cannot be read: {why}"
+            ));
+            break;
+        };
+        stretch.entry(snapshot, origin, at, seen);
     }
-    drop(rows);
+    let leaves: Vec<Hash> = stretch.rows.iter().map(|(leaf, _)| *leaf).collect();
+    let (tiles, _) = leaves.as_chunks::<TILE_WIDTH>();
+    stretch.tiles = tiles.iter().map(|tile| root_of(tile)).collect();
     stretch.check_bodies(snapshot, origin);
     stretch
 }
 
-impl Stretch {
-    fn check_bodies(&mut self, snapshot: &Snapshot, origin: &Origin) {
-        let rows = std::mem::take(&mut self.rows);
-        let named: Vec<(u64, Hash, &Entry)> = (self.first..)
-            .zip(&rows)
-            .filter_map(|(at, (_, entry))| {
-                let entry = entry.as_ref()?;
-                Some((at, entry.body_hash()?, entry))
-            })
-            .collect();
-        for part in named.chunks(BODIES) {
-            let from = part[0].0.to_be_bytes();
-            let scanned = snapshot.scan(origin.as_str(), table::BODY, &from, part.len());
-            // One that cannot be read hides none of its neighbours.
-            let mut scanned = scanned.unwrap_or_default().into_iter().peekable();
-            let mut bodies = Vec::with_capacity(part.len());
-            for (at, ..) in part {
-                let here = scanned.next_if(|(rest, _)| rest.as_slice() == at.to_be_bytes());
-                let body = match here {
-                    Some((_, body)) => Ok(Some(body)),
-                    None => snapshot.get(&table::body(origin, *at)),
-                };
-                match &body {
-                    Ok(Some(_)) => {}
-                    Ok(None) => self.missing.push(*at),
-                    Err(error) => self.fault(
-                        *at,
-                        format!("第 {at} 条的正文读不出 / the body of entry {at} cannot be read: {error}"),
-                    ),
-                }
-                bodies.push(body.ok().flatten());
-            }
-            let (there, bodies): (Vec<_>, Vec<Vec<u8>>) = part
-                .iter()
-                .zip(bodies)
-                .filter_map(|(named, body)| Some((named, body?)))
-                .unzip();
-            let hashes = digests(&bodies);
-            for (((at, hash, entry), body), found) in there.into_iter().zip(bodies).zip(hashes) {
-                if found != hash {
-                    let what = format!(
-                        "第 {at} 条的正文不是它所指的 / the body of entry {at} is not the one that it names"
-                    );
+impl<'a> Stretch<'a> {
+    fn entry(&mut self, snapshot: &Snapshot<Fact>, origin: &Origin, at: u64, seen: &'a Seen) {
+        if let Err(error) = &seen.entry {
+            let what = format!("第 {at} 条读不懂 / entry {at} cannot be read: {error}");
+            self.fault(at, what);
+        }
+        if let Ok(Entry::Act(act)) = &seen.entry {
+            match &seen.act {
+                None => self.acts += 1,
+                Some(error) => {
+                    let what = format!("第 {at} 条经办的签名不成立 / the act at {at}: {error}");
                     self.fault(at, what);
+                }
+            }
+            if let Some(root) = self.root_under(snapshot, origin, at, act) {
+                self.signed.push((at, root));
+            }
+        }
+        self.rows.push((seen.leaf, seen.entry.as_ref().ok()));
+    }
+
+    /// The root over the entries between the first that an act says it signs and itself.
+    fn root_under(
+        &self,
+        snapshot: &Snapshot<Fact>,
+        origin: &Origin,
+        at: u64,
+        act: &Act,
+    ) -> Option<Hash> {
+        let count = at.checked_sub(act.first)?;
+        if count > u64::from(ACT_ENTRIES_MAX) {
+            return None;
+        }
+        let before = self.first.saturating_sub(act.first).min(count);
+        let here = &self.rows[self.rows.len() - (count - before) as usize..];
+        let earlier = entries(snapshot, origin, act.first).take(before as usize);
+        let leaves: Vec<Hash> = earlier
+            .filter_map(|(_, seen)| Some(seen?.leaf))
+            .chain(here.iter().map(|(leaf, _)| *leaf))
+            .collect();
+        (leaves.len() as u64 == count).then(|| root_of(&leaves))
+    }
+
+    fn check_bodies(&mut self, snapshot: &Snapshot<Fact>, origin: &Origin) {
+        let rows = std::mem::take(&mut self.rows);
+        let from = self.first.to_be_bytes();
+        let mut bodies = snapshot
+            .notes(origin.as_str(), table::BODY, &from)
+            .peekable();
+        let mut parcels: Vec<(u64, &GrantEntry)> = Vec::new();
+        for (at, (_, entry)) in (self.first..).zip(&rows) {
+            let Some((entry, hash)) = entry.and_then(|e| Some((e, e.body_hash()?))) else {
+                continue;
+            };
+            let index = at.to_be_bytes();
+            while bodies.next_if(|(rest, _)| **rest < index[..]).is_some() {}
+            let found = match bodies.next_if(|(rest, _)| **rest == index[..]) {
+                Some((_, Some(Fact::Body(found)))) => *found,
+                // It fails its checksum, which reading it says.
+                Some(_) => match snapshot.get(&table::body(origin, at)) {
+                    Ok(body) => digests(&[body.unwrap_or_default()])[0],
+                    Err(error) => {
+                        let what = format!(
+                            "第 {at} 条的正文读不出 / the body of entry {at} cannot be read: {error}"
+                        );
+                        self.fault(at, what);
+                        continue;
+                    }
+                },
+                None => {
+                    self.missing.push(at);
                     continue;
                 }
-                self.bodies += 1;
-                if let Entry::Grant(entry) = entry {
-                    self.parcel(origin, at, entry, body);
+            };
+            if found != hash {
+                let what = format!(
+                    "第 {at} 条的正文不是它所指的 / the body of entry {at} is not the one that it names"
+                );
+                self.fault(at, what);
+                continue;
+            }
+            self.bodies += 1;
+            if let Entry::Grant(entry) = entry {
+                parcels.push((at, entry));
+            }
+        }
+        for part in parcels.chunks(PARCELS) {
+            let keys: Vec<_> = part
+                .iter()
+                .map(|(at, _)| table::body(origin, *at))
+                .collect();
+            let bodies = snapshot.get_many(&keys).unwrap_or_else(|_| {
+                // One that cannot be read hides none of its neighbours.
+                let each = keys.iter().map(|key| snapshot.get(key).ok().flatten());
+                each.collect()
+            });
+            for ((at, entry), body) in part.iter().zip(bodies) {
+                match body {
+                    Some(body) => self.parcel(origin, *at, entry, body),
+                    None => self.fault(
+                        *at,
+                        format!("第 {at} 条的正文读不出 / the body of entry {at} cannot be read: it changed meanwhile; verify again"),
+                    ),
                 }
             }
         }

@@ -6,14 +6,15 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use ledger::checkpoint::Checkpoint;
-use ledger::hash::root_of;
+use ledger::hash::empty_root;
+use ledger::levels::Levels;
 use ledger::note::Note;
-use ledger::tile::{TreeEdge, plan_append};
 use record::act::{Act, Capacity};
 use record::entry::{Entry, GrantEntry, GrantOperation, Operation, RecordEntry};
 use record::id::{Hash, Origin, RecordId};
 use store::{Snapshot, Store};
 
+use super::look::Fact;
 use super::read::{End, Stretch};
 use super::{Known, VerifiedLedger, VerifyFinding};
 use crate::chain;
@@ -29,11 +30,11 @@ pub(super) struct Walk<'a> {
     head: Head,
     /// The newest whole checkpoint, with the number of signatures on it that hold.
     whole: Option<(Checkpoint, u64)>,
-    /// The root of the entries that it signs.
-    whole_root: Option<Hash>,
-    edge: TreeEdge,
-    /// Leaf hashes after the last act.
-    tail: Vec<Hash>,
+    leaves: Vec<Hash>,
+    /// The roots of the whole tiles of leaves.
+    tiles: Vec<Hash>,
+    /// How many entries follow the last act.
+    tail: u64,
     /// The epochs that bodies after the last act are sealed under.
     tail_epochs: BTreeSet<u32>,
     previous_act: Option<Hash>,
@@ -41,9 +42,8 @@ pub(super) struct Walk<'a> {
     latest: u64,
     /// The most of the authority ledger that an act relied on so far.
     authority_size: u64,
-    newest: HashMap<RecordId, Newest>,
-    /// Where the entries of each record are.
-    entries_of: HashMap<RecordId, Places>,
+    /// What came of each record so far.
+    records: HashMap<RecordId, Record>,
     /// Entries without their body that no later entry accounts for so far.
     missing: BTreeMap<RecordId, Vec<(u64, Entry)>>,
     /// Shard heads that parcels since the last heartbeat were proven under.
@@ -69,15 +69,14 @@ impl<'a> Walk<'a> {
             takes: Takes::of(origin),
             head: Head::empty(),
             whole: None,
-            whole_root: None,
-            edge: TreeEdge::new(),
-            tail: Vec::new(),
+            leaves: Vec::new(),
+            tiles: Vec::new(),
+            tail: 0,
             tail_epochs: BTreeSet::new(),
             previous_act: None,
             latest: 0,
             authority_size: 0,
-            newest: HashMap::new(),
-            entries_of: HashMap::new(),
+            records: HashMap::new(),
             missing: BTreeMap::new(),
             serial: 0,
             cited: BTreeSet::new(),
@@ -103,10 +102,13 @@ impl<'a> Walk<'a> {
 
     /// How many entries were walked along.
     pub(super) fn size(&self) -> u64 {
-        self.edge.size()
+        match &self.done {
+            Some(done) => done.size,
+            None => self.leaves.len() as u64,
+        }
     }
 
-    fn snapshot(&self) -> &'a Snapshot {
+    fn snapshot(&self) -> &'a Snapshot<Fact> {
         self.known.snapshot
     }
 
@@ -125,7 +127,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Goes on by a stretch that begins where the one before ended.
-    pub(super) fn go_on(&mut self, mut stretch: Stretch) {
+    pub(super) fn go_on(&mut self, mut stretch: Stretch<'_>) {
         if self.done.is_some() {
             return;
         }
@@ -134,24 +136,24 @@ impl<'a> Walk<'a> {
         }
         self.acts += stretch.acts;
         self.bodies += stretch.bodies;
+        let mut signed = stretch.signed.iter().peekable();
         for (at, (leaf, entry)) in (stretch.first..).zip(&stretch.rows) {
+            let signed = signed.next_if(|(act, _)| *act == at);
             match entry {
-                Some(entry) => self.entry(at, entry, *leaf, &stretch),
-                None => self.tail.push(*leaf),
+                Some(Entry::Act(act)) => {
+                    self.act(at, act, signed.map(|(_, root)| *root));
+                    self.tail = 0;
+                    self.previous_act = Some(*leaf);
+                }
+                Some(entry) => {
+                    self.entry(at, entry, *leaf, &stretch);
+                    self.tail += 1;
+                }
+                None => self.tail += 1,
             }
+            self.leaves.push(*leaf);
         }
-        let leaves: Vec<Hash> = stretch.rows.iter().map(|(leaf, _)| *leaf).collect();
-        let signed = self.whole.as_ref().map(|(checkpoint, _)| checkpoint.size());
-        let until = signed
-            .and_then(|size| size.checked_sub(stretch.first))
-            .and_then(|until| usize::try_from(until).ok())
-            .filter(|until| (1..=leaves.len()).contains(until));
-        let (before, after) = leaves.split_at(until.unwrap_or(0));
-        if until.is_some() {
-            self.tiles(before);
-            self.whole_root = Some(self.edge.frontier().root());
-        }
-        self.tiles(after);
+        self.tiles.append(&mut stretch.tiles);
         match stretch.end {
             End::More => return,
             End::Last => {}
@@ -160,14 +162,14 @@ impl<'a> Walk<'a> {
         self.end();
     }
 
-    fn entry(&mut self, at: u64, entry: &Entry, leaf: Hash, stretch: &Stretch) {
+    fn entry(&mut self, at: u64, entry: &Entry, leaf: Hash, stretch: &Stretch<'_>) {
         if !self.takes.takes(entry) {
             self.find(
                 Some(at),
                 format!("第 {at} 条不属于本账本 / entry {at} is of a kind that this ledger does not take"),
             );
         }
-        if stretch.missing.binary_search(&at).is_ok() {
+        if !stretch.missing.is_empty() && stretch.missing.binary_search(&at).is_ok() {
             // A later entry may say that it was to be destroyed; the end of the ledger decides.
             match entry.record().filter(|_| chain::has_chains(self.origin)) {
                 Some(record) => {
@@ -180,23 +182,13 @@ impl<'a> Walk<'a> {
         if entry.orders_destruction() {
             self.destruction(at, entry);
         }
-        if let Some(record) = entry.record() {
-            self.entries_of
-                .entry(record)
-                .and_modify(|places| places.push(at))
-                .or_insert(Places::One(at));
-        }
         match entry {
-            Entry::Act(act) => {
-                self.act(at, act);
-                self.tail.clear();
-                self.previous_act = Some(leaf);
-                return;
-            }
             Entry::Record(entry) => {
                 self.version(at, entry, leaf);
                 // Neither has a sealed body.
-                if !matches!(entry.operation, Operation::Erase | Operation::TransferOut) {
+                if !matches!(entry.operation, Operation::Erase | Operation::TransferOut)
+                    && self.tail_epochs.last() != Some(&entry.epoch)
+                {
                     self.tail_epochs.insert(entry.epoch);
                 }
             }
@@ -209,9 +201,13 @@ impl<'a> Walk<'a> {
                     );
                 }
             }
-            Entry::Authority(_) | Entry::Access(_) | Entry::Recovery(_) => {}
+            _ => {}
         }
-        self.tail.push(leaf);
+        if !matches!(entry, Entry::Record(_))
+            && let Some(record) = entry.record()
+        {
+            self.records.entry(record).or_default().places.push(at);
+        }
     }
 
     /// A body that is not here, though nothing says that it was to be destroyed.
@@ -241,14 +237,16 @@ impl<'a> Walk<'a> {
                 self.missing.remove(&record);
             }
         }
-        let places = self.entries_of.get(&record);
-        for index in places.map(Places::all).unwrap_or_default() {
-            let bytes = self.snapshot().get(&table::entry(self.origin, index));
-            let Ok(Some(Ok(before))) = bytes.map(|bytes| bytes.map(|b| Entry::decode(&b))) else {
+        let places = self.records.get(&record).map(|record| record.places.all());
+        for index in places.unwrap_or_default() {
+            let Some(before) = self.noted(index) else {
                 continue;
             };
-            let here = self.snapshot().get(&table::body(self.origin, index));
-            if entry.destroys_body_of(&before) && matches!(here, Ok(Some(_))) {
+            let here = table::body(self.origin, index);
+            let here = self
+                .snapshot()
+                .note(self.origin.as_str(), table::BODY, here.rest());
+            if entry.destroys_body_of(before) && here.is_some() {
                 self.find(
                     Some(index),
                     format!(
@@ -259,8 +257,20 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// An entry of this ledger, if it can be decoded.
+    fn noted(&self, index: u64) -> Option<&'a Entry> {
+        let rest = index.to_be_bytes();
+        match self
+            .snapshot()
+            .note(self.origin.as_str(), table::ENTRY, &rest)?
+        {
+            Fact::Entry(seen) => seen.entry.as_ref().ok(),
+            _ => None,
+        }
+    }
+
     /// Rows of a grant and the heartbeats that vouch for the heads that they are proven under.
-    fn granted(&mut self, at: u64, entry: &GrantEntry, stretch: &Stretch) {
+    fn granted(&mut self, at: u64, entry: &GrantEntry, stretch: &Stretch<'_>) {
         match entry.operation {
             GrantOperation::Enter | GrantOperation::Update | GrantOperation::Reseal => {
                 self.cited.insert((entry.shard_size, entry.shard_root));
@@ -362,9 +372,11 @@ impl<'a> Walk<'a> {
     }
 
     fn version(&mut self, at: u64, entry: &RecordEntry, leaf: Hash) {
-        let known = self.newest.get(&entry.record);
+        // Taken out of the map's sight, since what it is compared with is read through `self`.
+        let mut record = std::mem::take(self.records.entry(entry.record).or_default());
+        record.places.push(at);
         let resealed = entry.operation.is_anew();
-        let follows = match known {
+        let follows = match &record.newest {
             None => !resealed && entry.version == 1 && entry.previous.is_none(),
             Some(newest) => {
                 let version = match resealed {
@@ -372,44 +384,42 @@ impl<'a> Walk<'a> {
                     true => (1..=newest.version).contains(&entry.version),
                     false => Some(entry.version) == newest.version.checked_add(1),
                 };
-                let content = !resealed || self.seals_content_anew(entry);
+                let content = !resealed || self.seals_content_anew(entry, &record.places);
                 version && content && !newest.erased && entry.previous == Some(newest.leaf)
             }
         };
-        let version = known.map_or(entry.version, |newest| newest.version.max(entry.version));
+        let known = record.newest.as_ref();
+        record.newest = Some(Newest {
+            version: known.map_or(entry.version, |known| known.version.max(entry.version)),
+            leaf,
+            erased: entry.operation == Operation::Erase,
+        });
+        self.records.insert(entry.record, record);
         if !follows {
             self.find(
                 Some(at),
                 format!("第 {at} 条与该记录的前一版不衔接 / entry {at} does not follow the version of its record before it"),
             );
         }
-        let newest = Newest {
-            version,
-            leaf,
-            erased: entry.operation == Operation::Erase,
-        };
-        self.newest.insert(entry.record, newest);
     }
 
     /// Whether a reseal has the content of the version that it says it seals anew.
-    fn seals_content_anew(&self, reseal: &RecordEntry) -> bool {
-        let places = self.entries_of.get(&reseal.record);
-        let mut before = places.map(Places::all).unwrap_or_default().into_iter();
-        before.any(|index| {
-            let bytes = self.snapshot().get(&table::entry(self.origin, index));
+    fn seals_content_anew(&self, reseal: &RecordEntry, places: &Places) -> bool {
+        places.all().into_iter().any(|index| {
             matches!(
-                bytes.map(|bytes| bytes.map(|b| Entry::decode(&b))),
-                Ok(Some(Ok(Entry::Record(entry))))
+                self.noted(index),
+                Some(Entry::Record(entry))
                     if entry.version == reseal.version && entry.content == reseal.content
             )
         })
     }
 
-    fn act(&mut self, at: u64, act: &Act) {
+    /// An act; `root` is that over the entries from the first that it says it signs up to it.
+    fn act(&mut self, at: u64, act: &Act, root: Option<Hash>) {
         let origin = self.origin;
         let covers = act.first.checked_add(u64::from(act.count)) == Some(at)
-            && self.tail.len() as u64 == u64::from(act.count)
-            && act.root == root_of(&self.tail);
+            && self.tail == u64::from(act.count)
+            && root == Some(act.root);
         if !covers {
             self.find(
                 Some(at),
@@ -491,25 +501,19 @@ impl<'a> Walk<'a> {
         self.latest = self.latest.max(act.signed_at.0);
     }
 
-    /// Grows the tree, and compares the tiles that this touches with those stored.
-    fn tiles(&mut self, leaves: &[Hash]) {
-        let (edge, writes) = plan_append(&self.edge, leaves);
-        self.edge = edge;
-        for write in writes {
-            // A partial tile is compared once, at its final width, by the caller's last stretch.
-            let stored = self
-                .snapshot()
-                .get(&table::tile(self.origin, write.level, write.index));
+    /// Compares every tile that the entries give with the one stored.
+    fn compare_tiles(&mut self, tree: &Levels) {
+        for (level, index, hashes) in tree.tiles() {
+            let stored = self.snapshot().get(&table::tile(self.origin, level, index));
             let holds = match &stored {
-                Ok(Some(stored)) => stored.starts_with(&write.bytes),
+                Ok(Some(stored)) => stored.starts_with(hashes.as_flattened()),
                 _ => false,
             };
             if !holds {
                 self.find(
                     None,
                     format!(
-                        "哈希块 {0}/{1} 与条目不符 / tile {0}/{1} is not the one that the entries give",
-                        write.level, write.index
+                        "哈希块 {level}/{index} 与条目不符 / tile {level}/{index} is not the one that the entries give"
                     ),
                 );
             }
@@ -518,8 +522,12 @@ impl<'a> Walk<'a> {
 
     /// Compares what was walked along with the head, and the head with those who signed it.
     fn end(&mut self) {
-        let (size, root) = (self.size(), self.edge.frontier().root());
-        let (head, tail) = (self.head.clone(), self.tail.len());
+        let leaves = std::mem::take(&mut self.leaves);
+        let tree = Levels::with_roots(leaves, std::mem::take(&mut self.tiles));
+        self.compare_tiles(&tree);
+        let size = tree.size();
+        let root = tree.root_at(size).unwrap_or_else(empty_root);
+        let (head, tail) = (self.head.clone(), self.tail);
         if size != head.size {
             let there = head.size;
             self.find(
@@ -532,7 +540,7 @@ impl<'a> Walk<'a> {
                 "条目与账头的根不符 / the entries do not give the root of the head",
             );
         }
-        if head.tail != tail as u64 {
+        if head.tail != tail {
             self.find(
                 None,
                 format!(
@@ -572,7 +580,11 @@ impl<'a> Walk<'a> {
         }
         let signatures = self.whole.as_ref().map_or(0, |(_, signatures)| *signatures);
         let signed = self.whole.as_ref().map(|(checkpoint, _)| checkpoint);
-        let differs = signed.filter(|signed| self.whole_root.is_some_and(|r| r != *signed.root()));
+        // What is missing of the signed entries was said above.
+        let differs = signed.filter(|signed| {
+            let root = tree.root_at(signed.size());
+            root.is_some_and(|root| root != *signed.root())
+        });
         if let Some(size) = differs.map(Checkpoint::size) {
             self.find(
                 None,
@@ -605,8 +617,18 @@ impl<'a> Walk<'a> {
     }
 }
 
+/// What came of a record so far.
+#[derive(Default)]
+struct Record {
+    newest: Option<Newest>,
+    places: Places,
+}
+
 /// Where the entries of a record are: most have one, and there are millions of them.
+#[derive(Default)]
 enum Places {
+    #[default]
+    None,
     One(u64),
     Many(Vec<u64>),
 }
@@ -614,6 +636,7 @@ enum Places {
 impl Places {
     fn push(&mut self, at: u64) {
         match self {
+            Places::None => *self = Places::One(at),
             Places::One(first) => *self = Places::Many(vec![*first, at]),
             Places::Many(places) => places.push(at),
         }
@@ -621,6 +644,7 @@ impl Places {
 
     fn all(&self) -> Vec<u64> {
         match self {
+            Places::None => Vec::new(),
             Places::One(at) => vec![*at],
             Places::Many(places) => places.clone(),
         }

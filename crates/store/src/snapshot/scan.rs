@@ -1,38 +1,72 @@
-//! The scan: every byte of every segment, once, in order.
+//! The scan: every byte of every segment, once.
 //!
-//! Owns what counts as a finding and what a damaged group still contributes to the state.
+//! Owns what counts as a finding and what a damaged group still contributes to the state; that is
+//! decided in the order of the files. `pieces` reads them, `crew` checks the pieces on all cores.
 //! Refuses to stop at the first fault: after one it looks for the next group.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::{Finding, Seen, Snapshot};
+use super::crew::{self, Checked};
+use super::pieces::Event;
+use super::tables::{Slot, Tables};
+use super::{Finding, Look, Seen, Snapshot};
 use crate::error::{ReadError, read_io};
-use crate::format::{self, Pointer, SegmentHeader};
+use crate::format::Pointer;
 use crate::frame::{FrameRef, Held, Kind};
-use crate::key::Key;
+use crate::key::{self, Key};
 use crate::segment::{self, Order, Segments, Wanted};
-use crate::walk::{Group, Step, Walk};
+use crate::walk::Group;
 
 /// Findings that a [`Snapshot`] keeps; all are counted and shown to the visitor.
 const FINDINGS_KEPT_MAX: usize = 1000;
 
-/// Reads every group of every segment in `dir`, shows `visit` all frames and findings, and
-/// returns the state after the last group.
+/// Reads every group of every segment in `dir`, shows `visit` all frames and findings in the order
+/// of the files, and returns the state after the last group.
 ///
 /// A damaged value keeps its place in the state, so that reading it fails rather than giving an
 /// older value. On a store that is in use, the end of the last segment may be `Unfinished`.
 ///
 /// # Errors
 /// [`ReadError::Io`] when a file cannot be read at all.
-pub fn scan_segments(dir: &Path, visit: &mut dyn FnMut(Seen<'_>)) -> Result<Snapshot, ReadError> {
+pub fn scan_segments(
+    dir: &Path,
+    visit: &mut (dyn FnMut(Seen<'_>) + Send),
+) -> Result<Snapshot, ReadError> {
+    scan(dir, &(), true, visit)
+}
+
+/// As [`scan_segments`], on all cores, with a `look` at every good value while it is in the cache,
+/// and with findings only for `visit`.
+///
+/// # Errors
+/// As for [`scan_segments`].
+pub fn scan_looking<L: Look>(
+    dir: &Path,
+    look: &L,
+    visit: &mut (dyn FnMut(Finding) + Send),
+) -> Result<Snapshot<L::Note>, ReadError> {
+    scan(dir, look, false, &mut |seen| {
+        if let Seen::Finding(finding) = seen {
+            visit(finding);
+        }
+    })
+}
+
+fn scan<L: Look>(
+    dir: &Path,
+    look: &L,
+    show_frames: bool,
+    visit: &mut (dyn FnMut(Seen<'_>) + Send),
+) -> Result<Snapshot<L::Note>, ReadError> {
     let folder = segment::folder(dir);
     let held = segment::lock_shared(dir).map_err(read_io(&folder))?;
     let order = Order::read(dir).map_err(read_io(&folder))?;
     let mut scan = Scan {
         dir,
         visit,
+        show_frames,
+        file: PathBuf::new(),
         next: Some(1),
         synced_heads: true,
         bad: HashMap::new(),
@@ -41,7 +75,7 @@ pub fn scan_segments(dir: &Path, visit: &mut dyn FnMut(Seen<'_>)) -> Result<Snap
         snapshot: Snapshot {
             segments: Segments::new(dir),
             _held: held,
-            state: BTreeMap::new(),
+            tables: Tables::new(),
             heads: BTreeMap::new(),
             findings: Vec::new(),
             findings_count: 0,
@@ -52,28 +86,16 @@ pub fn scan_segments(dir: &Path, visit: &mut dyn FnMut(Seen<'_>)) -> Result<Snap
     for &number in &order.bad {
         scan.damaged(number, 0, None, "the file's header does not hold");
     }
-    let mut next = segment::FIRST;
-    for file in &order.files {
-        for number in next..file.from {
-            scan.missing(number);
-        }
-        scan.segment(file.number, file.to == order.last())?;
-        next = file.to + 1;
-    }
-    let open = order
-        .files
-        .last()
-        .is_some_and(|last| last.number & segment::KEPT == 0);
-    if !open && order.bad.is_empty() {
-        // Compaction leaves the segment that is written to alone.
-        scan.missing(next);
-    }
+    crew::check_all(dir, &order, look, |checked| scan.take(checked))?;
     Ok(scan.finish())
 }
 
-struct Scan<'a> {
+struct Scan<'a, N> {
     dir: &'a Path,
-    visit: &'a mut dyn FnMut(Seen<'_>),
+    visit: &'a mut (dyn FnMut(Seen<'_>) + Send),
+    show_frames: bool,
+    /// The file that is being gone through.
+    file: PathBuf,
     /// The sequence number that the next group must have; not known after damage.
     next: Option<u64>,
     /// Heads can be compared: no group was lost so far.
@@ -83,86 +105,79 @@ struct Scan<'a> {
     bad: HashMap<Pointer, Key>,
     /// Bodies in their erased form, until an erasure explains them.
     erased: HashMap<Pointer, Key>,
-    snapshot: Snapshot,
+    snapshot: Snapshot<N>,
 }
 
-impl Scan<'_> {
-    fn segment(&mut self, number: u32, last: bool) -> Result<(), ReadError> {
-        let path = segment::path(self.dir, number);
-        let io = || read_io(&path);
-        let file = File::open(&path).map_err(io())?;
-        let mut walk = Walk::new(file, number).map_err(io())?;
-        self.snapshot.bytes += walk.len();
-        let mut offset = u64::from(format::header_len(number));
-        if walk.len() < offset && last {
-            self.finding(Finding::Unfinished {
-                file: path,
-                offset: 0,
-                bytes: walk.len(),
-            });
-            return Ok(());
-        }
-        match walk.segment_header().map_err(io())? {
-            SegmentHeader::Good => {}
-            SegmentHeader::Version(_) => {
-                self.damaged(number, 0, None, "the file has a version not known here");
-            }
-            SegmentHeader::Bad => self.damaged(number, 0, None, "the file's header does not hold"),
-        }
-        let kept = walk.kept_header().map_err(io())?;
-        if let Some(header) = kept {
-            if self.next.is_some_and(|next| next != header.first) {
-                let what = "groups are missing before this file";
-                self.damaged(number, 0, None, what);
-                self.synced_heads = false;
-            }
-            self.next = Some(header.first);
-        }
-        loop {
-            let what = match walk.step(offset).map_err(io())? {
-                Step::End => {
-                    if let Some(header) = kept {
-                        self.next = Some(header.end);
+impl<N> Scan<'_, N> {
+    /// Takes what follows what was taken before.
+    fn take(&mut self, checked: &mut Checked<N>) {
+        let mut groups = checked.inside.iter();
+        let (mut frames, mut notes) = (checked.frames.as_slice(), checked.notes.drain(..));
+        for event in checked.piece.events.drain(..) {
+            match event {
+                Event::File { path, bytes } => {
+                    self.file = path;
+                    self.snapshot.bytes += bytes;
+                }
+                Event::Kept(header) => {
+                    if self.next.is_some_and(|next| next != header.first) {
+                        let what = "groups are missing before this file";
+                        self.damaged(header.number, 0, None, what);
+                        self.synced_heads = false;
                     }
-                    return Ok(());
+                    self.next = Some(header.first);
                 }
-                Step::Group(group) => {
-                    self.group(&group, &path);
-                    offset = u64::from(group.end());
-                    continue;
+                Event::End(header) => self.next = Some(header.end),
+                Event::Missing(number) => {
+                    self.damaged(number, 0, None, "the file is missing");
+                    self.lose_count();
                 }
-                Step::Short => "the file ends within a group",
-                Step::Bad => "no group begins here",
-            };
-            let next = walk.next_header(offset).map_err(io())?;
-            let short = what.starts_with("the file ends");
-            if short && last && next.is_none() {
-                let bytes = walk.len() - offset;
-                self.finding(Finding::Unfinished {
-                    file: path,
+                Event::Damaged {
+                    number,
                     offset,
-                    bytes,
-                });
-                return Ok(());
-            }
-            self.damaged(number, offset, None, what);
-            self.lose_count();
-            match next {
-                Some((at, _)) => offset = at,
-                None => return Ok(()),
+                    what,
+                    lost,
+                } => {
+                    self.damaged(number, offset, None, what);
+                    if lost {
+                        self.lose_count();
+                    }
+                }
+                Event::Unfinished(finding) => self.finding(finding),
+                Event::Group {
+                    segment,
+                    at,
+                    header,
+                } => {
+                    let Some((count, inspection)) = groups.next() else {
+                        continue;
+                    };
+                    let inside;
+                    (inside, frames) = frames.split_at(*count);
+                    let group = Group {
+                        segment,
+                        header,
+                        bytes: &checked.piece.bytes[at..at + header.len as usize],
+                        frames: inside,
+                        inspection: *inspection,
+                    };
+                    self.group(&group, &mut notes);
+                }
             }
         }
     }
 
-    fn group(&mut self, group: &Group<'_>, file: &Path) {
+    fn group(&mut self, group: &Group<'_>, notes: &mut impl Iterator<Item = Option<N>>) {
         let (shard, header) = (group.shard(), group.header);
         let offset = u64::from(header.offset);
-        (self.visit)(Seen::Group {
-            file,
-            offset,
-            shard,
-            head: header.head,
-        });
+        if self.show_frames {
+            (self.visit)(Seen::Group {
+                file: &self.file,
+                offset,
+                shard,
+                head: header.head,
+            });
+        }
         // Compaction leaves groups out, never the last one of a shard.
         let kept = group.segment & segment::KEPT != 0;
         let follows = |next| match kept {
@@ -184,66 +199,80 @@ impl Scan<'_> {
             let what = "the shard's head does not follow the one before";
             self.damaged(group.segment, offset, None, what);
         }
-        self.snapshot.heads.insert(shard.to_owned(), header.head);
+        match self.snapshot.heads.get_mut(shard) {
+            Some(known) => *known = header.head,
+            None => drop(self.snapshot.heads.insert(shard.to_owned(), header.head)),
+        }
+        let number = self.snapshot.tables.number(shard);
         for frame in group.frames {
+            let note = match frame.shows_value() {
+                true => notes.next().flatten(),
+                false => None,
+            };
             // Under a good trailer the key is certain even where the value is not.
-            if frame.good || group.trailer_good {
-                self.frame(group, frame, file);
+            if frame.good || group.inspection.trailer_good {
+                self.frame(group, number, frame, note);
             }
         }
         let fault = group.fault();
         // A frame that is named already is not named again.
-        if let Some(fault) = fault.filter(|_| !group.trailer_good) {
+        if let Some(fault) = fault.filter(|_| !group.inspection.trailer_good) {
             self.damaged(group.segment, fault.offset, None, fault.what);
         }
     }
 
-    fn frame(&mut self, group: &Group<'_>, frame: &FrameRef, file: &Path) {
+    fn frame(&mut self, group: &Group<'_>, shard: usize, frame: &FrameRef, note: Option<N>) {
         let pointer = group.pointer(frame);
         let offset = u64::from(pointer.offset);
-        let Ok(key) = Key::from_bytes(group.key(frame)) else {
+        let bytes = group.key(frame);
+        let Some((table, rest)) = key::in_shard(bytes, group.shard()) else {
             let what = "the frame's key is none";
             return self.damaged(group.segment, offset, None, what);
         };
-        let mut value = None;
+        // Most frames need their key in no other form than this.
+        let key = || Key::from_bytes(bytes).ok();
+        let tables = &mut self.snapshot.tables;
         match frame.kind {
             Kind::Erase => {
                 let target = Pointer::decode(frame.value(group.bytes));
-                return self.erase(group.segment, offset, target, key, frame.good);
+                let good = target.filter(|_| frame.good);
+                return match (good, key()) {
+                    (Some(target), Some(key)) => self.erase(target, key),
+                    (_, key) => {
+                        let what = "the frame's checksum does not hold";
+                        self.damaged(group.segment, offset, key, what);
+                    }
+                };
             }
-            Kind::Put | Kind::Body => {
-                let state = &mut self.snapshot.state;
-                state.insert(key.as_bytes().to_vec(), pointer);
-                value = (!frame.erased).then(|| frame.value(group.bytes));
-            }
-            Kind::Delete => drop(self.snapshot.state.remove(key.as_bytes())),
+            Kind::Put | Kind::Body => tables.set(shard, table, rest, Some(Slot { pointer, note })),
+            Kind::Delete => tables.set(shard, table, rest, None),
         }
         if frame.good {
             // A body that was erased while compaction copied it is erased in the copy too; the
             // group that says why names the place that it had before.
             if frame.erased && group.segment & segment::KEPT == 0 {
-                self.erased.insert(pointer, key.clone());
+                self.erased.extend(key().map(|key| (pointer, key)));
             }
-            (self.visit)(Seen::Frame {
-                file,
-                offset,
-                key,
-                value,
-            });
+            if self.show_frames
+                && let Some(key) = key()
+            {
+                (self.visit)(Seen::Frame {
+                    file: &self.file,
+                    offset,
+                    key,
+                    value: frame.shows_value().then(|| frame.value(group.bytes)),
+                });
+            }
         } else if frame.kind == Kind::Body {
-            self.bad.insert(pointer, key);
+            self.bad.extend(key().map(|key| (pointer, key)));
         } else {
             let what = "the frame's checksum does not hold";
-            self.damaged(group.segment, offset, Some(key), what);
+            self.damaged(group.segment, offset, key(), what);
         }
     }
 
     /// An erasure says that the body at `target` is overwritten.
-    fn erase(&mut self, number: u32, offset: u64, target: Option<Pointer>, key: Key, good: bool) {
-        let Some(target) = target.filter(|_| good) else {
-            let what = "the frame's checksum does not hold";
-            return self.damaged(number, offset, Some(key), what);
-        };
+    fn erase(&mut self, target: Pointer, key: Key) {
         // Compaction copies no erased body, so one whose file is gone is gone with it.
         let kept = target.segment & segment::KEPT != 0;
         if !self.order.has(target.segment) || kept && self.is_erased(target, &key) {
@@ -273,12 +302,7 @@ impl Scan<'_> {
         erased
     }
 
-    fn missing(&mut self, number: u32) {
-        self.damaged(number, 0, None, "the file is missing");
-        self.lose_count();
-    }
-
-    fn finish(mut self) -> Snapshot {
+    fn finish(mut self) -> Snapshot<N> {
         let what = "the body's checksum does not hold";
         for (pointer, key) in sorted(std::mem::take(&mut self.bad)) {
             self.damaged(pointer.segment, u64::from(pointer.offset), Some(key), what);

@@ -5,8 +5,8 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use ledger::frontier::Frontier;
 use ledger::hash::{digests, leaf_hash, leaf_hashes, node_hash, root_of};
+use ledger::levels::Levels;
 use record::entry::Entry;
 use record::id::{Hash, Origin};
 
@@ -71,7 +71,7 @@ impl Made {
     /// The root, when everything holds.
     fn verify(&self) -> Result<Hash> {
         let broken = || Fault::failed("a ledger made for measuring does not verify");
-        let mut frontier = Frontier::new();
+        let mut all = Vec::with_capacity(self.entries.len());
         let mut tail = Vec::new();
         let mut previous = None;
         let parts = self
@@ -88,7 +88,7 @@ impl Made {
                 let leaf = leaves[at];
                 if let Entry::Act(act) = &entry {
                     act.verify(&self.origin).map_err(words)?;
-                    let covers = act.first + u64::from(act.count) == frontier.size()
+                    let covers = act.first + u64::from(act.count) == all.len() as u64
                         && act.count as usize == tail.len()
                         && act.root == root_of(&tail);
                     if !covers || act.previous != previous {
@@ -99,10 +99,11 @@ impl Made {
                 } else {
                     tail.push(leaf);
                 }
-                frontier.append(leaf);
+                all.push(leaf);
             }
         }
-        Ok(frontier.root())
+        let size = all.len() as u64;
+        Levels::of(all).root_at(size).ok_or_else(broken)
     }
 
     /// The hashing alone: each leaf, its node in the tree, its node under its act.

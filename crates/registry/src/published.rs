@@ -101,13 +101,12 @@ impl InUse {
     }
 }
 
-/// The division at the top of the realm.
+/// The division at the top of the realm. A node without a charter, which every peer refuses,
+/// follows nobody but itself.
 pub(crate) fn realm_root(config: &NodeConfig) -> Result<DivisionId> {
     let chain = config.charters()?;
-    let root = chain.last().ok_or_else(|| {
-        RegistryError::Directory("`node.json` has no charter; restore the file".into())
-    })?;
-    Ok(root.division.clone())
+    let root = chain.last().map_or(&config.division, |root| &root.division);
+    Ok(root.clone())
 }
 
 /// The entries of the realm root's ledger that publish a set which two officers did not approve.

@@ -65,7 +65,7 @@ impl Registry {
     /// The charter chain, own first.
     ///
     /// # Errors
-    /// [`RegistryError::Directory`] when `node.json` was damaged.
+    /// [`crate::error::RegistryError::Directory`] when `node.json` was damaged.
     pub fn chain(&self) -> Result<Vec<Charter>> {
         Ok(self.standing().chain.clone())
     }
@@ -130,7 +130,7 @@ impl Registry {
     /// Follows what the authority ledgers say of this node and of those above it.
     ///
     /// # Errors
-    /// [`RegistryError::File`] when `node.json` cannot be written; it is tried again.
+    /// [`crate::error::RegistryError::File`] when `node.json` cannot be written; it is tried again.
     pub fn follow_charters(&self, now: UnixMillis) -> Result<()> {
         let (chain, successions) = {
             let authority = self.authority();

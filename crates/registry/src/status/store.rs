@@ -351,13 +351,13 @@ mod tests {
     fn an_unknown_forecast_is_no_number_among_the_metrics() {
         let value = |forecast| {
             let metrics = metrics(&line(5, forecast));
-            let days = metrics
+            let seconds = metrics
                 .iter()
                 .find(|m| m.0 == "fangzhi_disk_full_in_seconds");
-            days.unwrap().2
+            seconds.unwrap().2
         };
         assert_eq!(value(Forecast::Unknown), None);
         assert_eq!(value(Forecast::NotFilling), None);
-        assert_eq!(value(Forecast::Full(3)), Some(3));
+        assert_eq!(value(Forecast::Full(3)), Some(3 * 24 * 3600));
     }
 }

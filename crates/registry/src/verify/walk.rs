@@ -193,14 +193,10 @@ impl<'a> Walk<'a> {
                 }
             }
             Entry::Grant(entry) => self.granted(at, entry, stretch),
-            Entry::Letter(letter) => {
-                if !letter.fits(self.origin.is_proposals()) {
-                    self.find(
-                        Some(at),
-                        format!("第 {at} 条函件内容不全或错置 / the letter at {at} lacks something or belongs elsewhere"),
-                    );
-                }
-            }
+            Entry::Letter(letter) if !letter.fits(self.origin.is_proposals()) => self.find(
+                Some(at),
+                format!("第 {at} 条函件内容不全或错置 / the letter at {at} lacks something or belongs elsewhere"),
+            ),
             _ => {}
         }
         if !matches!(entry, Entry::Record(_))

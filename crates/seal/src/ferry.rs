@@ -5,10 +5,6 @@
 //! the last, so that none can be left out, moved, doubled or added. Format: `docs/formats/ferry.md`.
 //! Refuses to know what the chunks say, and who sealed them: the signed manifest says that.
 
-use hpke::aead::ChaCha20Poly1305;
-use hpke::kdf::HkdfSha256;
-use hpke::kem::XWing;
-use hpke::{Deserializable, OpModeR, OpModeS, Serializable};
 use rand_core::CryptoRng;
 use record::id::{Hash, Realm};
 use zeroize::Zeroizing;
@@ -16,6 +12,7 @@ use zeroize::Zeroizing;
 use crate::aead::{self, Nonce, TAG};
 use crate::derive::Binding;
 use crate::grant::SealPrivateKey;
+use crate::hybrid;
 use crate::secret::FerryKey;
 
 /// Bytes of a chunk before it is sealed; only the last may have fewer.
@@ -86,19 +83,9 @@ pub fn seal_key(
     receiver_public: &[u8],
     rng: &mut (impl CryptoRng + ?Sized),
 ) -> Result<(FerryKey, Vec<u8>), FerryError> {
-    let public = Deserializable::from_bytes(receiver_public).map_err(|_| FerryError::PublicKey)?;
     let key = FerryKey::generate(rng);
-    let (encapsulated, sealed) =
-        hpke::single_shot_seal_with_rng::<ChaCha20Poly1305, HkdfSha256, XWing>(
-            &OpModeS::Base,
-            &public,
-            &info.bytes(),
-            key.expose(),
-            &[],
-            &mut &mut *rng,
-        )
+    let (mut bytes, sealed) = hybrid::seal(&info.bytes(), receiver_public, key.expose(), rng)
         .map_err(|_| FerryError::PublicKey)?;
-    let mut bytes = encapsulated.to_bytes().to_vec();
     bytes.extend(sealed);
     Ok((key, bytes))
 }
@@ -112,22 +99,12 @@ pub fn open_key(
     receiver: &SealPrivateKey,
     bytes: &[u8],
 ) -> Result<FerryKey, FerryError> {
-    let refused = |_| FerryError::Sealed;
     if bytes.len() != SEALED_KEY_BYTES {
         return Err(FerryError::Sealed);
     }
     let (encapsulated, sealed) = bytes.split_at(ENCAPSULATED_BYTES);
-    let encapsulated = Deserializable::from_bytes(encapsulated).map_err(refused)?;
-    let plain = hpke::single_shot_open::<ChaCha20Poly1305, HkdfSha256, XWing>(
-        &OpModeR::Base,
-        &receiver.hpke(),
-        &encapsulated,
-        &info.bytes(),
-        sealed,
-        &[],
-    )
-    .map(Zeroizing::new)
-    .map_err(refused)?;
+    let plain =
+        hybrid::open(&info.bytes(), receiver, encapsulated, sealed).ok_or(FerryError::Sealed)?;
     let key: [u8; 32] = plain
         .as_slice()
         .try_into()

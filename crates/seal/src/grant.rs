@@ -7,24 +7,18 @@
 
 use std::collections::BTreeMap;
 
-use hpke::aead::ChaCha20Poly1305;
-use hpke::kdf::HkdfSha256;
 use hpke::kem::XWing;
-use hpke::{Deserializable, Kem, OpModeR, OpModeS, Serializable};
-use minicbor::bytes::ByteVec;
+use hpke::{Deserializable, Kem, Serializable};
 use minicbor::{Decode, Encode};
 use rand_core::CryptoRng;
-use record::cbor::{self, CborError};
-use record::entry::SUITE;
+use record::cbor::CborError;
 use record::id::{GrantId, Hash, Origin};
 use record::schema::{POSITION_MAX, Position};
-use zeroize::Zeroizing;
 
 use crate::derive::Binding;
+use crate::hybrid::{self, Unopened};
 use crate::secret::{FieldKey, GrantSecret, Raw, decode_wiped, encode_wiped};
 
-/// The version of the envelope format.
-pub const FORMAT: u8 = 1;
 /// The largest envelope.
 pub const ENVELOPE_MAX: usize = 8 * 1024;
 /// Bytes of an X-Wing public key.
@@ -122,15 +116,11 @@ impl SealPrivateKey {
 
     /// The public key, [`PUBLIC_KEY_BYTES`] long, that goes into the charter.
     pub fn public(&self) -> Vec<u8> {
-        XWing::sk_to_pk(&self.key()).to_bytes().to_vec()
+        XWing::sk_to_pk(&self.hpke()).to_bytes().to_vec()
     }
 
     /// The key as the HPKE library takes it.
     pub(crate) fn hpke(&self) -> <XWing as Kem>::PrivateKey {
-        self.key()
-    }
-
-    fn key(&self) -> <XWing as Kem>::PrivateKey {
         Deserializable::from_bytes(&self.0.0).expect("every 32 bytes are an X-Wing private key")
     }
 }
@@ -151,19 +141,6 @@ struct Payload {
     keys: BTreeMap<Position, Raw>,
 }
 
-#[derive(Encode, Decode)]
-#[cbor(map)]
-struct Wire {
-    #[n(0)]
-    format: u8,
-    #[n(1)]
-    suite: u8,
-    #[n(2)]
-    encapsulated: ByteVec,
-    #[n(3)]
-    sealed: ByteVec,
-}
-
 /// Seals a grant's secret and field keys to the holder's public key.
 ///
 /// # Errors
@@ -179,28 +156,13 @@ pub fn seal_envelope(
     if !info.covers(keys) {
         return Err(EnvelopeError::Fields);
     }
-    let public = Deserializable::from_bytes(holder_public).map_err(|_| EnvelopeError::PublicKey)?;
     let payload = Payload {
         secret: secret.into(),
         keys: keys.iter().map(|(at, key)| (*at, key.into())).collect(),
     };
     let plain = encode_wiped(&payload, 64 + 40 * keys.len());
-    let (encapsulated, sealed) =
-        hpke::single_shot_seal_with_rng::<ChaCha20Poly1305, HkdfSha256, XWing>(
-            &OpModeS::Base,
-            &public,
-            &info.bytes(),
-            &plain,
-            &[],
-            &mut &mut *rng,
-        )
-        .map_err(|_| EnvelopeError::PublicKey)?;
-    Ok(cbor::to_vec(&Wire {
-        format: FORMAT,
-        suite: SUITE,
-        encapsulated: encapsulated.to_bytes().to_vec().into(),
-        sealed: sealed.into(),
-    }))
+    hybrid::seal_envelope(&info.bytes(), holder_public, &plain, rng)
+        .map_err(|_| EnvelopeError::PublicKey)
 }
 
 /// Opens an envelope with the holder's private key.
@@ -212,26 +174,20 @@ pub fn open_envelope(
     holder_private: &SealPrivateKey,
     bytes: &[u8],
 ) -> Result<(GrantSecret, BTreeMap<Position, FieldKey>), EnvelopeError> {
-    let what = "envelope";
     if !info.is_ordered() {
         return Err(EnvelopeError::Fields);
     }
-    let wire: Wire = cbor::from_slice(what, bytes, ENVELOPE_MAX)?;
-    if wire.format != FORMAT || wire.suite != SUITE {
-        return Err(CborError::Malformed { what }.into());
-    }
-    let encapsulated = Deserializable::from_bytes(&wire.encapsulated)
-        .map_err(|_| CborError::Malformed { what })?;
-    let plain = hpke::single_shot_open::<ChaCha20Poly1305, HkdfSha256, XWing>(
-        &OpModeR::Base,
-        &holder_private.key(),
-        &encapsulated,
+    let plain = hybrid::open_envelope(
+        "envelope",
+        ENVELOPE_MAX,
         &info.bytes(),
-        &wire.sealed,
-        &[],
+        holder_private,
+        bytes,
     )
-    .map_err(|_| EnvelopeError::Sealed)?;
-    let plain = Zeroizing::new(plain);
+    .map_err(|unopened| match unopened {
+        Unopened::Bytes(error) => EnvelopeError::Bytes(error),
+        Unopened::Sealed => EnvelopeError::Sealed,
+    })?;
     let payload: Payload = decode_wiped(&plain).ok_or(EnvelopeError::Fields)?;
     let keys = payload
         .keys

@@ -4,15 +4,8 @@
 //! letter says is padded before it is sealed, so that its length tells little. Format:
 //! `docs/formats/proposal.md`. Refuses to know what it seals; who wrote it, the ledger's act says.
 
-use hpke::aead::ChaCha20Poly1305;
-use hpke::kdf::HkdfSha256;
-use hpke::kem::XWing;
-use hpke::{Deserializable, OpModeR, OpModeS, Serializable};
-use minicbor::bytes::ByteVec;
-use minicbor::{Decode, Encode};
 use rand_core::CryptoRng;
-use record::cbor::{self, CborError};
-use record::entry::SUITE;
+use record::cbor::CborError;
 use record::id::{Hash, LetterId, Origin};
 use record::letter::Step;
 use record::proposal::LETTER_BYTES_MAX;
@@ -21,9 +14,8 @@ use zeroize::Zeroizing;
 
 use crate::derive::Binding;
 use crate::grant::SealPrivateKey;
+use crate::hybrid::{self, Unopened};
 
-/// The version of the format.
-pub const FORMAT: u8 = 1;
 /// The longest sealed letter.
 pub const LETTER_MAX: usize = 16 * 1024;
 /// Letters are padded to multiples of this.
@@ -96,19 +88,6 @@ pub fn content(salted: &[u8]) -> Hash {
     hash.finalize().into()
 }
 
-#[derive(Encode, Decode)]
-#[cbor(map)]
-struct Wire {
-    #[n(0)]
-    format: u8,
-    #[n(1)]
-    suite: u8,
-    #[n(2)]
-    encapsulated: ByteVec,
-    #[n(3)]
-    sealed: ByteVec,
-}
-
 /// Length, bytes, zeros.
 fn padded(salted: &[u8]) -> Result<Zeroizing<Vec<u8>>, LetterError> {
     let most = SALT + LETTER_BYTES_MAX;
@@ -148,24 +127,8 @@ pub fn seal_letter(
     salted: &[u8],
     rng: &mut (impl CryptoRng + ?Sized),
 ) -> Result<Vec<u8>, LetterError> {
-    let public = Deserializable::from_bytes(public).map_err(|_| LetterError::PublicKey)?;
     let plain = padded(salted)?;
-    let (encapsulated, sealed) =
-        hpke::single_shot_seal_with_rng::<ChaCha20Poly1305, HkdfSha256, XWing>(
-            &OpModeS::Base,
-            &public,
-            &info.bytes(),
-            &plain,
-            &[],
-            &mut &mut *rng,
-        )
-        .map_err(|_| LetterError::PublicKey)?;
-    Ok(cbor::to_vec(&Wire {
-        format: FORMAT,
-        suite: SUITE,
-        encapsulated: encapsulated.to_bytes().to_vec().into(),
-        sealed: sealed.into(),
-    }))
+    hybrid::seal_envelope(&info.bytes(), public, &plain, rng).map_err(|_| LetterError::PublicKey)
 }
 
 /// Opens a letter: its salted bytes.
@@ -178,22 +141,12 @@ pub fn open_letter(
     bytes: &[u8],
 ) -> Result<Zeroizing<Vec<u8>>, LetterError> {
     let what = "letter";
-    let wire: Wire = cbor::from_slice(what, bytes, LETTER_MAX)?;
-    if wire.format != FORMAT || wire.suite != SUITE {
-        return Err(CborError::Malformed { what }.into());
-    }
-    let encapsulated =
-        Deserializable::from_bytes(&wire.encapsulated).map_err(|_| LetterError::Sealed)?;
-    let plain = hpke::single_shot_open::<ChaCha20Poly1305, HkdfSha256, XWing>(
-        &OpModeR::Base,
-        &reader.hpke(),
-        &encapsulated,
-        &info.bytes(),
-        &wire.sealed,
-        &[],
-    )
-    .map(Zeroizing::new)
-    .map_err(|_| LetterError::Sealed)?;
+    let plain = hybrid::open_envelope(what, LETTER_MAX, &info.bytes(), reader, bytes).map_err(
+        |unopened| match unopened {
+            Unopened::Bytes(error) => LetterError::Bytes(error),
+            Unopened::Sealed => LetterError::Sealed,
+        },
+    )?;
     unpadded(&plain).ok_or(LetterError::Bytes(CborError::Malformed { what }))
 }
 

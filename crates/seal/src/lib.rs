@@ -45,6 +45,7 @@ pub mod share;
 mod aead;
 #[cfg(test)]
 mod attacks;
+mod hybrid;
 #[cfg(test)]
 mod vectors;
 #[cfg(test)]

@@ -5,23 +5,15 @@
 //! `docs/formats/recovery.md`. Refuses to know what it seals, and who sealed it: the ledger's
 //! act says that.
 
-use hpke::aead::ChaCha20Poly1305;
-use hpke::kdf::HkdfSha256;
-use hpke::kem::XWing;
-use hpke::{Deserializable, OpModeR, OpModeS, Serializable};
-use minicbor::bytes::ByteVec;
-use minicbor::{Decode, Encode};
 use rand_core::CryptoRng;
-use record::cbor::{self, CborError};
-use record::entry::SUITE;
+use record::cbor::CborError;
 use record::id::Origin;
 use zeroize::Zeroizing;
 
 use crate::derive::Binding;
 use crate::grant::SealPrivateKey;
+use crate::hybrid::{self, Unopened};
 
-/// The version of the format.
-pub const FORMAT: u8 = 1;
 /// The longest sealed recovery: a full keystore, and what lies beside it.
 pub const RECOVERY_MAX: usize = 32 * 1024 * 1024;
 
@@ -64,19 +56,6 @@ pub enum RecoveryError {
     Sealed,
 }
 
-#[derive(Encode, Decode)]
-#[cbor(map)]
-struct Wire {
-    #[n(0)]
-    format: u8,
-    #[n(1)]
-    suite: u8,
-    #[n(2)]
-    encapsulated: ByteVec,
-    #[n(3)]
-    sealed: ByteVec,
-}
-
 /// Seals bytes to the recovery key.
 ///
 /// # Errors
@@ -87,23 +66,7 @@ pub fn seal_recovery(
     plain: &[u8],
     rng: &mut (impl CryptoRng + ?Sized),
 ) -> Result<Vec<u8>, RecoveryError> {
-    let public = Deserializable::from_bytes(public).map_err(|_| RecoveryError::PublicKey)?;
-    let (encapsulated, sealed) =
-        hpke::single_shot_seal_with_rng::<ChaCha20Poly1305, HkdfSha256, XWing>(
-            &OpModeS::Base,
-            &public,
-            &info.bytes(),
-            plain,
-            &[],
-            &mut &mut *rng,
-        )
-        .map_err(|_| RecoveryError::PublicKey)?;
-    Ok(cbor::to_vec(&Wire {
-        format: FORMAT,
-        suite: SUITE,
-        encapsulated: encapsulated.to_bytes().to_vec().into(),
-        sealed: sealed.into(),
-    }))
+    hybrid::seal_envelope(&info.bytes(), public, plain, rng).map_err(|_| RecoveryError::PublicKey)
 }
 
 /// Opens what [`seal_recovery`] sealed.
@@ -115,23 +78,12 @@ pub fn open_recovery(
     root: &SealPrivateKey,
     bytes: &[u8],
 ) -> Result<Zeroizing<Vec<u8>>, RecoveryError> {
-    let what = "recovery";
-    let wire: Wire = cbor::from_slice(what, bytes, RECOVERY_MAX)?;
-    if wire.format != FORMAT || wire.suite != SUITE {
-        return Err(CborError::Malformed { what }.into());
-    }
-    let encapsulated =
-        Deserializable::from_bytes(&wire.encapsulated).map_err(|_| RecoveryError::Sealed)?;
-    hpke::single_shot_open::<ChaCha20Poly1305, HkdfSha256, XWing>(
-        &OpModeR::Base,
-        &root.hpke(),
-        &encapsulated,
-        &info.bytes(),
-        &wire.sealed,
-        &[],
+    hybrid::open_envelope("recovery", RECOVERY_MAX, &info.bytes(), root, bytes).map_err(
+        |unopened| match unopened {
+            Unopened::Bytes(error) => RecoveryError::Bytes(error),
+            Unopened::Sealed => RecoveryError::Sealed,
+        },
     )
-    .map(Zeroizing::new)
-    .map_err(|_| RecoveryError::Sealed)
 }
 
 #[cfg(test)]

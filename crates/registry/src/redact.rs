@@ -15,14 +15,13 @@ use record::entry::{Entry, Operation, RecordEntry};
 use record::id::{Origin, RecordId, UnixMillis};
 use record::plan::{ClassTerm, Task};
 use record::schema::Position;
-use seal::body::{Body, CellContext, Opened, SealedBody};
+use seal::body::{Body, Opened, SealedBody};
 
 use crate::book::Leaf;
 use crate::chain;
 use crate::epoch::ShardKeys;
 use crate::error::{RegistryError, Result};
 use crate::holding::{Access, Version};
-use crate::keys::rng;
 use crate::node::{Registry, lock, purpose};
 use crate::retention::RetentionLine;
 use crate::table::{self, Newest};
@@ -244,38 +243,13 @@ impl Registry {
         at: u64,
         positions: &BTreeSet<Position>,
     ) -> Result<Rest> {
-        let damaged =
-            |e: &dyn std::fmt::Display| RegistryError::damaged(format!("`{origin}` {at}: {e}"));
         let mut version = self.open_own(origin, keys, at)?;
         for (position, opened) in &mut version.values {
             if positions.contains(position) {
                 *opened = Opened::destroyed(*position, opened.commitment(*position));
             }
         }
-        let newest = self
-            .newest(origin, &version.record)?
-            .ok_or_else(|| damaged(&"the record has no secret"))?;
-        let secret = self.secret(origin, &version.record, &newest)?;
-        let schema = self.schema_version(&origin.ledger(), version.entry.schema)?;
-        let (epoch, fresh) = keys.current();
-        let context = CellContext {
-            epoch,
-            ..CellContext::of(origin, &version.entry)
-        };
-        let sealed = seal::body::reseal_body(
-            &version.values,
-            schema,
-            &context,
-            fresh,
-            &secret,
-            &mut rng()?,
-        )
-        .map_err(|e| damaged(&e))?;
-        if sealed.content != version.entry.content {
-            return Err(damaged(
-                &"without these cells it would have another content",
-            ));
-        }
+        let sealed = self.sealed_anew(origin, keys, at, &version)?;
         Ok(Rest { version, sealed })
     }
 }

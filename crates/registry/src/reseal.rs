@@ -518,9 +518,26 @@ impl Registry {
     }
 
     fn one_anew(&self, origin: &Origin, keys: &ShardKeys, at: u64) -> Result<Anew> {
+        let version = self.open_own(origin, keys, at)?;
+        let sealed = self.sealed_anew(origin, keys, at, &version)?;
+        Ok(Anew {
+            at,
+            version,
+            sealed,
+        })
+    }
+
+    /// Seals what an opened version says under the present epoch; its content stays what the ledger
+    /// says, or it is an error.
+    pub(crate) fn sealed_anew(
+        &self,
+        origin: &Origin,
+        keys: &ShardKeys,
+        at: u64,
+        version: &Version,
+    ) -> Result<SealedBody> {
         let damaged =
             |e: &dyn std::fmt::Display| RegistryError::damaged(format!("`{origin}` {at}: {e}"));
-        let version = self.open_own(origin, keys, at)?;
         let newest = self
             .newest(origin, &version.record)?
             .ok_or_else(|| damaged(&"the record has no secret"))?;
@@ -543,11 +560,7 @@ impl Registry {
         if sealed.content != version.entry.content {
             return Err(damaged(&"sealed anew it would have another content"));
         }
-        Ok(Anew {
-            at,
-            version,
-            sealed,
-        })
+        Ok(sealed)
     }
 
     /// Where a version of an own record is sealed at present: at its entry, or at that of the

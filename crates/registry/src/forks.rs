@@ -4,6 +4,7 @@
 //! with different roots are evidence, which convinces a stranger and goes on to everybody.
 //! Heads of different sizes that cannot belong together are an alarm, not evidence.
 
+use ledger::Hash;
 use ledger::checkpoint::Checkpoint;
 use ledger::note::Note;
 use ledger::tile::TreeEdge;
@@ -20,6 +21,35 @@ use crate::table::{self, Head, Tiles};
 pub(crate) const FORK: &str = "fork";
 
 impl Registry {
+    /// Whether a head contradicts what is known here, if its ledger's owner signed it.
+    ///
+    /// # Errors
+    /// A failure of the store.
+    pub(crate) fn contradicts(&self, origin: &Origin, checkpoint: &Checkpoint) -> Result<bool> {
+        let (size, root) = (checkpoint.size(), checkpoint.root());
+        for known in self.notes_of_size(origin, size)? {
+            if checkpoint_of(&known)?.root() != root {
+                return Ok(true);
+            }
+        }
+        self.is_foreign(origin, size, root)
+    }
+
+    /// Whether the history held here had another root at that size; not, when it is shorter.
+    fn is_foreign(&self, origin: &Origin, size: u64, root: &Hash) -> Result<bool> {
+        let head = Head::read(self.store.as_ref(), origin)?;
+        if size > head.size || size == 0 {
+            return Ok(false);
+        }
+        let tiles = Tiles {
+            store: self.store.as_ref(),
+            origin,
+        };
+        let edge = TreeEdge::load(&tiles, size)
+            .map_err(|e| RegistryError::damaged(format!("`{origin}`: {e}")))?;
+        Ok(edge.frontier().root() != *root)
+    }
+
     /// Compares a head that a peer saw, and that the ledger's owner signed, with what was seen here.
     ///
     /// # Errors
@@ -38,17 +68,7 @@ impl Registry {
                 return Ok(());
             }
         }
-        let head = Head::read(self.store.as_ref(), origin)?;
-        if size > head.size || size == 0 {
-            return Ok(());
-        }
-        let tiles = Tiles {
-            store: self.store.as_ref(),
-            origin,
-        };
-        let edge = TreeEdge::load(&tiles, size)
-            .map_err(|e| RegistryError::damaged(format!("`{origin}`: {e}")))?;
-        if edge.frontier().root() != *root {
+        if self.is_foreign(origin, size, root)? {
             self.alarm(
                 origin,
                 "mismatch",

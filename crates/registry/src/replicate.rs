@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use ledger::checkpoint::{add_signature_line, verify_cosignature};
+use ledger::checkpoint::{Checkpoint, add_signature_line, verify_cosignature};
 use ledger::hash::leaf_hash;
 use ledger::note::{KeyKind, Note, NoteSigner, SignatureLine, Verifier};
 use ledger::tile::{TreeEdge, plan_append};
@@ -1087,6 +1087,10 @@ impl Trust for Registry {
 
     fn log(&self, origin: &Origin, note: &str) -> Option<Verifier> {
         self.standing_log(origin, note).ok()
+    }
+
+    fn is_news(&self, origin: &Origin, head: &Checkpoint) -> bool {
+        self.contradicts(origin, head).unwrap_or(true)
     }
 
     fn accept(

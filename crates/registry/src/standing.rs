@@ -222,6 +222,12 @@ impl Registry {
         Some(authority.chain_of(&own.division))
     }
 
+    /// A number that moves whenever something was learned of charters; until then only the time
+    /// changes what [`Registry::peer_standing`] says of a chain.
+    pub fn charters_known(&self) -> u64 {
+        self.authority().learned()
+    }
+
     /// Whether the chain that a peer showed still holds.
     pub fn peer_standing(&self, chain: &[Charter], now: UnixMillis) -> PeerStanding {
         let authority = self.authority();

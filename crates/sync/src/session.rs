@@ -3,8 +3,10 @@
 //! Owns who may say what, when, and who the peer is. Refuses everything before both charters are
 //! checked, peers that are neither parent nor child, and every message out of turn.
 
+use ledger::checkpoint::Checkpoint;
 use ledger::evidence::Evidence;
 use ledger::hash::Hash;
+use ledger::note::Note;
 use record::authority::{
     Charter, CharterError, NodeKeys, Renewal, Succession, follow_root, verify_chain,
 };
@@ -532,6 +534,13 @@ fn heads_seen(seen: Seen, trust: &dyn Trust, out: &mut Vec<Output>) {
     let Seen { origin, notes } = seen;
     // Of a ledger whose owner is not known here nothing can be said.
     let first = notes.first().map_or("", String::as_str);
+    if let [note] = notes.as_slice() {
+        let unsigned = Note::parse(note.as_bytes()).ok();
+        let head = unsigned.and_then(|note| Checkpoint::parse(note.text().as_bytes()).ok());
+        if !head.is_some_and(|head| trust.is_news(&origin, &head)) {
+            return;
+        }
+    }
     let Some(log) = trust.log(&origin, first) else {
         return;
     };

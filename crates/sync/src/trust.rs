@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 
+use ledger::checkpoint::Checkpoint;
 use ledger::frontier::Frontier;
 use ledger::note::Verifier;
 use record::act::ACT_ENTRIES_MAX;
@@ -29,6 +30,13 @@ pub trait Trust {
     /// The key of a ledger's log that may have signed `note`, if its owner's charter is known;
     /// whoever holds the ledger.
     fn log(&self, origin: &Origin, note: &str) -> Option<Verifier>;
+
+    /// Whether a head that a peer says it has seen may tell something: it does not when nothing of
+    /// that ledger is known here to compare it with, or when it says what is known. Asked before
+    /// its signature is checked, since neighbours tell each other every head that moves.
+    fn is_news(&self, _origin: &Origin, _head: &Checkpoint) -> bool {
+        true
+    }
 
     /// Whether this peer may bring this ledger, and what is held of it.
     ///

@@ -34,6 +34,11 @@ impl Trust for Known {
             reason: "nothing is received here".into(),
         })
     }
+
+    /// Has seen nothing but a head of size 9, with this root.
+    fn is_news(&self, _: &Origin, head: &Checkpoint) -> bool {
+        head.size() != 9 || *head.root() != [9; 32]
+    }
 }
 
 /// The town's side of a session with its community.
@@ -103,6 +108,16 @@ fn what_proves_nothing_is_dropped_and_the_session_goes_on() {
         assert!(hear(&mut session, notes).is_empty());
         assert!(session.is_open());
     }
+}
+
+#[test]
+fn what_is_known_is_dropped_and_another_history_of_that_size_is_not() {
+    let mut session = opened();
+    assert!(hear(&mut session, vec![note(9, 9, "community")]).is_empty());
+    let outputs = hear(&mut session, vec![note(9, 8, "community")]);
+    assert!(
+        matches!(&outputs[..], [Output::Seen { checkpoint, .. }] if *checkpoint.root() == [8; 32])
+    );
 }
 
 #[test]

@@ -41,6 +41,8 @@ const TICK: Duration = Duration::from_secs(1);
 const FAREWELL: Duration = Duration::from_secs(10);
 /// The most ledgers of a session that are logged because they were not taken.
 const DECLINED_MAX: usize = 64;
+/// After so many times, some seconds, it is no longer likely that a charter is on its way.
+const DECLINED_LOGGED: u32 = 4;
 /// A peer that has not said who it is by then makes room for others.
 const OPENING: Duration = Duration::from_secs(30);
 /// A peer that asks for more than it takes is dropped at this many bytes waiting for it.
@@ -75,6 +77,8 @@ struct Driver {
     waiting: Arc<AtomicUsize>,
     /// The peer's charters, its own first, once the session is open.
     chain: Vec<Charter>,
+    /// What was known of who is who when that chain was last looked at, and when to look again.
+    looked_at_chain: Option<(u64, Instant)>,
     keeping: Keeping,
     ahead: Ahead,
     /// How far the heads were looked at: for offers, and for telling.
@@ -88,7 +92,7 @@ struct Driver {
     look_again: Instant,
     tell_at: Instant,
     /// Ledgers that were not taken from this peer, each logged once.
-    declined: BTreeSet<Origin>,
+    declined: BTreeMap<Origin, u32>,
     /// Heads that could not be signed when they came; tried again each second.
     unsigned: BTreeMap<Origin, Box<Verified>>,
     /// The note last offered of each ledger.
@@ -136,6 +140,7 @@ pub async fn drive(
         outgoing,
         waiting,
         chain: Vec::new(),
+        looked_at_chain: None,
         keeping: Keeping::default(),
         ahead: Ahead::default(),
         looked: Looked::default(),
@@ -144,7 +149,7 @@ pub async fn drive(
         patience: BTreeMap::new(),
         look_again: Instant::now() + LOOK_AGAIN,
         tell_at: Instant::now(),
-        declined: BTreeSet::new(),
+        declined: BTreeMap::new(),
         unsigned: BTreeMap::new(),
         offered: BTreeMap::new(),
         told: BTreeMap::new(),
@@ -284,6 +289,12 @@ impl Driver {
         if self.closing || self.chain.is_empty() {
             return;
         }
+        // Asked whenever any head moves: hashing charters is left for when it may say something else.
+        let (known, now) = (self.registry.charters_known(), Instant::now());
+        if matches!(self.looked_at_chain, Some((then, next)) if then == known && now < next) {
+            return;
+        }
+        self.looked_at_chain = Some((known, now + TICK));
         let code = match self.registry.peer_standing(&self.chain, api::now()) {
             PeerStanding::Holds(chain) => {
                 self.chain = chain;
@@ -638,10 +649,14 @@ impl Driver {
                 code,
                 reason,
             } => {
-                // It comes each second while a charter is on its way, and from a flooding peer all
-                // the time: counted always, logged once.
-                if self.declined.len() < DECLINED_MAX && self.declined.insert(origin.clone()) {
-                    tracing::warn!(%origin, code = code.as_str(), %reason, "a ledger was not taken");
+                // It comes while a charter is on its way, and from a flooding peer all the time:
+                // counted always, logged once, and only when offering it again did not help.
+                if self.declined.len() < DECLINED_MAX || self.declined.contains_key(&origin) {
+                    let times = self.declined.entry(origin.clone()).or_default();
+                    *times = times.saturating_add(1);
+                    if *times == DECLINED_LOGGED || (*times == 1 && code.is_alarm()) {
+                        tracing::warn!(%origin, code = code.as_str(), %reason, "a ledger was not taken");
+                    }
                 }
                 self.registry.count_refusal(code.as_str(), 1);
                 Vec::new()

@@ -30,7 +30,8 @@ use crate::serve;
 
 /// Between two edits of one child.
 const EVERY: Duration = Duration::from_secs(6);
-const LOOK: Duration = Duration::from_millis(2);
+/// So often a follower asks the parent: oftener, and asking is what the parent does most.
+const LOOK: Duration = Duration::from_millis(10);
 const PATIENCE: Duration = Duration::from_secs(600);
 /// After the last edit was due: whatever is not seen by then is behind.
 const GRACE: Duration = Duration::from_secs(5);

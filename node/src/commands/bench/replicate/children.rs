@@ -189,7 +189,6 @@ fn made(
             while let Some(invitation) = invitations.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let at = dir.join(invitation.division.as_str());
                 let child = child(&at, invitation)?;
-                begin(&child, runtime)?;
                 let mut made = children.lock().unwrap_or_else(PoisonError::into_inner);
                 made.push(child);
             }
@@ -201,9 +200,15 @@ fn made(
             thread.join().unwrap_or_else(stopped)
         })
     })?;
-    Ok(children
+    let children: Vec<Child> = children
         .into_inner()
-        .unwrap_or_else(PoisonError::into_inner))
+        .unwrap_or_else(PoisonError::into_inner);
+    // Not before: each would be told of each that joins after it, one step at a time, and all of
+    // them are this one process.
+    for child in &children {
+        begin(child, runtime)?;
+    }
+    Ok(children)
 }
 
 /// Joins, and enrols who is to edit.

@@ -86,7 +86,8 @@ struct State {
     /// Shards that were in line or in the round when the last one ended: their committers are
     /// likely to be back soon.
     company: usize,
-    /// How long it is worth waiting for them: half of what a round takes.
+    /// How long it is worth waiting for them: as long as a round takes, since they would wait that
+    /// long for the next one otherwise; on a quick disk, waking them takes as long as the sync.
     patience: Duration,
     next: u64,
 }
@@ -176,7 +177,7 @@ impl Queue {
         let outcomes = write(round);
         let took = begun.elapsed();
         let mut state = self.state();
-        state.patience = (took / 2).min(PATIENCE_MAX);
+        state.patience = took.min(PATIENCE_MAX);
         state.company = distinct(&state.waiting, &shards);
         let ids = members.iter().map(|(id, _)| *id);
         state.done.extend(ids.zip(outcomes));

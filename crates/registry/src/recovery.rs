@@ -365,7 +365,7 @@ impl Registry {
     }
 
     /// What lies beside the entries of an own grant's ledger, and was lost with them: which rows
-    /// are in scope, and how far the shard was worked through.
+    /// are in scope.
     pub(crate) fn rebuild_scope<'a>(
         batch: &mut Batch,
         ledger: &Origin,
@@ -382,10 +382,6 @@ impl Registry {
                 }
                 (GrantOperation::Retract, Some(record)) => {
                     batch.delete(table::key(ledger, table::SCOPE, &record.0));
-                }
-                (GrantOperation::Heartbeat, _) => {
-                    // Rows after it, if any, are worked through once more.
-                    crate::grant::put_cursor(batch, ledger, entry.shard_size);
                 }
                 _ => {}
             }

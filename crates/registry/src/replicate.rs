@@ -616,6 +616,7 @@ impl Registry {
             crate::proposals::note_sources(&mut batch, &origin, arrived.entries());
             if origin.grant_id().is_some() {
                 Self::rebuild_scope(&mut batch, &origin, arrived.entries());
+                self.remake_cursor(&mut batch, &origin, arrived.entries())?;
             }
             for (record, mut newest) in newest {
                 if newest.page == 0

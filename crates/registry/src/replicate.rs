@@ -714,6 +714,8 @@ impl Registry {
         let mut ours = BTreeSet::new();
         if origin.ledger().as_str() == "authority" {
             self.adopt_from(origin, now);
+            // It may have the last word of an officer above.
+            self.try_tend_shares(now);
             // It may name envelopes that came before it.
             let held = self
                 .holdings

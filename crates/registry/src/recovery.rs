@@ -28,7 +28,9 @@ use crate::node::{Registry, lock, purpose};
 use crate::table;
 
 pub mod export;
+pub mod giving;
 pub mod rebuild;
+pub mod taking;
 
 /// How many chunks one commit of the recovery ledger carries.
 const CHUNKS: usize = 32;

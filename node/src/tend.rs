@@ -44,6 +44,7 @@ pub async fn tend(registry: Arc<Registry>) {
                 registry.tend_grants(api::now())?;
                 registry.tend_letters(api::now());
                 registry.try_tend_shares(api::now());
+                registry.tend_leaves(api::now())?;
             }
             if retention {
                 registry.tend_retention(api::now())?;

@@ -203,6 +203,7 @@ fn a_leave_is_for_one_node_one_machine_and_one_fetch() {
     refused(pair.ask(&taking.ask(), 2), wrong);
     let alarms = pair.district.registry.alarms().unwrap();
     assert!(alarms.iter().any(|alarm| alarm.code == "recovery-leave"));
+    // Until the officer makes another leave, as at the end of this test.
     refused(taking.file(), "not whole");
     taking.take(&piece).unwrap();
     fetch(&pair, &mut taking, 1);
@@ -215,6 +216,8 @@ fn a_leave_is_for_one_node_one_machine_and_one_fetch() {
     taking.done().unwrap();
     assert!(!partial(&dir, "key").exists());
     refused(Taking::begin(&dir, later, NOW).map(drop), "a node in");
+    pair.leave();
+    assert!(pair.district.registry.alarms().unwrap().is_empty());
     // An officer alone makes a leave, and a clerk of the district none.
     let clerk = pair.district.operator(Role::DistrictOfficer, None, NOW);
     let denied = pair.district.registry.allow_recovery(
@@ -301,6 +304,35 @@ fn a_fetch_that_was_cut_off_goes_on_and_nothing_half_written_is_taken_for_whole(
         rebuild(&dir, &file, &shares, place(), &Opener::File, NOW).unwrap(),
         file.chunks.len()
     );
+}
+
+#[test]
+fn a_recovery_that_moved_on_is_given_anew_and_none_lies_about_once_its_leave_is_over() {
+    let pair = Pair::new();
+    pair.share();
+    pair.settle();
+    let leave = pair.leave();
+    let given = pair.district.dir.join("recovery-given/jinfu");
+    let piece = pair.ask(&first(&leave.secret, "jinfu"), 1).unwrap();
+    let go_on = |file| RecoveryAsk {
+        file: Some(file),
+        offset: 10,
+        ..first(&leave.secret, "jinfu")
+    };
+    let tend = |now| pair.district.registry.tend_leaves(now).unwrap();
+    tend(NOW);
+    let next = pair.ask(&go_on(piece.file), 1).unwrap();
+    assert_eq!((next.file, next.offset), (piece.file, 10));
+    // Keys and secrets that are made or destroyed meanwhile: the file of before is gone.
+    let people = rows("person", 1, 20, 1);
+    pair.community.import(&pair.clerk, "person", &people, NOW);
+    pair.settle();
+    tend(NOW);
+    assert!(!given.exists());
+    let next = pair.ask(&go_on(piece.file), 1).unwrap();
+    assert!(next.file != piece.file && next.offset == 0 && given.exists());
+    tend(UnixMillis(NOW.0 + LEAVE_MILLIS + 1));
+    assert!(!given.exists());
 }
 
 fn by(site: &tests::Site, officer: &str, args: &[&str]) -> Value {

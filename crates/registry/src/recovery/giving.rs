@@ -4,7 +4,8 @@
 //! Owns the leave: a secret for one division, for a week, that an officer carries to the new machine.
 //! The first machine that shows it is the only one from then on, known by the transport key that its
 //! connection proved; when the whole file has arrived there, the leave is spent. The file is written
-//! down once, so that a fetch that was interrupted goes on with the same bytes.
+//! down once, so that a fetch that was interrupted goes on with the same bytes; and anew when the
+//! recovery moved on meanwhile, so that what was destroyed since is given to nobody.
 //! Refuses a secret that is wrong, of another division, used, spent or expired, in the same words.
 
 use std::io::{Read, Seek, SeekFrom};
@@ -22,10 +23,14 @@ use crate::error::{RegistryError, Result};
 use crate::keys::rng;
 use crate::node::{Registry, lock, private_directory, purpose, word};
 use crate::session::Session;
-use crate::table;
+use crate::table::{self, Head, LOCAL};
 
 /// A leave lasts a week.
 pub const LEAVE_MILLIS: u64 = 7 * 24 * 3600 * 1000;
+/// The most leaves that are looked at.
+const LEAVES_MAX: usize = 10_000;
+/// The code of the alarm that two machines showed one leave.
+const ALARM: &str = "recovery-leave";
 /// The version of the leave's file.
 pub const LEAVE_FORMAT: u32 = 1;
 
@@ -90,6 +95,9 @@ struct Written {
     hash: Hash,
     #[n(1)]
     total: u64,
+    /// Size of the recovery ledger that it was made of.
+    #[n(2)]
+    size: u64,
 }
 
 /// Not an invitation's hash: the secret of the one opens nothing with the other.
@@ -133,6 +141,7 @@ impl Registry {
         };
         self.forget_given(division)?;
         self.keep_leave(division, &leave)?;
+        self.clear_alarm(&self.recovery_of(division), ALARM)?;
         Ok(RecoveryLeave {
             format: LEAVE_FORMAT,
             realm: self.config.realm.clone(),
@@ -170,7 +179,7 @@ impl Registry {
             Some(_) => {
                 // Two machines have the secret: one of them should not.
                 let origin = self.recovery_of(&ask.division);
-                self.alarm(&origin, "recovery-leave", "恢复凭据被两台机器出示 / two machines showed the same leave to recover; give another to the right one", vec![], now);
+                self.alarm(&origin, ALARM, "恢复凭据被两台机器出示 / two machines showed the same leave to recover; give another to the right one", vec![], now);
                 return Err(refused());
             }
             None => {
@@ -186,6 +195,7 @@ impl Registry {
         };
         if offset == file.total {
             leave.spent = true;
+            leave.file = None;
             self.keep_leave(&ask.division, &leave)?;
             self.forget_given(&ask.division)?;
             tracing::info!(division = %ask.division, "a recovery was fetched whole; its leave is spent");
@@ -205,7 +215,9 @@ impl Registry {
     fn written(&self, division: &DivisionId, leave: &mut Leave) -> Result<Written> {
         let path = self.files.given(division);
         let length = std::fs::metadata(&path).map(|file| file.len()).ok();
-        if let Some(file) = leave.file.filter(|file| Some(file.total) == length) {
+        let size = Head::read(self.store.as_ref(), &self.recovery_of(division))?.size;
+        let is_same = |file: &Written| Some(file.total) == length && file.size == size;
+        if let Some(file) = leave.file.filter(is_same) {
             return Ok(file);
         }
         let file = self.recovery_file(division, leave.address.clone())?;
@@ -218,10 +230,35 @@ impl Registry {
         let file = Written {
             hash: Sha256::digest(&bytes).into(),
             total: bytes.len() as u64,
+            size,
         };
         leave.file = Some(file);
         self.keep_leave(division, leave)?;
         Ok(file)
+    }
+
+    /// Removes files that are given no more: their leave is over, or the recovery moved on.
+    ///
+    /// # Errors
+    /// A failure of the store or of the disk; it is tried again.
+    pub fn tend_leaves(&self, now: UnixMillis) -> Result<()> {
+        let _one = lock(&self.giving);
+        let rows = self.store.scan(LOCAL, table::LEAVE, b"", LEAVES_MAX)?;
+        for (rest, bytes) in rows {
+            let mut leave: Leave = table::decode("leave", &bytes)?;
+            let name = std::str::from_utf8(&rest).ok();
+            let division = name.and_then(|name| DivisionId::new(name).ok());
+            let (Some(file), Some(division)) = (leave.file, division) else {
+                continue;
+            };
+            let size = Head::read(self.store.as_ref(), &self.recovery_of(&division))?.size;
+            if leave.spent || now > leave.expires || file.size != size {
+                self.forget_given(&division)?;
+                leave.file = None;
+                self.keep_leave(&division, &leave)?;
+            }
+        }
+        Ok(())
     }
 
     fn read_piece(&self, division: &DivisionId, offset: u64) -> Result<Vec<u8>> {

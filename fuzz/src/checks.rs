@@ -12,14 +12,16 @@ use ledger::tile::{TilePath, encode_bundle, parse_bundle};
 use ledger::witness::AddCheckpoint;
 use minicbor::Encoder;
 use record::authority::Charter;
+use record::custody::ShareStep;
 use record::entry::{Entry, SUITE};
-use record::id::{GrantId, LetterId, Origin};
+use record::id::{GrantId, LetterId, OperatorId, Origin};
 use record::letter::Step;
 use record::plan::{Approval, Plan};
 use record::proposal::{Answer, Proposal};
 use record::published::{PublishedSet, What};
 use record::schema::Catalogue;
 use seal::body::Body;
+use seal::dealt::{DealtInfo, open_dealt};
 use seal::grant::{EnvelopeInfo, SealPrivateKey, open_envelope};
 use seal::keystore::{Keystore, SoftwareKey, passphrase_of};
 use seal::letter::{LetterInfo, open_letter};
@@ -42,7 +44,7 @@ pub struct Check {
 }
 
 /// Every check.
-pub const CHECKS: [Check; 30] = [
+pub const CHECKS: [Check; 32] = [
     open("entry", entry),
     open("charter", charter),
     open("plan", plan),
@@ -60,6 +62,8 @@ pub const CHECKS: [Check; 30] = [
     open("share", share),
     open("share_header", share_header),
     open("share_text", share_text),
+    open("share_step", share_step),
+    sealed("dealt_share", dealt_share),
     open("note", note),
     open("checkpoint", checkpoint),
     open("proof", proof),
@@ -295,6 +299,25 @@ pub fn share_text(bytes: &[u8]) -> bool {
     true
 }
 
+/// A step of dealing a share to an officer above, and whether a key signed it.
+pub fn share_step(bytes: &[u8]) -> bool {
+    let Ok(step) = ShareStep::decode(bytes) else {
+        return false;
+    };
+    assert_eq!(step.encode(), bytes);
+    let _ = match &step {
+        ShareStep::Ready(key) => (key.id(), key.is_signed_by(&[1; 32])),
+        ShareStep::Dealt(dealt) => (dealt.id(), dealt.is_signed_by(&[1; 32])),
+        ShareStep::Confirmed(word) => (word.id(), word.is_signed_by(&[1; 32])),
+    };
+    true
+}
+
+/// A share as it is sealed to an officer above.
+pub fn dealt_share(bytes: &[u8]) -> bool {
+    open_dealt(&dealt_info(), &holder(), bytes).is_ok()
+}
+
 /// A signed note, and each of its lines alone.
 pub fn note(bytes: &[u8]) -> bool {
     let Ok(note) = Note::parse(bytes) else {
@@ -423,6 +446,20 @@ pub fn letter_info() -> LetterInfo {
 /// The key that envelopes, letters and recoveries are sealed to.
 pub fn holder() -> SealPrivateKey {
     SealPrivateKey::from_bytes([8; 32])
+}
+
+/// What dealt shares are bound to.
+pub fn dealt_info() -> DealtInfo {
+    DealtInfo {
+        realm: shard().realm(),
+        division: shard().division(),
+        plan: [1; 32],
+        header: [2; 32],
+        number: 2,
+        organization: shard().division(),
+        operator: OperatorId([3; 16]),
+        key: [4; 32],
+    }
 }
 
 /// The key that keystores are closed with.

@@ -23,6 +23,7 @@ use record::authority::{
     AuthorityEntry, Charter, DivisionCode, GrantAmendment, GrantStatement, History, InForce, Level,
     NodeKeys, OperatorCertificate, Renewal, Revocation, Role, Statement, Succession,
 };
+use record::custody::{DealtShare, ShareKey, ShareStep, ShareWord};
 use record::draft::Draft;
 use record::entry::{
     AccessEntry, Entry, GrantEntry, GrantOperation, Operation, RecordEntry, SUITE,
@@ -41,6 +42,7 @@ use record::transfer::{
     Acceptance, TransferAnswer, TransferEvent, TransferOffer, TransferStep, TransferWord,
 };
 use seal::body::{Body, CellContext, SealedBody, open_all, seal_body};
+use seal::dealt::seal_dealt;
 use seal::derive::{FieldKeys, row_keys};
 use seal::grant::seal_envelope;
 use seal::keystore::Keystore;
@@ -52,10 +54,13 @@ use seal::share::{Header, Share, ShareContext, split};
 use sync::message::{
     Cosigned, Enrol, Enrolled, Entries, Hello, Offer, Refused, Rejected, Successions, Want, Welcome,
 };
+use sync::recovery::{Recovery, RecoveryAsk, RecoveryPiece};
 use sync::{Gone, Item, Message, RefusalCode, RejectCode, Secret};
 use watermark::{Mark, MarkKey, Receipt};
 
-use super::checks::{envelope_info, holder, key_file, letter_info, recovery_info, shard};
+use super::checks::{
+    dealt_info, envelope_info, holder, key_file, letter_info, recovery_info, shard,
+};
 
 const NOW: UnixMillis = UnixMillis(1_767_225_600_000);
 const RECORD: RecordId = RecordId([0x11; 16]);
@@ -87,6 +92,8 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
             let text = |share: &Share| share.to_text().as_bytes().to_vec();
             ceremony().1.iter().map(text).collect()
         }
+        "share_step" => share_steps().iter().map(ShareStep::encode).collect(),
+        "dealt_share" => vec![dealt()],
         "note" => vec![note(3).into_bytes(), cosigned(3).into_bytes()],
         "checkpoint" => vec![head(3).to_text().into_bytes()],
         "proof" => [vec![], vec![1, 2]].into_iter().map(proof).collect(),
@@ -192,6 +199,52 @@ fn ceremony() -> (Header, Vec<Share>) {
     split(&[7; 32], 5, 3, &context, &mut rng(6)).expect("3 of 5 can be made")
 }
 
+fn dealt() -> Vec<u8> {
+    let share = ceremony().1[1].encode();
+    seal_dealt(&dealt_info(), &holder().public(), &share, &mut rng(7)).unwrap_or_default()
+}
+
+/// The three steps of a share for an officer above.
+fn share_steps() -> Vec<ShareStep> {
+    let officer = SigningKey::from_bytes(&[6; 32]);
+    let key = ShareKey {
+        suite: SUITE,
+        organization: division("jiangjin"),
+        operator: OperatorId([2; 16]),
+        division: division("jinfu"),
+        public: holder().public().into(),
+        made_at: NOW,
+        signature: [0; 64],
+    };
+    let dealt = DealtShare {
+        suite: SUITE,
+        division: division("jinfu"),
+        plan: [1; 32],
+        header: ceremony().0.encode().into(),
+        number: 2,
+        organization: division("jiangjin"),
+        operator: OperatorId([2; 16]),
+        key: key.id(),
+        sealed: dealt().into(),
+        signature: [0; 64],
+    };
+    let word = ShareWord {
+        suite: SUITE,
+        division: division("jinfu"),
+        header: [2; 32],
+        number: 2,
+        organization: division("jiangjin"),
+        operator: OperatorId([2; 16]),
+        signed_at: NOW,
+        signature: [0; 64],
+    };
+    vec![
+        ShareStep::Ready(key.sign(&officer)),
+        ShareStep::Dealt(dealt.sign(&officer)),
+        ShareStep::Confirmed(word.sign(&officer)),
+    ]
+}
+
 fn division(id: &str) -> DivisionId {
     DivisionId::new(id).expect("a literal division")
 }
@@ -288,10 +341,18 @@ fn plans() -> Vec<Plan> {
         Work::Share {
             shares: 2,
             threshold: 2,
-            holders: vec![ShareHolder {
-                organization: division("jiangjin"),
-                operator: OperatorId([2; 16]),
-            }],
+            holders: vec![
+                ShareHolder {
+                    organization: division("jinfu"),
+                    operator: OperatorId([1; 16]),
+                    key: None,
+                },
+                ShareHolder {
+                    organization: division("jiangjin"),
+                    operator: OperatorId([2; 16]),
+                    key: Some([3; 32]),
+                },
+            ],
         },
         Work::RotateKek {
             division: division("jinfu"),
@@ -463,6 +524,8 @@ fn statements() -> Vec<Statement> {
         }),
     ]);
     statements.extend(transfers());
+    let steps = share_steps().into_iter();
+    statements.extend(steps.map(|step| Statement::Share(Box::new(step))));
     statements
 }
 
@@ -864,6 +927,24 @@ fn messages() -> Vec<Message> {
             successions: Successions::default(),
         }),
         Message::Renew(renewal()),
+        Message::Recovery(Recovery::Ask(RecoveryAsk {
+            division: division("jinfu"),
+            secret: Secret::new([5; 32]),
+            file: None,
+            offset: 0,
+        })),
+        Message::Recovery(Recovery::Ask(RecoveryAsk {
+            division: division("jinfu"),
+            secret: Secret::new([5; 32]),
+            file: Some([6; 32]),
+            offset: 131_072,
+        })),
+        Message::Recovery(Recovery::Piece(RecoveryPiece {
+            file: [6; 32],
+            total: 131_080,
+            offset: 131_072,
+            bytes: vec![7; 8],
+        })),
         Message::Welcome(Welcome {
             chain: vec![charter("jiangjin")],
             now: NOW,

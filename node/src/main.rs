@@ -8,6 +8,7 @@ mod carry;
 mod client;
 mod commands;
 mod fault;
+mod fetch;
 mod harden;
 mod http;
 mod input;

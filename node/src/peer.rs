@@ -101,6 +101,8 @@ struct Driver {
     told: BTreeMap<Origin, Vec<String>>,
     ended: Ended,
     closing: bool,
+    /// When a message of the peer came last.
+    heard: Instant,
     /// The peer takes less than it asks for.
     deaf: bool,
     /// Bytes sent and received that the registry was not told of yet.
@@ -161,6 +163,7 @@ pub async fn drive(
             enrolled: None,
         },
         closing: false,
+        heard: Instant::now(),
         deaf: false,
         bytes: (0, 0),
     };
@@ -211,7 +214,9 @@ pub async fn drive(
                 driver.check_standing();
                 driver.sign_again();
                 driver.report(false);
-                if !driver.session.is_open() && began.elapsed() > OPENING {
+                // A recovery takes its time, as long as the new machine goes on asking.
+                let since = if driver.session.is_giving() { driver.heard } else { began };
+                if !driver.session.is_open() && since.elapsed() > OPENING {
                     driver.silent();
                 }
                 offer_at.get_or_insert(Instant::now());
@@ -268,6 +273,7 @@ impl Driver {
     }
 
     fn receive(&mut self, message: &[u8]) {
+        self.heard = Instant::now();
         self.bytes.1 += message.len() as u64;
         let outputs = block_in_place(|| {
             self.session
@@ -573,6 +579,19 @@ impl Driver {
                     }
                 }
             }
+            Output::RecoveryAsked(ask) => {
+                match self.registry.recovery_piece(&ask, &self.peer_key, now) {
+                    Ok(piece) => self.session.recovery_piece(piece),
+                    Err(error) => {
+                        tracing::warn!(division = %ask.division, code = "recovery", "a recovery was refused");
+                        self.registry.count_refusal("recovery", 1);
+                        self.session
+                            .enrol_refused(RefusalCode::Enrolment, &error.to_string())
+                    }
+                }
+            }
+            // Asked for by `fetch` alone, which is no session of a running node.
+            Output::RecoveryPiece(_) => Vec::new(),
             Output::Enrolled { chain } => {
                 self.ended.enrolled = Some(chain);
                 Vec::new()
@@ -756,8 +775,9 @@ pub async fn ask_charter(
 }
 
 /// Trust of a node that has no store yet: only the chain that comes back is looked at, later.
-struct NoStore {
-    root: [u8; 32],
+pub struct NoStore {
+    /// The realm root's `sign` key, as the invitation has it.
+    pub root: [u8; 32],
 }
 
 impl Trust for NoStore {

@@ -1,5 +1,5 @@
 //! What a running node does in the background: resealing, rows left for later, what grants need, destructions that were
-//! cut off, retention.
+//! cut off, words on shares, retention.
 //!
 //! Owns the pace only: one bounded step after another while there is something to do, with a pause
 //! that lets the desk in between. What a step does, and that it can be cut off, is the registry's.
@@ -43,6 +43,8 @@ pub async fn tend(registry: Arc<Registry>) {
                 registry.tend_transfers(api::now())?;
                 registry.tend_grants(api::now())?;
                 registry.tend_letters(api::now());
+                registry.try_tend_shares(api::now());
+                registry.tend_leaves(api::now())?;
             }
             if retention {
                 registry.tend_retention(api::now())?;

@@ -90,6 +90,7 @@ impl Pair {
         let holders = self.officers.iter().map(|officer| ShareHolder {
             organization: division("jinfu"),
             operator: officer.operator,
+            key: None,
         });
         PlanRequest::Share {
             threshold: 2,

@@ -15,7 +15,7 @@ use registry::renewal::Ask;
 use tests::copy_dir;
 use tests::realm::daemon::verify;
 use tests::realm::forge::keystore;
-use tests::realm::{NOW, REALM, Site, replicate};
+use tests::realm::{NOW, REALM, Site, replicate, rows};
 
 struct World {
     base: tempfile::TempDir,
@@ -135,7 +135,7 @@ fn a_rotation_cut_off_after_any_step_is_gone_on_with() {
     std::fs::copy(done[0].join("node.json"), dir.join("node.json")).unwrap();
     ends_well(district_then, &dir, &chain[0]);
 
-    // The same, and the node dies a second time: the statements were not made.
+    // The same, and the node dies a second time: the keys are taken up, the statements not made.
     restore(&dir, &made);
     for file in ["node.json", "keystore", "transport"] {
         std::fs::copy(done[0].join(file), dir.join(file)).unwrap();
@@ -143,6 +143,16 @@ fn a_rotation_cut_off_after_any_step_is_gone_on_with() {
     let community = Site::open(&dir, NOW);
     assert!(community.registry.renewal().unwrap().is_some());
     community.close();
+    // The parent holds nothing of it yet: the node ends it from what it has, at the next start.
+    ends_well(district_then, &dir, &chain[0]);
+    let community = Site::open(&dir, NOW);
+    let clerk = community.operator(Role::Clerk, None, NOW);
+    community.import(&clerk, "unit", &rows("unit", 1, 20, 1), NOW);
+    let seen = replicate(&community, district_then, NOW);
+    assert!(
+        seen.refused.is_empty() && seen.rejected.is_empty(),
+        "{seen:?}"
+    );
 }
 
 #[test]

@@ -2,16 +2,19 @@
 //!
 //! Opening needs no session: whoever has the passphrase, the key or enough shares may open.
 
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, Query, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use record::id::DivisionId;
 use registry::RegistryError;
 use registry::config::KeyCustody;
+use registry::custody::held::ReadyLine;
 use registry::custody::shares::ShareStatus;
+use registry::custody::steps::{Brought, ShareFile};
 use registry::keys::Opener;
 use registry::recovery::export::RecoveryFile;
+use registry::recovery::giving::RecoveryLeave;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use zeroize::{Zeroize, Zeroizing};
@@ -20,8 +23,8 @@ use crate::error::ApiError;
 use crate::given::Given;
 use crate::state::{AppState, Caller, now};
 
-/// The largest request: a share for each of 32 officers.
-const BYTES_MAX: usize = 256 * 1024;
+/// The largest request: a file of sealed shares.
+const BYTES_MAX: usize = 1024 * 1024;
 
 type Answered<T> = Result<Json<T>, ApiError>;
 
@@ -33,10 +36,13 @@ pub fn routes() -> Router<AppState> {
         .route("/api/v1/custody/lock", post(lock))
         .route("/api/v1/custody/next", post(next))
         .route("/api/v1/shares", get(shares))
+        .route("/api/v1/shares/ready", post(ready))
+        .route("/api/v1/shares/file", get(share_file).post(bring))
         .route("/api/v1/shares/taken", post(take))
         .route("/api/v1/shares/confirmed", post(confirm))
         .route("/api/v1/shares/abandoned", post(abandon))
         .route("/api/v1/recovery", post(recovery))
+        .route("/api/v1/recovery/leave", post(leave))
         .layer(DefaultBodyLimit::max(BYTES_MAX))
 }
 
@@ -127,6 +133,57 @@ async fn shares(State(state): State<AppState>, _caller: Caller) -> Answered<Shar
     Ok(Json(state.run(|registry| registry.share_status()).await?))
 }
 
+/// Whose root a share is of.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Below {
+    division: DivisionId,
+}
+
+async fn ready(
+    State(state): State<AppState>,
+    caller: Caller,
+    Given(below): Given<Below>,
+) -> Answered<ReadyLine> {
+    Ok(Json(
+        state
+            .run(move |registry| registry.ready_for_share(&caller.session, &below.division, now()))
+            .await?,
+    ))
+}
+
+/// For which node below; for the own ceremony when left out.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct For {
+    #[serde(default)]
+    division: Option<DivisionId>,
+}
+
+async fn share_file(
+    State(state): State<AppState>,
+    caller: Caller,
+    Query(of): Query<For>,
+) -> Answered<ShareFile> {
+    Ok(Json(
+        state
+            .run(move |registry| registry.share_file(&caller.session, of.division.as_ref()))
+            .await?,
+    ))
+}
+
+async fn bring(
+    State(state): State<AppState>,
+    caller: Caller,
+    Given(file): Given<ShareFile>,
+) -> Answered<Brought> {
+    Ok(Json(
+        state
+            .run(move |registry| registry.bring_shares(&caller.session, &file, now()))
+            .await?,
+    ))
+}
+
 /// Which ceremony a step belongs to, by its nonce, and what was typed.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -191,6 +248,20 @@ async fn recovery(
         state
             .run(move |registry| {
                 registry.export_recovery(&caller.session, &lost.division, lost.address)
+            })
+            .await?,
+    ))
+}
+
+async fn leave(
+    State(state): State<AppState>,
+    caller: Caller,
+    Given(lost): Given<Lost>,
+) -> Answered<RecoveryLeave> {
+    Ok(Json(
+        state
+            .run(move |registry| {
+                registry.allow_recovery(&caller.session, &lost.division, lost.address, now())
             })
             .await?,
     ))

@@ -8,6 +8,7 @@ use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 use crate::cbor::{self, CborError};
+use crate::custody::ShareStep;
 use crate::id::{
     DivisionId, GrantId, Hash, Kind, OperatorId, Origin, Purpose, Realm, RecordId, UnixMillis,
 };
@@ -94,6 +95,9 @@ pub enum Statement {
     /// The realm's root has another `sign` key from here on.
     #[n(32)]
     Succession(#[n(0)] Box<Succession>),
+    /// A step of dealing a share of a root to an officer of a node above it.
+    #[n(33)]
+    Share(#[n(0)] Box<ShareStep>),
     /// The realm's root published policies, schemas or codes; they are the entry's body.
     #[n(14)]
     Published(#[n(0)] Published),

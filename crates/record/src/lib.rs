@@ -29,6 +29,7 @@ pub mod cbor;
 pub mod check;
 mod checked;
 mod codes;
+pub mod custody;
 pub mod dates;
 pub mod draft;
 pub mod entry;

@@ -197,6 +197,11 @@ pub struct ShareHolder {
     /// The officer.
     #[n(1)]
     pub operator: OperatorId,
+    /// Of an officer above: id of the key that the share is to be sealed to, so that whoever
+    /// approves the plan approves the key, too.
+    #[cbor(n(2), with = "minicbor::bytes")]
+    #[serde(default, skip_deserializing, serialize_with = "hex")]
+    pub key: Option<Hash>,
 }
 
 /// Work that a standing order may allow.

@@ -22,6 +22,7 @@ use crate::error::{RegistryError, Result};
 use crate::table::{self, Head};
 
 pub(crate) mod kept;
+pub(crate) mod shares;
 #[cfg(test)]
 mod tests;
 mod transfers;
@@ -143,6 +144,9 @@ pub struct Authority {
     /// Successions between keys of which none is known to be the root's.
     #[n(34)]
     unplaced: Vec<Succession>,
+    /// What is said of shares for officers above.
+    #[n(40)]
+    shares: shares::Shares,
     /// Entries taken in since all this was kept.
     #[cbor(skip)]
     unkept: u64,
@@ -375,7 +379,11 @@ impl Authority {
             Statement::TransferStep(step) => self.transfers.stepped(division, step),
             Statement::Sharing(sharing) => {
                 self.sharings.insert(division.clone(), sharing.clone());
+                if let Some(header) = &sharing.header {
+                    self.shares.settle(division, header);
+                }
             }
+            Statement::Share(step) => self.shares.learn(division, step, size),
             Statement::Renewal(renewal) => {
                 let known = self.charters.get(&renewal.division);
                 if known.is_none_or(|charter| charter.parent == *division) {
@@ -868,6 +876,11 @@ impl Authority {
         self.sharings
             .get(division)
             .filter(|sharing| sharing.header.is_some())
+    }
+
+    /// What is said of shares for officers above, unweighed.
+    pub(crate) fn shares(&self) -> &shares::Shares {
+        &self.shares
     }
 
     /// How a grant ended, if its owner ended it.

@@ -231,6 +231,16 @@ impl Files {
         self.dir.join("ceremony")
     }
 
+    /// The recovery file of a division while a new machine fetches it.
+    pub fn given(&self, division: &DivisionId) -> PathBuf {
+        self.dir.join("recovery-given").join(division.as_str())
+    }
+
+    /// One-time keys of officers here for shares of nodes below, each sealed for its officer.
+    pub fn share_keys(&self) -> PathBuf {
+        self.dir.join("share-keys")
+    }
+
     /// A keystore with the node keys that wait for their charter.
     pub fn next_keystore(&self) -> PathBuf {
         self.dir.join("keystore.next")

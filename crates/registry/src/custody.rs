@@ -12,6 +12,10 @@ use crate::plan::Warrant;
 use crate::session::Session;
 
 pub mod shares;
+
+pub mod above;
+pub mod held;
+pub mod steps;
 mod wear;
 
 impl Registry {

@@ -9,6 +9,7 @@ pub mod ending;
 pub mod export;
 mod keying;
 pub mod proof;
+mod resume;
 mod rows;
 pub mod show;
 
@@ -177,6 +178,10 @@ struct Cursor {
     /// After the terms were changed, until every record was looked at under them.
     #[n(2)]
     rework: Option<Rework>,
+    /// Made again from the ledger, which does not say what was left to be worked through: see
+    /// [`resume`].
+    #[n(3)]
+    made_again: Option<bool>,
 }
 
 /// Puts a grant's cursor where everything of the shard up to a size was worked through.
@@ -185,6 +190,7 @@ pub(crate) fn put_cursor(batch: &mut Batch, ledger: &Origin, shard_size: u64) {
         shard_size,
         target: None,
         rework: None,
+        made_again: None,
     };
     let key = table::key(ledger, table::SCOPE, b"cursor");
     batch.put(key, cbor::to_vec(&cursor));
@@ -356,7 +362,9 @@ impl Registry {
         };
         let checkpoint = checkpoint_of(&note)?;
         let (target, root) = (checkpoint.size(), *checkpoint.root());
-        let cursor = self.cursor(&ledger)?;
+        let Some(cursor) = self.resumed(&grant, &mut book)? else {
+            return Ok(false);
+        };
         let from = cursor.shard_size;
         if from > target || (from == target && cursor.rework.is_none()) {
             return Ok(false);
@@ -425,6 +433,7 @@ impl Registry {
             shard_size: at,
             target: None,
             rework: None,
+            made_again: None,
         })
     }
 
@@ -456,6 +465,7 @@ impl Registry {
                 after,
                 ..rework.clone()
             }),
+            made_again: None,
         })
     }
 
@@ -534,6 +544,7 @@ impl Registry {
                 shard_size: 0,
                 target: None,
                 rework: None,
+                made_again: None,
             }),
             Some(bytes) => table::decode("grant cursor", &bytes),
         }

@@ -60,6 +60,8 @@ pub struct Registry {
     pub(crate) next_opener: Mutex<Option<Opener>>,
     /// Held while a ceremony of shares is changed.
     pub(crate) ceremony: Mutex<()>,
+    /// Held while a piece of a recovery is given.
+    pub(crate) giving: Mutex<()>,
     /// The schemas, code lists and policies that it runs.
     pub(crate) published: crate::published::InUse,
     pub(crate) authority: RwLock<Authority>,
@@ -358,6 +360,7 @@ impl Registry {
             found_secrets: Mutex::default(),
             next_opener: Mutex::default(),
             ceremony: Mutex::default(),
+            giving: Mutex::default(),
             published,
             authority: RwLock::new(authority),
             books: Mutex::new(HashMap::new()),

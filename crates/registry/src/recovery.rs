@@ -28,7 +28,9 @@ use crate::node::{Registry, lock, purpose};
 use crate::table;
 
 pub mod export;
+pub mod giving;
 pub mod rebuild;
+pub mod taking;
 
 /// How many chunks one commit of the recovery ledger carries.
 const CHUNKS: usize = 32;
@@ -365,7 +367,7 @@ impl Registry {
     }
 
     /// What lies beside the entries of an own grant's ledger, and was lost with them: which rows
-    /// are in scope, and how far the shard was worked through.
+    /// are in scope.
     pub(crate) fn rebuild_scope<'a>(
         batch: &mut Batch,
         ledger: &Origin,
@@ -382,10 +384,6 @@ impl Registry {
                 }
                 (GrantOperation::Retract, Some(record)) => {
                     batch.delete(table::key(ledger, table::SCOPE, &record.0));
-                }
-                (GrantOperation::Heartbeat, _) => {
-                    // Rows after it, if any, are worked through once more.
-                    crate::grant::put_cursor(batch, ledger, entry.shard_size);
                 }
                 _ => {}
             }

@@ -616,6 +616,7 @@ impl Registry {
             crate::proposals::note_sources(&mut batch, &origin, arrived.entries());
             if origin.grant_id().is_some() {
                 Self::rebuild_scope(&mut batch, &origin, arrived.entries());
+                self.remake_cursor(&mut batch, &origin, arrived.entries())?;
             }
             for (record, mut newest) in newest {
                 if newest.page == 0
@@ -713,6 +714,8 @@ impl Registry {
         let mut ours = BTreeSet::new();
         if origin.ledger().as_str() == "authority" {
             self.adopt_from(origin, now);
+            // It may have the last word of an officer above.
+            self.try_tend_shares(now);
             // It may name envelopes that came before it.
             let held = self
                 .holdings

@@ -39,6 +39,8 @@ pub const ALARM: &str = "alarm";
 pub const GRANT: &str = "grant";
 /// Invitations given out.
 pub const INVITATION: &str = "invitation";
+/// Leaves to fetch a lost node's recovery.
+pub const LEAVE: &str = "leave";
 /// Charters whose node lost its keys and may be chartered again.
 pub const REPLACEMENT: &str = "replacement";
 

@@ -6,8 +6,8 @@
 //! Read in this order: [`secret`] and [`mod@derive`] (which key opens what), [`content`]
 //! (what the ledger commits to), [`body`] (sealing and opening records), [`grant`] and
 //! [`parcel`] (what a holder gets), [`letter`] (what a proposer writes to an owner), then what a node keeps for itself: [`blob`],
-//! [`page`], [`passphrase`], [`keystore`], [`operator`]; last [`share`] and [`recovery`], by
-//! which officers keep what a lost node needs, and [`ferry`], what a file carries across a gap.
+//! [`page`], [`passphrase`], [`keystore`], [`operator`]; last [`share`], [`dealt`] and [`recovery`],
+//! by which officers keep what a lost node needs, and [`ferry`], what a file carries across a gap.
 //!
 //! ```
 //! use record::id::{Kind, Origin, RecordId};
@@ -28,6 +28,7 @@ pub mod blob;
 pub mod body;
 mod cell;
 pub mod content;
+pub mod dealt;
 pub mod derive;
 pub mod ferry;
 pub mod grant;

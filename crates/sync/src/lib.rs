@@ -50,6 +50,7 @@
 //! ```
 
 pub mod message;
+pub mod recovery;
 mod wire;
 
 pub mod session;

@@ -15,6 +15,7 @@ use crate::limits::{
     BODY_BYTES_MAX, LINE_BYTES_MAX, MESSAGE_BYTES_MAX, NOTE_BYTES_MAX, REASON_BYTES_MAX,
     SEAL_KEY_BYTES_MAX, VERSION,
 };
+use crate::recovery::{PIECE_BYTES_MAX, Recovery};
 use crate::wire;
 
 /// One message. `docs/formats/sync.md` shows who sends which, when.
@@ -44,6 +45,8 @@ pub enum Message {
     Seen(Seen),
     /// A chartered node asks its parent for a charter of new keys; the answer is as to `Enrol`.
     Renew(Renewal),
+    /// A new machine in the place of a lost node asks for its recovery file, or a piece of it.
+    Recovery(Recovery),
 }
 
 /// What the sender knows of how the realm's root changed its key, the oldest first; most often nothing.
@@ -364,6 +367,10 @@ impl Message {
                 charters(shown.flat_map(|succession| [&succession.before, &succession.charter]))
             }
             Message::Renew(m) => within("sealing key", m.keys.seal.len(), SEAL_KEY_BYTES_MAX),
+            Message::Recovery(Recovery::Ask(_)) => Ok(()),
+            Message::Recovery(Recovery::Piece(m)) => {
+                within("piece of a recovery file", m.bytes.len(), PIECE_BYTES_MAX)
+            }
             Message::Refused(m) => words(&m.reason),
             Message::Offer(m) => within("note", m.note.len(), NOTE_BYTES_MAX),
             Message::Want(_) => Ok(()),
@@ -401,6 +408,7 @@ impl Message {
             Message::Rejected(_) => "Rejected",
             Message::Seen(_) => "Seen",
             Message::Renew(_) => "Renew",
+            Message::Recovery(_) => "Recovery",
         }
     }
 }
@@ -468,6 +476,7 @@ impl<C> Encode<C> for Message {
             Message::Rejected(m) => e.u8(10)?.encode_with(m, ctx)?,
             Message::Seen(m) => e.u8(11)?.encode_with(m, ctx)?,
             Message::Renew(m) => e.u8(16)?.encode_with(m, ctx)?,
+            Message::Recovery(m) => e.u8(17)?.encode_with(m, ctx)?,
         };
         Ok(())
     }
@@ -491,6 +500,7 @@ impl<'b, C> Decode<'b, C> for Message {
             10 => Message::Rejected(d.decode_with(ctx)?),
             11 => Message::Seen(d.decode_with(ctx)?),
             16 => Message::Renew(d.decode_with(ctx)?),
+            17 => Message::Recovery(d.decode_with(ctx)?),
             _ => return Err(minicbor::decode::Error::message("unknown message type")),
         })
     }

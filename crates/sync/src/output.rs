@@ -14,6 +14,7 @@ use record::id::{DivisionId, Hash, Origin};
 use crate::chunk::Delivery;
 use crate::code::{RefusalCode, RejectCode};
 use crate::message::{Item, Secret};
+use crate::recovery::{RecoveryAsk, RecoveryPiece};
 
 /// One thing for the shell to do or to know.
 ///
@@ -37,6 +38,11 @@ pub enum Output {
     /// A chartered node asks for a charter of new keys, one of which the connection proved; answer
     /// with `enrolled` or `enrol_refused`.
     RenewRequested(Box<Renewal>),
+    /// A new machine asks for a piece of a lost node's recovery file; answer with `recovery_piece` or
+    /// `enrol_refused`. It comes again for each piece.
+    RecoveryAsked(Box<RecoveryAsk>),
+    /// The parent gave a piece of the recovery file; ask on with `ask_recovery`.
+    RecoveryPiece(Box<RecoveryPiece>),
     /// The parent gave a charter; keep it and dial again.
     Enrolled {
         /// The own charter first, the root's last.

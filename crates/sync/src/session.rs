@@ -20,6 +20,7 @@ use crate::message::{
 };
 use crate::outbound::{OfferError, Outbound};
 use crate::output::{Bytes, Enrolment, LedgerStatus, Loaded, Output, Side};
+use crate::recovery::{Recovery, RecoveryAsk, RecoveryPiece};
 use crate::trust::Trust;
 
 /// What a session must know of this node and of the connection.
@@ -62,6 +63,14 @@ enum Phase {
     EnrolSent(Box<Asked>),
     /// The listener's officers decide.
     EnrolAsked,
+    /// The dialer has not asked for its recovery yet.
+    Recovering(Box<RecoveryAsk>),
+    /// The dialer awaits a piece of its recovery, or has to ask for the next.
+    RecoverySent,
+    /// The listener is to give a piece of a recovery.
+    RecoveryAsked,
+    /// The listener gave a piece of a recovery, and may be asked for more.
+    RecoveryGiven,
     /// Both know each other; the peer's charter first.
     Open(Vec<Charter>),
     Closed,
@@ -89,6 +98,11 @@ impl Session {
     /// connection that proves the new transport key.
     pub fn renew(config: Config, renewal: Renewal) -> Self {
         Self::new(config, Phase::Renewing(Box::new(renewal)))
+    }
+
+    /// The session of a new machine that asks the parent of a lost node for what it is made from.
+    pub fn recover(config: Config, ask: RecoveryAsk) -> Self {
+        Self::new(config, Phase::Recovering(Box::new(ask)))
     }
 
     /// Shows the peer how the root came to its key.
@@ -145,6 +159,7 @@ impl Session {
                 };
                 (Phase::EnrolSent(Box::new(asked)), Message::Renew(*renewal))
             }
+            Phase::Recovering(ask) => (Phase::RecoverySent, Message::Recovery(Recovery::Ask(*ask))),
             other => {
                 self.phase = other;
                 return Vec::new();
@@ -184,6 +199,13 @@ impl Session {
             (Phase::Listening, Message::Hello(hello)) => self.hello(hello, now, trust, out),
             (Phase::Listening, Message::Enrol(enrol)) => self.enrol_asked(enrol, out),
             (Phase::Listening, Message::Renew(renewal)) => self.renew_asked(renewal, out),
+            (Phase::Listening | Phase::RecoveryGiven, Message::Recovery(Recovery::Ask(ask))) => {
+                self.phase = Phase::RecoveryAsked;
+                out.push(Output::RecoveryAsked(Box::new(ask)));
+            }
+            (Phase::RecoverySent, Message::Recovery(Recovery::Piece(piece))) => {
+                out.push(Output::RecoveryPiece(Box::new(piece)));
+            }
             (Phase::HelloSent, Message::Welcome(welcome)) => {
                 let theirs = welcome.now;
                 match self.check_peer(welcome.chain, &welcome.successions, now, trust, out) {
@@ -394,10 +416,37 @@ impl Session {
         out
     }
 
-    /// Answers [`Output::EnrolRequested`] with a refusal; `reason` adds to the code's own words.
+    /// Answers [`Output::RecoveryAsked`] with a piece.
+    pub fn recovery_piece(&mut self, piece: RecoveryPiece) -> Vec<Output> {
+        let mut out = Vec::new();
+        if matches!(self.phase, Phase::RecoveryAsked) {
+            self.phase = Phase::RecoveryGiven;
+            let message = Message::Recovery(Recovery::Piece(piece));
+            out.push(Output::Send(Bytes(message.encode())));
+        }
+        out
+    }
+
+    /// Asks for the next piece after [`Output::RecoveryPiece`].
+    pub fn ask_recovery(&mut self, ask: RecoveryAsk) -> Vec<Output> {
+        let mut out = Vec::new();
+        if matches!(self.phase, Phase::RecoverySent) {
+            let message = Message::Recovery(Recovery::Ask(ask));
+            out.push(Output::Send(Bytes(message.encode())));
+        }
+        out
+    }
+
+    /// Whether the listener gives a recovery, which takes longer than an opening may.
+    pub fn is_giving(&self) -> bool {
+        matches!(self.phase, Phase::RecoveryAsked | Phase::RecoveryGiven)
+    }
+
+    /// Answers [`Output::EnrolRequested`], [`Output::RenewRequested`] or [`Output::RecoveryAsked`]
+    /// with a refusal; `reason` adds to the code's own words.
     pub fn enrol_refused(&mut self, code: RefusalCode, reason: &str) -> Vec<Output> {
         let mut out = Vec::new();
-        if matches!(self.phase, Phase::EnrolAsked) {
+        if matches!(self.phase, Phase::EnrolAsked | Phase::RecoveryAsked) {
             self.refuse(
                 code,
                 Some(reason).filter(|reason| !reason.is_empty()),

@@ -1,24 +1,24 @@
-//! The root of a node: opening and locking it, officers' shares, rebuilding it when it was lost.
+//! The root of a node: opening and locking it, officers' shares; [`mod@recover`] when it was lost.
 //!
 //! Refuses to put a share anywhere but where the officer said; it is not kept here.
 
 pub mod args;
+mod recover;
 
 use std::io::Read;
 use std::path::Path;
 use std::process::ExitCode;
 
-use registry::config::KeyCustody;
-use registry::recovery::export::{FILE_MAX, RecoveryFile};
-use registry::recovery::rebuild::{NewPlace, rebuild};
+use registry::custody::steps::{FILE_MAX as SHARE_FILE_MAX, ShareFile};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use crate::client::{Client, opener, passphrase, passphrase_file, running};
+use crate::client::{Client, passphrase, passphrase_file, running};
 use crate::commands::keys::args::Whose;
 use crate::fault::{Fault, Result};
 use crate::output;
-use args::{Lock, NewKek, OpenNode, Recover, Share};
+use args::{Lock, NewKek, OpenNode, Share};
+pub use recover::recover;
 
 const SHARE_BYTES_MAX: u64 = 8 * 1024;
 
@@ -113,6 +113,49 @@ pub fn share(command: &Share, json: bool) -> Result<ExitCode> {
             let status: Value = client(whose)?.get("/api/v1/shares")?;
             shown(&status, json);
         }
+        Share::Ready { whose, division } => {
+            let line: Value =
+                client(whose)?.post("/api/v1/shares/ready", &json!({ "division": division }))?;
+            let words = format!(
+                "已备好；告知该节点 / ready; tell the node: --holder {}:{}",
+                line["organization"].as_str().unwrap_or_default(),
+                line["operator"].as_str().unwrap_or_default()
+            );
+            told(&line, &words, json);
+        }
+        Share::Export {
+            whose,
+            division,
+            out,
+        } => {
+            let path = match division {
+                Some(division) => format!("/api/v1/shares/file?division={division}"),
+                None => "/api/v1/shares/file".to_owned(),
+            };
+            let file: ShareFile = client(whose)?.get(&path)?;
+            let bytes = serde_json::to_vec(&file).map_err(|e| Fault::failed(e.to_string()))?;
+            store::atomic::replace(out, &bytes).map_err(|e| Fault::failed(e.to_string()))?;
+            told(
+                &json!({ "file": out, "steps": file.steps.len() }),
+                "已写入；其中份额均已封存，只有本人能开 / written; shares in it are sealed, and open for their officers alone",
+                json,
+            );
+        }
+        Share::Bring { whose, file } => {
+            let bytes = store::atomic::read_bounded(file, SHARE_FILE_MAX)
+                .map_err(|e| Fault::failed(e.to_string()))?;
+            let file: ShareFile = serde_json::from_slice(&bytes).map_err(|_| {
+                Fault::usage(
+                    "不是分份文件 / this is no file of shares; let the other side export it again",
+                )
+            })?;
+            let answer: Value = client(whose)?.post("/api/v1/shares/file", &file)?;
+            told(
+                &answer,
+                "已收下 / taken in; see: fangzhi keys share status",
+                json,
+            );
+        }
         Share::Take {
             whose,
             ceremony,
@@ -190,6 +233,7 @@ fn shown(status: &Value, json: bool) {
             sharing["behind"]
         )),
     }
+    held(status);
     let ceremony = &status["ceremony"];
     if ceremony.is_null() {
         return;
@@ -211,7 +255,10 @@ fn shown(status: &Value, json: bool) {
         .map(|holder| {
             vec![
                 holder["share"].to_string(),
-                word(&holder["operator"]),
+                match word(&holder["above"]) {
+                    above if above.is_empty() => word(&holder["operator"]),
+                    above => format!("{above}:{}", word(&holder["operator"])),
+                },
                 yes(&holder["taken"]),
                 yes(&holder["confirmed"]),
             ]
@@ -228,70 +275,37 @@ fn shown(status: &Value, json: bool) {
     );
 }
 
-pub fn recover(command: &Recover, json: bool) -> Result<ExitCode> {
-    match command {
-        Recover::Export {
-            at,
-            who,
-            division,
-            address,
-            out,
-        } => {
-            let mut client = Client::connect(at)?;
-            client.login(who, &["security-officer"])?;
-            let file: RecoveryFile = client.post(
-                "/api/v1/recovery",
-                &json!({ "division": division, "address": address }),
-            )?;
-            let bytes = serde_json::to_vec(&file).map_err(|e| Fault::failed(e.to_string()))?;
-            store::atomic::replace(out, &bytes).map_err(|e| Fault::failed(e.to_string()))?;
-            told(
-                &json!({ "file": out, "division": division, "ledgers": file.heads.len() }),
-                "恢复文件已写入；其中全部为密文，凭份额方可打开 / the recovery file is written; it is ciphertext, and opens with officers' shares alone",
-                json,
-            );
-        }
-        Recover::Rebuild {
-            at,
-            from,
-            shares,
-            http,
-            listen,
-        } => {
-            let bytes = store::atomic::read_bounded(from, FILE_MAX)
-                .map_err(|e| Fault::failed(e.to_string()))?;
-            let file: RecoveryFile = serde_json::from_slice(&bytes).map_err(|_| {
-                Fault::usage(
-                    "不是恢复文件 / this is no recovery file; let the parent export it again",
-                )
-            })?;
-            let shares = shares
-                .iter()
-                .map(|path| share_file(path))
-                .collect::<Result<Vec<_>>>()?;
-            let place = NewPlace {
-                http: http.clone(),
-                listen: listen.clone(),
-                custody: match at.open.passphrase_file {
-                    Some(_) => KeyCustody::Passphrase,
-                    None => KeyCustody::File,
-                },
+/// Shares of nodes below that lie with officers of this node.
+fn held(status: &Value) {
+    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let lines = status["held"].as_array().into_iter().flatten();
+    let rows: Vec<Vec<String>> = lines
+        .map(|line| {
+            let state = match line["state"].as_str() {
+                Some("waiting") => "待取 waiting",
+                Some("taken") => "待确认 taken",
+                Some("confirmed") => "已确认 confirmed",
+                _ => "已作废 superseded",
             };
-            let shares: Vec<&str> = shares.iter().map(|share| share.as_str()).collect();
-            let chunks = rebuild(
-                &at.dir,
-                &file,
-                &shares,
-                place,
-                &opener(&at.open)?,
-                api::now(),
-            )?;
-            told(
-                &json!({ "dir": at.dir, "division": file.division, "ledgers": file.heads.len(), "chunks": chunks }),
-                "节点已重建；运行后由上级取回账本 / the node is rebuilt; run it, and it takes its ledgers back from its parent: fangzhi run",
-                json,
-            );
-        }
+            vec![
+                word(&line["division"]),
+                word(&line["ceremony"]),
+                line["share"].to_string(),
+                word(&line["operator"]),
+                state.to_owned(),
+            ]
+        })
+        .collect();
+    if !rows.is_empty() {
+        output::table(
+            &[
+                "下级节点 node below",
+                "分份号 ceremony",
+                "份 share",
+                "持有人 holder",
+                "状态 state",
+            ],
+            &rows,
+        );
     }
-    Ok(ExitCode::SUCCESS)
 }

@@ -25,7 +25,7 @@ use crate::{output, peer, serve};
 
 const INVITATION_BYTES_MAX: u64 = 64 * 1024;
 
-fn runtime() -> Result<tokio::runtime::Runtime> {
+pub fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

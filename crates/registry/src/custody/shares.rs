@@ -5,20 +5,27 @@
 //! every holder did so does the sharing take effect and the one before it retire. A ceremony has
 //! a nonce, which every step names, so that it cannot be exchanged for another midway. One that
 //! is not finished changes nothing.
+//! Shares for officers above are sealed as they are dealt, and never lie here in the clear: see
+//! [`super::above`]; at the officer's own node, see [`super::held`].
 //! Refuses whoever is not the named holder, a second printing, and a share of anybody else.
 
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
-use record::authority::{Role, Sharing, Statement};
+use record::authority::{Sharing, Statement};
 use record::cbor;
-use record::id::{Hash, OperatorId, UnixMillis};
+use record::custody::{DealtShare, ShareStep};
+use record::id::{DivisionId, Hash, OperatorId, UnixMillis};
 use record::plan::Work;
 use seal::grant::SealPrivateKey;
 use seal::recovery::RecoveryInfo;
 use seal::share::{Header, Share, ShareContext, split};
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, Zeroizing};
 
+use super::above::NoHolder;
+use super::held::HeldLine;
+use crate::book::Signer;
 use crate::config::KeyCustody;
 use crate::error::{RegistryError, Result};
 use crate::keys::{Keys, Opener, rng};
@@ -28,14 +35,14 @@ use crate::recovery::header_of;
 use crate::recovery::rebuild::{open_bundle, root_of};
 use crate::session::Session;
 
-/// The largest ceremony file.
-const FILE_MAX: u64 = 64 * 1024;
+/// The largest ceremony file: 32 sealed shares, each with the header.
+const FILE_MAX: u64 = 256 * 1024;
 const AAD: &[u8] = b"fangzhi/ceremony/v1";
 
 /// A ceremony under way, in a file sealed under a key of the keystore.
 #[derive(Encode, Decode)]
 #[cbor(map)]
-struct Ceremony {
+pub(super) struct Ceremony {
     #[cbor(n(0), with = "minicbor::bytes")]
     plan: Hash,
     #[n(1)]
@@ -58,6 +65,12 @@ struct Holder {
     share: Option<ByteVec>,
     #[n(2)]
     confirmed: bool,
+    /// Of an officer above: the organization.
+    #[n(3)]
+    above: Option<DivisionId>,
+    /// Of an officer above: the sealed share, as it is stated.
+    #[n(4)]
+    dealt: Option<ByteVec>,
 }
 
 impl Drop for Holder {
@@ -75,6 +88,8 @@ pub struct ShareStatus {
     pub in_force: Option<SharingLine>,
     /// The ceremony under way.
     pub ceremony: Option<CeremonyLine>,
+    /// Shares of nodes below that are dealt to officers of this node.
+    pub held: Vec<HeldLine>,
 }
 
 /// A sharing in force.
@@ -108,19 +123,21 @@ pub struct CeremonyLine {
 pub struct HolderLine {
     /// The officer.
     pub operator: OperatorId,
+    /// The organization above whose officer it is; nothing for an officer of this node.
+    pub above: Option<DivisionId>,
     /// The share's number.
     pub share: u8,
-    /// Whether the share was given out.
+    /// Whether the share was given out; to an officer above, sealed.
     pub taken: bool,
     /// Whether the holder typed it back.
     pub confirmed: bool,
 }
 
-fn bad(words: &str) -> RegistryError {
+pub(super) fn bad(words: &str) -> RegistryError {
     RegistryError::BadRequest(words.into())
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(bytes)
 }
 
@@ -139,12 +156,64 @@ impl Ceremony {
         let at = self
             .holders
             .iter()
-            .position(|holder| holder.operator == session.operator)
+            .position(|holder| holder.above.is_none() && holder.operator == session.operator)
             .ok_or_else(|| {
                 bad("您不是份额持有人 / you are not one of the holders whom the plan names")
             })?;
         let number = u8::try_from(at + 1).unwrap_or(u8::MAX);
         Ok((number, &mut self.holders[at]))
+    }
+
+    pub(super) fn plan(&self) -> Hash {
+        self.plan
+    }
+
+    /// The hash that words from above name.
+    pub(super) fn header_hash(&self) -> Hash {
+        Sha256::digest(self.header.as_slice()).into()
+    }
+
+    /// The sealed shares for officers above.
+    pub(super) fn dealt(&self) -> Result<Vec<DealtShare>> {
+        let sealed = self
+            .holders
+            .iter()
+            .filter_map(|holder| holder.dealt.as_ref());
+        sealed
+            .map(|bytes| match ShareStep::decode(bytes) {
+                Ok(ShareStep::Dealt(dealt)) => Ok(dealt),
+                _ => Err(RegistryError::damaged("a dealt share is no dealt share")),
+            })
+            .collect()
+    }
+
+    /// The officer above who holds the share of a number.
+    pub(super) fn holder_above(&self, number: u8) -> Option<(&DivisionId, &OperatorId)> {
+        let holder = self.holders.get(usize::from(number).checked_sub(1)?)?;
+        Some((holder.above.as_ref()?, &holder.operator))
+    }
+
+    /// The officer above who holds the share of a number confirmed it; whether that is news.
+    pub(super) fn confirm_above(&mut self, number: u8) -> bool {
+        let at = usize::from(number).checked_sub(1);
+        let Some(holder) = at.and_then(|at| self.holders.get_mut(at)) else {
+            return false;
+        };
+        !std::mem::replace(&mut holder.confirmed, true)
+    }
+
+    /// Whether every holder confirmed.
+    pub(super) fn is_confirmed(&self) -> bool {
+        self.holders.iter().all(|holder| holder.confirmed)
+    }
+
+    /// Every holder with the organization.
+    pub(super) fn holders<'a>(
+        &'a self,
+        own: &'a DivisionId,
+    ) -> impl Iterator<Item = (&'a DivisionId, &'a OperatorId)> {
+        let of = self.holders.iter();
+        of.map(move |holder| (holder.above.as_ref().unwrap_or(own), &holder.operator))
     }
 }
 
@@ -153,10 +222,10 @@ impl Registry {
     ///
     /// # Errors
     /// [`RegistryError::BadRequest`] while another ceremony is under way, or when a holder is no
-    /// security officer of this node.
+    /// security officer of this node or one above it, or an officer above has another key since.
     pub(crate) fn share_root(
         &self,
-        _by: &Session,
+        by: &Session,
         warrant: &Warrant,
         now: UnixMillis,
     ) -> Result<()> {
@@ -169,21 +238,21 @@ impl Registry {
             return Err(bad("the plan is not about sharing"));
         };
         let _one = lock(&self.ceremony);
-        if self.read_ceremony()?.is_some() {
-            return Err(bad(
-                "另一次分份尚未完成 / another ceremony is under way; finish it, or abandon it with `fangzhi keys share abandon`",
-            ));
-        }
-        for holder in holders {
-            let officer = self
-                .authority()
-                .operator(&holder.organization, &holder.operator)
-                .is_some_and(|c| c.role == Role::SecurityOfficer && c.not_after > now);
-            if holder.organization != self.config.division || !officer {
+        let signer = by.signer(purpose("security"), None);
+        match self.read_ceremony()? {
+            // Cut off before the plan was closed: the same ceremony goes on.
+            Some(same) if same.plan == warrant.plan() => {
+                return self.state_dealt(&same, &signer, now);
+            }
+            Some(_) => {
                 return Err(bad(
-                    "持有人须是本节点登记在册的安全员；上级安全员须先在本节点登记 / every holder is a security officer enrolled at this node; an officer from above is enrolled here first",
+                    "另一次分份尚未完成 / another ceremony is under way; finish it, or abandon it with `fangzhi keys share abandon`",
                 ));
             }
+            None => {}
+        }
+        if self.share_holders(holders, now)? != *holders {
+            return Err(NoHolder::NotReady.into());
         }
         let mut rng = rng()?;
         let mut root = Zeroizing::new([0u8; 32]);
@@ -195,21 +264,33 @@ impl Registry {
         let (header, dealt) = split(&root, *shares, *threshold, &context, &mut rng)
             .map_err(|e| RegistryError::BadRequest(e.to_string()))?;
         let public = SealPrivateKey::from_bytes(*root).public();
-        let ceremony = Ceremony {
+        let mut ceremony = Ceremony {
             plan: warrant.plan(),
             header: header.encode().into(),
             public: public.into(),
-            holders: holders
-                .iter()
-                .zip(&dealt)
-                .map(|(holder, share)| Holder {
-                    operator: holder.operator,
-                    share: Some(share.to_text().as_bytes().to_vec().into()),
-                    confirmed: false,
-                })
-                .collect(),
+            holders: Vec::with_capacity(holders.len()),
         };
-        self.write_ceremony(&ceremony)
+        for (holder, share) in holders.iter().zip(&dealt) {
+            let above = holder.organization != self.config.division;
+            let dealt = match above {
+                false => None,
+                true => {
+                    let of = (warrant.plan(), &header);
+                    let dealt = self.deal_above(holder, of, share, now)?;
+                    Some(ShareStep::Dealt(dealt).encode().into())
+                }
+            };
+            ceremony.holders.push(Holder {
+                operator: holder.operator,
+                share: (!above).then(|| share.to_text().as_bytes().to_vec().into()),
+                confirmed: false,
+                above: above.then(|| holder.organization.clone()),
+                dealt,
+            });
+        }
+        // The ceremony is durable before anybody can take a share of it.
+        self.write_ceremony(&ceremony)?;
+        self.state_dealt(&ceremony, &signer, now)
     }
 
     /// How far a sharing is.
@@ -242,6 +323,7 @@ impl Registry {
                     holders: holders
                         .map(|(share, holder)| HolderLine {
                             operator: holder.operator,
+                            above: holder.above.clone(),
                             share,
                             taken: holder.share.is_none(),
                             confirmed: holder.confirmed,
@@ -250,15 +332,23 @@ impl Registry {
                 })
             }
         };
-        Ok(ShareStatus { in_force, ceremony })
+        Ok(ShareStatus {
+            in_force,
+            ceremony,
+            held: self.held_shares(),
+        })
     }
 
-    /// Gives the asking officer's share, once: it is forgotten here before it is given.
+    /// Gives the asking officer's share, of this node's root or of a node below, once: it is
+    /// forgotten here before it is given.
     ///
     /// # Errors
     /// [`RegistryError::BadRequest`]: no ceremony, another one, not a holder, or taken already.
     pub fn take_share(&self, session: &Session, nonce: &str) -> Result<Zeroizing<String>> {
         let _one = lock(&self.ceremony);
+        if let Some(dealt) = self.dealt_to(session, nonce)? {
+            return self.take_dealt(session, &dealt);
+        }
         let mut ceremony = self.ceremony_under_way()?;
         let (_, holder) = ceremony.holder(session, nonce)?;
         let share = holder
@@ -286,6 +376,10 @@ impl Registry {
     ) -> Result<ShareStatus> {
         {
             let _one = lock(&self.ceremony);
+            if let Some(dealt) = self.dealt_to(session, nonce)? {
+                self.confirm_dealt(session, &dealt, text, now)?;
+                return self.share_status();
+            }
             let mut ceremony = self.ceremony_under_way()?;
             let header = ceremony.header()?;
             let (number, holder) = ceremony.holder(session, nonce)?;
@@ -306,8 +400,9 @@ impl Registry {
             }
             holder.confirmed = true;
             self.write_ceremony(&ceremony)?;
-            if ceremony.holders.iter().all(|holder| holder.confirmed) {
-                self.put_in_force(&ceremony, session, now)?;
+            if ceremony.is_confirmed() {
+                let signer = session.signer(purpose("security"), None);
+                self.put_in_force(&ceremony, &signer, now)?;
             }
         }
         self.share_status()
@@ -315,7 +410,13 @@ impl Registry {
 
     /// The new sharing takes effect with its statement; what is sealed from then on, and at once
     /// everything again, is sealed to its key, and what was sealed to the old one is destroyed.
-    fn put_in_force(&self, ceremony: &Ceremony, session: &Session, now: UnixMillis) -> Result<()> {
+    pub(super) fn put_in_force(
+        &self,
+        ceremony: &Ceremony,
+        signer: &Signer<'_>,
+        now: UnixMillis,
+    ) -> Result<()> {
+        self.check_holders(ceremony, now)?;
         let sharing = Sharing {
             plan: ceremony.plan,
             header: Some(ceremony.header.clone()),
@@ -323,8 +424,7 @@ impl Registry {
         };
         let known = self.authority().sharing(&self.config.division).cloned();
         if known.as_ref() != Some(&sharing) {
-            let signer = session.signer(purpose("security"), None);
-            self.state(vec![Statement::Sharing(sharing)], &signer, now)?;
+            self.state(vec![Statement::Sharing(sharing)], signer, now)?;
         }
         self.pages_changed(&[])?;
         self.remove_ceremony()
@@ -376,13 +476,13 @@ impl Registry {
         self.opened(now)
     }
 
-    fn ceremony_under_way(&self) -> Result<Ceremony> {
+    pub(super) fn ceremony_under_way(&self) -> Result<Ceremony> {
         self.read_ceremony()?.ok_or_else(|| {
             bad("没有进行中的分份 / no ceremony is under way; run an approved plan of sharing first")
         })
     }
 
-    fn read_ceremony(&self) -> Result<Option<Ceremony>> {
+    pub(super) fn read_ceremony(&self) -> Result<Option<Ceremony>> {
         let path = self.files.ceremony();
         if !path.exists() {
             return Ok(None);
@@ -400,7 +500,7 @@ impl Registry {
             .map_err(|_| damaged())
     }
 
-    fn write_ceremony(&self, ceremony: &Ceremony) -> Result<()> {
+    pub(super) fn write_ceremony(&self, ceremony: &Ceremony) -> Result<()> {
         let plain = Zeroizing::new(cbor::to_vec(ceremony));
         let sealed = seal::blob::seal_blob(&self.keys.kept_key()?, AAD, &plain, &mut rng()?);
         store::atomic::replace(&self.files.ceremony(), &sealed).map_err(RegistryError::from)

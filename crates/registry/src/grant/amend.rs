@@ -94,7 +94,7 @@ struct NewTerms {
 }
 
 /// How much a history gives.
-fn reach(history: History) -> u8 {
+pub(super) fn reach(history: History) -> u8 {
     match history {
         History::None => 0,
         History::Since => 1,
@@ -382,12 +382,12 @@ impl Registry {
             // Run before, and cut off before the plan was closed.
             return Ok(());
         }
-        let cursor = self.cursor(&ledger)?;
-        if cursor.target.is_some() {
+        let resumed = self.resumed(&grant, &mut book)?;
+        let Some(cursor) = resumed.filter(|cursor| cursor.target.is_none()) else {
             return Err(RegistryError::BadRequest(
                 "授权正在推进到新的账头，稍后再执行 / the grant is being worked up to a checkpoint; run the plan again in a moment".into(),
             ));
-        }
+        };
         let holder = self
             .valid_charter(&grant, now)
             .ok_or_else(|| RegistryError::NoCharter(grant.holder.clone()))?;
@@ -433,6 +433,7 @@ impl Registry {
             shard_size: cursor.shard_size,
             target: None,
             rework: Some(rework),
+            made_again: None,
         };
         let leaf = Leaf {
             entry: Entry::Grant(GrantEntry {

@@ -210,6 +210,7 @@ impl Registry {
         let cursor = Cursor {
             target: None,
             rework: None,
+            made_again: None,
             ..self.cursor(&ledger)?
         };
         // Last: without the secret nothing is retracted a second time, and nothing sealed.

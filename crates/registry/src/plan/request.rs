@@ -240,7 +240,7 @@ impl Registry {
                 Work::Share {
                     shares,
                     threshold: *threshold,
-                    holders: holders.clone(),
+                    holders: self.share_holders(holders, now)?,
                 }
             }
             PlanRequest::RotateKek {} => Work::RotateKek {

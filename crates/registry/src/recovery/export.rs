@@ -14,7 +14,7 @@ use super::{RecoveryEntry, SCAN};
 use crate::config::ParentAddress;
 use crate::error::{RegistryError, Result};
 use crate::grant::checkpoint_of;
-use crate::node::{Registry, purpose, word};
+use crate::node::{Registry, word};
 use crate::session::Session;
 use crate::table::{self, Head};
 
@@ -87,7 +87,16 @@ impl Registry {
         division: &DivisionId,
         address: String,
     ) -> Result<RecoveryFile> {
-        self.may(session, policy::Action::Administer, &purpose("security"))?;
+        self.may_recover(session)?;
+        self.recovery_file(division, address)
+    }
+
+    /// The same for whoever has leave.
+    pub(super) fn recovery_file(
+        &self,
+        division: &DivisionId,
+        address: String,
+    ) -> Result<RecoveryFile> {
         if address.parse::<std::net::SocketAddr>().is_err() {
             return Err(RegistryError::BadRequest(
                 "`address` must be `IP:port` of this node, as the new machine reaches it".into(),

@@ -525,6 +525,8 @@ impl Node {
             Output::EnrolRequested(_)
             | Output::Enrolled { .. }
             | Output::RenewRequested(_)
+            | Output::RecoveryAsked(_)
+            | Output::RecoveryPiece(_)
             | Output::Succeeded(_) => unreachable!("not simulated"),
         }
         self.session = Some(session);

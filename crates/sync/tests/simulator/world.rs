@@ -675,6 +675,8 @@ impl World {
             Output::EnrolRequested(_)
             | Output::Enrolled { .. }
             | Output::RenewRequested(_)
+            | Output::RecoveryAsked(_)
+            | Output::RecoveryPiece(_)
             | Output::Succeeded(_) => {
                 assert!(bent, "nobody enrols here");
             }

@@ -31,6 +31,32 @@ pub struct Lock {
 pub enum Share {
     /// 查看分份进度 / how far the sharing is
     Status(Whose),
+    /// 在上级：为下级节点的一份备好一次性钥 / at a node above: make a one-time key for a share of a node below
+    Ready {
+        #[command(flatten)]
+        whose: Whose,
+        /// 分份的下级节点 / the node below whose root is to be shared
+        #[arg(long = "for", value_name = "DIVISION")]
+        division: DivisionId,
+    },
+    /// 离线：写出交给对方的钥、份额或确认 / offline: write the keys, sealed shares or words for the other side
+    Export {
+        #[command(flatten)]
+        whose: Whose,
+        /// 在上级：给哪个下级节点；省略为本节点的分份 / at a node above: for which node below; the own ceremony when left out
+        #[arg(long = "for", value_name = "DIVISION")]
+        division: Option<DivisionId>,
+        /// 写到文件 / write it to this file
+        #[arg(long, short)]
+        out: PathBuf,
+    },
+    /// 离线：收下对方的文件 / offline: take in the other side's file
+    Bring {
+        #[command(flatten)]
+        whose: Whose,
+        /// 文件 / the file
+        file: PathBuf,
+    },
     /// 取本人份额：只给一次 / take the own share: it is given once
     Take {
         #[command(flatten)]
@@ -87,13 +113,32 @@ pub enum Recover {
         #[arg(long, short)]
         out: PathBuf,
     },
+    /// 在上级：发给新机器一份恢复凭据，凭它在线取回 / at the parent: make the leave with which the new machine fetches the recovery itself
+    Leave {
+        #[command(flatten)]
+        at: Dir,
+        #[command(flatten)]
+        who: As,
+        /// 丢失节点的区划 / the lost node's division
+        #[arg(long)]
+        division: DivisionId,
+        /// 新机器可到达的本节点复制地址 / this node's replication address as the new machine reaches it
+        #[arg(long)]
+        address: String,
+        /// 写到文件：只交给新机器 / write it to this file, for the new machine alone
+        #[arg(long, short)]
+        out: PathBuf,
+    },
     /// 在新机器：凭份额重建节点 / on the new machine: rebuild the node with officers' shares
     Rebuild {
         #[command(flatten)]
         at: Dir,
-        /// 恢复文件 / the recovery file
-        #[arg(long, value_name = "FILE")]
+        /// 恢复文件，或上级的复制地址 IP:端口 / the recovery file, or the parent's replication address, IP:port
+        #[arg(long, value_name = "FILE|ADDRESS")]
         from: PathBuf,
+        /// 在线取回：上级发的恢复凭据 / to fetch from an address: the parent's leave
+        #[arg(long, value_name = "FILE")]
+        leave: Option<PathBuf>,
         /// 份额文件，每份一次 / files with shares, each given once
         #[arg(long = "share", value_name = "FILE", required = true)]
         shares: Vec<PathBuf>,

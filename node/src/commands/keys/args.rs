@@ -217,5 +217,6 @@ fn holder(text: &str) -> Result<ShareHolder, String> {
         operator: operator
             .parse()
             .map_err(|e: record::id::IdError| e.to_string())?,
+        key: None,
     })
 }

@@ -1,0 +1,7 @@
+//! Shares sealed to officers above; the property is in `src/checks.rs`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    fuzz::checks::dealt_share(bytes);
+});

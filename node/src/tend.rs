@@ -48,6 +48,8 @@ pub async fn tend(registry: Arc<Registry>) {
                 registry.tend_retention(api::now())?;
             }
             let more = registry.chain_step()?;
+            // What moves waits for others as a rule; it must not keep the rest from its turn.
+            let more = registry.moving_step(api::now())? || more;
             Ok::<_, RegistryError>(registry.reseal_step(api::now())? || more)
         });
         let wait = match step.await {

@@ -556,6 +556,7 @@ impl Registry {
         extend: impl FnOnce(&mut store::Batch, u64, &[Hash]),
     ) -> Result<Appended> {
         self.guard.allow(&book.origin)?;
+        self.refuse_after_closing(&book.origin, &leaves)?;
         self.watch_clock(now);
         let old = (book.size(), book.root());
         let keys = self.keys.unlocked()?;

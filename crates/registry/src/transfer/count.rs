@@ -32,16 +32,19 @@ pub struct CountLine {
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Tally {
     size: u64,
-    in_force: u64,
+    /// Records in force by what the entries say alone.
+    pub(crate) in_force: u64,
     /// The newest `transfer-in` of each record that came.
-    pub(super) came: BTreeMap<RecordId, Came>,
+    pub(crate) came: BTreeMap<RecordId, Came>,
     /// Records that left.
     left: BTreeSet<RecordId>,
+    /// Records that came and were erased since.
+    pub(crate) came_and_erased: BTreeSet<RecordId>,
 }
 
 /// A version that came from another shard.
 #[derive(Debug, Clone)]
-pub(super) struct Came {
+pub(crate) struct Came {
     pub at: u64,
     pub version: u64,
     pub content: Hash,
@@ -97,7 +100,9 @@ impl Registry {
             };
             authority.offers().filter(about).cloned().collect()
         };
-        let (mut more, mut less) = (0u64, 0u64);
+        let mut more = 0u64;
+        // By record: one that was offered twice leaves once.
+        let mut gone = BTreeSet::new();
         let mut named = BTreeSet::new();
         for offer in &offers {
             let Some(moved) = self.moved_to(offer) else {
@@ -108,7 +113,7 @@ impl Registry {
                 && self.is_counted(origin, &offer.record, tally.size)?
             {
                 // It moved; the entry that says so here is still to come.
-                less += 1;
+                gone.insert(offer.record);
             }
             if moved.origin == *origin {
                 named.insert(moved.record);
@@ -116,6 +121,7 @@ impl Registry {
                 more += u64::from(!tally.came.contains_key(&moved.record));
             }
         }
+        let mut less = gone.len() as u64;
         for record in tally.came.keys().filter(|record| !named.contains(record)) {
             // Registered, and not proven to be cosigned: it counts where it comes from.
             less += u64::from(self.is_counted(origin, record, tally.size)?);
@@ -128,8 +134,20 @@ impl Registry {
         Ok(last.is_some_and(|(_, entry)| is_in_force(entry.operation)))
     }
 
+    /// Records of an own shard that came from another and were erased since.
+    pub(crate) fn came_and_erased(&self, origin: &Origin) -> Result<Vec<(RecordId, Came)>> {
+        if Head::read(self.store.as_ref(), origin)?.size == 0 {
+            return Ok(Vec::new());
+        }
+        let tally = self.tally(origin)?;
+        let gone = tally.came_and_erased.iter();
+        Ok(gone
+            .filter_map(|record| Some((*record, tally.came.get(record)?.clone())))
+            .collect())
+    }
+
     /// The tally of a shard, brought up to what is held of it.
-    pub(super) fn tally(&self, origin: &Origin) -> Result<Tally> {
+    pub(crate) fn tally(&self, origin: &Origin) -> Result<Tally> {
         let size = Head::read(self.store.as_ref(), origin)?.size;
         let mut tallies = lock(&self.transfers.tallies);
         let tally = tallies.entry(origin.clone()).or_default();
@@ -184,6 +202,9 @@ impl Tally {
             }
             Operation::Erase => {
                 self.in_force = self.in_force.saturating_sub(u64::from(was));
+                if self.came.contains_key(&entry.record) {
+                    self.came_and_erased.insert(entry.record);
+                }
             }
             Operation::Amend | Operation::Reseal | Operation::Redact => {}
         }

@@ -213,6 +213,13 @@ fn a_merge_goes_on_after_both_sides_were_killed_in_the_middle_and_is_shown_as_it
     }
     let took = start.elapsed();
     if asked.is_some() {
+        for node in [&nodes.old, &nodes.new, &nodes.town] {
+            let log = std::fs::read_to_string(node.site.dir.join("node.log")).unwrap();
+            let loud = |line: &&str| line.contains("WARN") || line.contains("ERROR");
+            log.lines()
+                .filter(loud)
+                .for_each(|line| eprintln!("{line}"));
+        }
         let rate = nodes.persons as f64 / took.as_secs_f64();
         let peaks = [&nodes.old, &nodes.new, &nodes.town].map(peak);
         eprintln!(

@@ -1,5 +1,6 @@
 //! How far a moving shard came, for people and programs.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use record::id::{DivisionId, Hash, Kind, Origin, RecordId, UnixMillis};
@@ -168,36 +169,42 @@ impl Registry {
                 closed,
             )
         };
-        let mut sums = Sums::default();
-        for offer in batches.iter().flat_map(|batch| self.batch_offers(batch)) {
-            self.add(&mut sums, &offer);
-        }
         let own = plan.division == self.config.division && !self.keys.is_locked();
         let selection = match own {
             true => self.selection(rows).ok(),
             false => None,
         };
-        let mut left = None;
+        // Looked at first: what moves meanwhile is then known to have moved, and not counted twice.
+        let mut left: Option<BTreeSet<RecordId>> = None;
         if let Some(selection) = selection.as_ref().filter(|_| closed.is_none()) {
-            for failure in self.failures(&id)? {
-                if self
-                    .newest(origin, &failure.record)?
-                    .is_some_and(|n| n.version == failure.version)
-                {
-                    sums.fail(failure.record, failure.version, failure.reason);
-                }
-            }
-            let (mut count, mut after) = (0u64, None);
+            let (mut here, mut after) = (BTreeSet::new(), None);
             loop {
                 let (found, more) = self.selected(origin, selection, after)?;
-                count += found.len() as u64;
+                here.extend(found.iter().map(|one| one.record));
                 after = found.last().map(|one| one.record);
                 if !more {
                     break;
                 }
             }
-            left = Some(count);
+            left = Some(here);
         }
+        let mut sums = Sums::default();
+        for offer in batches.iter().flat_map(|batch| self.batch_offers(batch)) {
+            if self.add(&mut sums, &offer)
+                && let Some(left) = &mut left
+            {
+                left.remove(&offer.record);
+            }
+        }
+        if left.is_some() {
+            for failure in self.failures(&id)? {
+                let newest = self.newest(origin, &failure.record)?;
+                if newest.is_some_and(|newest| newest.version == failure.version) {
+                    sums.fail(failure.record, failure.version, failure.reason);
+                }
+            }
+        }
+        let left = left.map(|left| left.len() as u64);
         let planned = { plan.figures.iter() }
             .find(|figure| figure.name.as_str() == "records")
             .map_or(0, |figure| figure.count);
@@ -242,14 +249,15 @@ impl Registry {
         Ok(Some((plan.made_at, line)))
     }
 
-    fn add(&self, sums: &mut Sums, offer: &TransferOffer) {
+    /// Adds an offer; `true` when it moved.
+    fn add(&self, sums: &mut Sums, offer: &TransferOffer) -> bool {
         let since = sums
             .since
             .map_or(offer.offered_at.0, |at| at.0.min(offer.offered_at.0));
         sums.since = Some(UnixMillis(since));
         if self.moved_to(offer).is_some() {
             sums.done += 1;
-            return;
+            return true;
         }
         let (refused, over, again) = {
             let authority = self.authority();
@@ -271,5 +279,6 @@ impl Registry {
             None if over => {}
             None => sums.under_way += 1,
         }
+        false
     }
 }

@@ -134,7 +134,9 @@ impl Registry {
     }
 
     fn not_taken(&self, batch: &Batch) -> Result<Option<Vec<BatchRefusal>>> {
-        let row = self.store.get(&table::local(table::MOVING, &row_key(&batch.id)))?;
+        let row = self
+            .store
+            .get(&table::local(table::MOVING, &row_key(&batch.id)))?;
         let row: Option<NotTaken> = row
             .map(|bytes| table::decode("batch", &bytes))
             .transpose()?;

@@ -50,6 +50,15 @@ pub(crate) struct Came {
     pub content: Hash,
 }
 
+/// What is known to have moved out of and into a shard.
+#[derive(Debug, Default)]
+struct Moves {
+    /// Records that moved away, each once, however often it was offered.
+    away: BTreeSet<RecordId>,
+    /// Records that came.
+    here: BTreeSet<RecordId>,
+}
+
 fn is_in_force(operation: Operation) -> bool {
     !matches!(
         operation,
@@ -61,68 +70,55 @@ impl Registry {
     /// How many records count in every shard held here, and in those below this node that a record
     /// is known to have moved to before their ledger came.
     ///
-    /// # Errors
-    /// A failure of the store.
-    pub fn counts(&self) -> Result<Vec<CountLine>> {
-        let mut shards: BTreeSet<Origin> = self
-            .store
-            .shards()?
-            .iter()
-            .filter_map(|shard| Origin::parse(shard).ok())
-            .filter(Origin::is_shard)
-            .collect();
-        let offers: Vec<TransferOffer> = self.authority().offers().cloned().collect();
-        for moved in offers.iter().filter_map(|offer| self.moved_to(offer)) {
-            let division = moved.origin.division();
-            if self.authority().within(&division, &self.config.division) {
-                shards.insert(moved.origin);
-            }
-        }
-        let line = |origin: Origin| {
-            let records = self.counted(&origin)?;
-            Ok(CountLine { origin, records })
-        };
-        shards.into_iter().map(line).collect()
-    }
-
-    /// How many records count in a shard, as far as is known here.
+    /// What moves meanwhile counts once, too: all shards are asked by one and the same knowledge of
+    /// who moved, and that is taken after the entries were read, because an entry that closes a
+    /// record follows what is known of its moving.
     ///
     /// # Errors
     /// A failure of the store.
-    pub fn counted(&self, origin: &Origin) -> Result<u64> {
-        let tally = self.tally(origin)?;
-        let offers: Vec<TransferOffer> = {
-            let authority = self.authority();
-            let kind = origin.ledger();
-            let about = |offer: &&TransferOffer| {
-                offer.origin == *origin
-                    || (offer.to == origin.division() && offer.origin.ledger() == kind)
-            };
-            authority.offers().filter(about).cloned().collect()
-        };
-        let mut more = 0u64;
-        // By record: one that was offered twice leaves once.
-        let mut gone = BTreeSet::new();
-        let mut named = BTreeSet::new();
-        for offer in &offers {
-            let Some(moved) = self.moved_to(offer) else {
-                continue;
-            };
-            if offer.origin == *origin
-                && !tally.left.contains(&offer.record)
-                && self.is_counted(origin, &offer.record, tally.size)?
-            {
-                // It moved; the entry that says so here is still to come.
-                gone.insert(offer.record);
-            }
-            if moved.origin == *origin {
-                named.insert(moved.record);
-                // It is known to be there before the shard's entries came.
-                more += u64::from(!tally.came.contains_key(&moved.record));
+    pub fn counts(&self) -> Result<Vec<CountLine>> {
+        let mut tallies: BTreeMap<Origin, Tally> = BTreeMap::new();
+        for shard in self.store.shards()? {
+            if let Some(origin) = Origin::parse(&shard).ok().filter(Origin::is_shard) {
+                let tally = self.tally(&origin)?;
+                tallies.insert(origin, tally);
             }
         }
-        let mut less = gone.len() as u64;
-        for record in tally.came.keys().filter(|record| !named.contains(record)) {
+        let offers: Vec<TransferOffer> = self.authority().offers().cloned().collect();
+        let mut moves: BTreeMap<Origin, Moves> = BTreeMap::new();
+        for (offer, moved) in offers.iter().filter_map(|o| Some((o, self.moved_to(o)?))) {
+            let division = moved.origin.division();
+            if self.authority().within(&division, &self.config.division) {
+                tallies.entry(moved.origin.clone()).or_default();
+            }
+            let away = moves.entry(offer.origin.clone()).or_default();
+            away.away.insert(offer.record);
+            moves
+                .entry(moved.origin)
+                .or_default()
+                .here
+                .insert(moved.record);
+        }
+        let none = Moves::default();
+        let line = |(origin, tally): (Origin, Tally)| {
+            let records = self.counted(&origin, &tally, moves.get(&origin).unwrap_or(&none))?;
+            Ok(CountLine { origin, records })
+        };
+        tallies.into_iter().map(line).collect()
+    }
+
+    /// How many records count in a shard, by its entries and by what is known to have moved.
+    fn counted(&self, origin: &Origin, tally: &Tally, moves: &Moves) -> Result<u64> {
+        let (mut more, mut less) = (0u64, 0u64);
+        for record in moves.away.iter().filter(|r| !tally.left.contains(r)) {
+            // It moved; the entry that says so here is still to come.
+            less += u64::from(self.is_counted(origin, record, tally.size)?);
+        }
+        for record in &moves.here {
+            // It is known to be there before the shard's entries came.
+            more += u64::from(!tally.came.contains_key(record));
+        }
+        for record in tally.came.keys().filter(|r| !moves.here.contains(r)) {
             // Registered, and not proven to be cosigned: it counts where it comes from.
             less += u64::from(self.is_counted(origin, record, tally.size)?);
         }

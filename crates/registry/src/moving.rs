@@ -116,12 +116,14 @@ impl Authority {
     pub(crate) fn was_approved(&self, plan: &Plan) -> bool {
         let mut approved = false;
         for word in self.approvals(&plan.id()) {
-            let counts = self.within(&plan.division, &word.organization)
-                && { self.certificates(&word.organization, &word.operator).iter() }.any(|c| {
-                    c.role == record::authority::Role::SecurityOfficer
-                        && word.is_signed_by(&c.key)
-                        && !self.made(plan, &word.operator, &c.key)
-                });
+            let counts = self.within(&plan.division, &word.organization) && {
+                self.certificates(&word.organization, &word.operator).iter()
+            }
+            .any(|c| {
+                c.role == record::authority::Role::SecurityOfficer
+                    && word.is_signed_by(&c.key)
+                    && !self.made(plan, &word.operator, &c.key)
+            });
             if counts && !word.approved {
                 return false;
             }
@@ -240,7 +242,11 @@ impl Registry {
             Work::ReceiveShard { plan, .. } => {
                 let authority = self.authority();
                 let theirs = authority.plan(plan).map(|plan| plan.figures.clone());
-                Ok(theirs.unwrap_or_default().into_iter().filter(|f| f.name.as_str() != "unreachable").collect())
+                Ok(theirs
+                    .unwrap_or_default()
+                    .into_iter()
+                    .filter(|f| f.name.as_str() != "unreachable")
+                    .collect())
             }
             _ => Ok(vec![]),
         }
@@ -290,11 +296,17 @@ impl Registry {
         let ids: Vec<Hash> = authority.plans().map(|(id, _)| *id).collect();
         let own = ids.into_iter().filter_map(|id| {
             let plan = authority.moving_plan(&id)?;
-            let Work::MoveShard { origin, to, rows, closes, basis } = &plan.work else {
+            let Work::MoveShard {
+                origin,
+                to,
+                rows,
+                closes,
+                basis,
+            } = &plan.work
+            else {
                 return None;
             };
-            let open = plan.division == self.config.division
-                && authority.closing(origin).is_none();
+            let open = plan.division == self.config.division && authority.closing(origin).is_none();
             open.then(|| OwnMoving {
                 plan: id,
                 origin: origin.clone(),

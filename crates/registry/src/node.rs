@@ -72,6 +72,8 @@ pub struct Registry {
     pub(crate) destructions: Mutex<BTreeSet<Origin>>,
     /// Held while destructions are done: two at once would sign two receipts.
     pub(crate) destroying: Mutex<()>,
+    /// Held while the files of the working index are written or destroyed.
+    pub(crate) indexing: Mutex<()>,
     /// The latest time that an own ledger was signed at, in milliseconds.
     pub(crate) latest: AtomicU64,
     /// Held while a checkpoint is checked, persisted and cosigned.
@@ -366,6 +368,7 @@ impl Registry {
             moved: RwLock::new(moved),
             destructions: Mutex::new(destructions),
             destroying: Mutex::new(()),
+            indexing: Mutex::new(()),
             witnessing: Places::default(),
             ferrying: Mutex::new(()),
             answering: Mutex::new(()),

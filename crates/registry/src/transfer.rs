@@ -260,9 +260,8 @@ impl Registry {
         };
         // One entry is the proof of one transfer: of several, the first that was offered.
         let mut named = authority.claimants(&acceptance.origin, acceptance.index);
-        let claimed = named.any(|other| {
-            (other.offered_at.0, other.id) < (offer.offered_at.0, offer.id)
-        });
+        let claimed =
+            named.any(|other| (other.offered_at.0, other.id) < (offer.offered_at.0, offer.id));
         drop(named);
         let acceptance = acceptance.clone();
         drop(authority);

@@ -298,7 +298,11 @@ pub fn history(view: &View, record: &RecordId, kind: Option<&Kind>) -> Result<Ve
                     let operation = operation_word(entry.operation);
                     open.push(line(Some(entry.version), operation, entry.recorded_at));
                 }
-                Entry::Grant(entry) if entry.record.is_some_and(|it| is_meant(&names, &origin.shard(), &it)) => {
+                Entry::Grant(entry)
+                    if entry
+                        .record
+                        .is_some_and(|it| is_meant(&names, &origin.shard(), &it)) =>
+                {
                     open.push(line(None, grant_word(entry.operation), entry.recorded_at));
                 }
                 Entry::Act(act) if !open.is_empty() => {

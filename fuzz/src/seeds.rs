@@ -32,6 +32,9 @@ use record::id::{
     DivisionId, GrantId, Kind, LetterId, OperatorId, Origin, Purpose, Realm, RecordId, UnixMillis,
 };
 use record::letter::{LetterEntry, Step};
+use record::moving::{
+    BatchAcceptance, BatchAnswer, BatchItem, BatchOffer, BatchRefusal, Moving, ShardClosed,
+};
 use record::plan::{
     Approval, ClassTerm, Figure, Outcome, Plan, PlanClosed, ShareHolder, StandingOrder, Task, Work,
 };
@@ -379,6 +382,17 @@ fn plans() -> Vec<Plan> {
             operator: OperatorId([3; 16]),
             key: [4; 32],
         },
+        Work::MoveShard {
+            origin: shard(),
+            to: division("dingshan-xi"),
+            rows: [6; 32],
+            closes: true,
+            basis: "2026-118".into(),
+        },
+        Work::ReceiveShard {
+            origin: shard(),
+            plan: [7; 32],
+        },
         Work::Publish {
             what: What::Codes,
             version: 2,
@@ -570,6 +584,45 @@ fn transfers() -> Vec<Statement> {
         }),
         step(TransferEvent::Withdrawn),
         step(TransferEvent::Erased { plan: [5; 32] }),
+        Statement::Moving(Box::new(Moving::Offered(BatchOffer {
+            id: transfer,
+            plan: [6; 32],
+            origin: shard(),
+            to: division("dingshan-xi"),
+            basis: "2026-118".into(),
+            offered_at: NOW,
+            items: vec![BatchItem {
+                record: RECORD,
+                version: 3,
+                leaf: [2; 32],
+                content: [3; 32],
+            }],
+        }))),
+        Statement::Moving(Box::new(Moving::Answered(BatchAnswer {
+            batch: transfer,
+            origin: shard(),
+            refused: vec![BatchRefusal {
+                place: 1,
+                reason: kind("registered-already"),
+            }],
+            acceptance: Some(BatchAcceptance {
+                origin: shard(),
+                first: 6,
+                peaks: vec![[4; 32].into(), [5; 32].into()],
+                leaves: vec![[6; 32].to_vec().into(), vec![0x83, 1, 1].into()],
+                proof: vec![[7; 32].into()],
+                checkpoint: "a note\n".into(),
+            }),
+        }))),
+        Statement::ShardClosed(Box::new(ShardClosed {
+            origin: shard(),
+            plan: [6; 32],
+            size: 12,
+            root: [7; 32],
+            checkpoint: "a note\n".into(),
+            successors: vec![shard()],
+            closed_at: NOW,
+        })),
     ]
 }
 

@@ -1,5 +1,5 @@
-//! What a running node does in the background: resealing, rows left for later, what grants need, destructions that were
-//! cut off, words on shares, retention.
+//! What a running node does in the background: resealing, moving shards, rows left for later, what
+//! grants need, destructions that were cut off, words on shares, retention.
 //!
 //! Owns the pace only: one bounded step after another while there is something to do, with a pause
 //! that lets the desk in between. What a step does, and that it can be cut off, is the registry's.
@@ -25,6 +25,7 @@ const RETENTION_EVERY: Duration = Duration::from_secs(24 * 3600);
 pub async fn tend(registry: Arc<Registry>) {
     let mut round = 0u32;
     let mut retained: Option<Instant> = None;
+    let mut moving_failed: Option<Instant> = None;
     loop {
         let grants = round.is_multiple_of(GRANTS_EVERY);
         let retention = retained.is_none_or(|at| at.elapsed() > RETENTION_EVERY);
@@ -32,11 +33,12 @@ pub async fn tend(registry: Arc<Registry>) {
             retained = Some(Instant::now());
         }
         round = round.wrapping_add(1);
+        let moving = moving_failed.is_none_or(|at| at.elapsed() > AFTER_FAILURE);
         let registry = registry.clone();
         let step = tokio::task::spawn_blocking(move || {
             registry.follow_charters(api::now())?;
             if registry.is_locked() {
-                return Ok(false);
+                return Ok((false, None));
             }
             if grants {
                 registry.go_on_destroying(api::now());
@@ -50,9 +52,26 @@ pub async fn tend(registry: Arc<Registry>) {
                 registry.tend_retention(api::now())?;
             }
             let more = registry.chain_step()?;
-            Ok::<_, RegistryError>(registry.reseal_step(api::now())? || more)
+            // A shard that cannot go on moving keeps nothing else from its turn.
+            let moved = moving.then(|| registry.moving_step(api::now()));
+            let more = registry.reseal_step(api::now())? || more;
+            Ok::<_, RegistryError>((more, moved))
         });
-        let wait = match step.await {
+        let step = step.await.map(|step| {
+            step.map(|(more, moved)| match moved {
+                Some(Err(error)) => {
+                    tracing::warn!(%error, "a shard does not go on moving; it is tried again");
+                    moving_failed = Some(Instant::now());
+                    more
+                }
+                Some(Ok(moved)) => {
+                    moving_failed = None;
+                    more || moved
+                }
+                None => more,
+            })
+        });
+        let wait = match step {
             Ok(Ok(true)) => BREATH,
             Ok(Ok(false)) => IDLE,
             Ok(Err(error)) => {

@@ -5,6 +5,8 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use record::id::{GrantId, Kind};
 use registry::RegistryError;
+use registry::moving::show::MovingLine;
+use registry::plan::approve::plan_id;
 use registry::register::Registered;
 use registry::transfer::TransferLine;
 use registry::transfer::count::CountLine;
@@ -22,6 +24,8 @@ type Answered<T> = Result<Json<T>, ApiError>;
 pub fn routes() -> Router<AppState> {
     Router::new()
         .route("/api/v1/transfers", get(list).post(offer))
+        .route("/api/v1/transfers/shards", get(shards))
+        .route("/api/v1/transfers/shards/{plan}", get(shard))
         .route("/api/v1/transfers/{id}", get(show))
         .route("/api/v1/transfers/{id}/accepted", post(accept))
         .route("/api/v1/transfers/{id}/refused", post(refuse))
@@ -40,6 +44,20 @@ fn parsed(id: &str) -> Result<GrantId, ApiError> {
 
 async fn list(State(state): State<AppState>, _caller: Caller) -> Answered<Vec<TransferLine>> {
     Ok(Json(state.run(|registry| registry.transfers(now())).await?))
+}
+
+async fn shards(State(state): State<AppState>, _caller: Caller) -> Answered<Vec<MovingLine>> {
+    Ok(Json(state.run(|registry| registry.movings(now())).await?))
+}
+
+async fn shard(
+    State(state): State<AppState>,
+    _caller: Caller,
+    Path(plan): Path<String>,
+) -> Answered<MovingLine> {
+    let plan = plan_id(&plan).map_err(ApiError)?;
+    let line = state.run(move |registry| registry.moving(&plan, now()));
+    Ok(Json(line.await?))
 }
 
 async fn offer(

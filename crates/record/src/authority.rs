@@ -12,6 +12,7 @@ use crate::custody::ShareStep;
 use crate::id::{
     DivisionId, GrantId, Hash, Kind, OperatorId, Origin, Purpose, Realm, RecordId, UnixMillis,
 };
+use crate::moving::{Moving, ShardClosed};
 use crate::plan::{Approval, Plan, PlanClosed};
 use crate::published::{Declined, Published};
 use crate::transfer::{TransferAnswer, TransferOffer, TransferStep};
@@ -86,6 +87,12 @@ pub enum Statement {
     /// An offer was withdrawn, or a record that moved was erased.
     #[n(28)]
     TransferStep(#[n(0)] TransferStep),
+    /// A shard in which nothing counts any more is closed, and others follow it.
+    #[n(27)]
+    ShardClosed(#[n(0)] Box<ShardClosed>),
+    /// Records of a shard are offered to another division together, or such an offer is answered.
+    #[n(34)]
+    Moving(#[n(0)] Box<Moving>),
     /// The scope of a grant was narrowed or widened under a plan.
     #[n(29)]
     GrantAmended(#[n(0)] GrantAmendment),

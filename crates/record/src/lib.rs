@@ -36,6 +36,7 @@ pub mod entry;
 pub mod header;
 pub mod id;
 pub mod letter;
+pub mod moving;
 pub mod numbers;
 pub mod plan;
 pub mod proposal;

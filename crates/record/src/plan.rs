@@ -142,6 +142,37 @@ pub enum Work {
         #[n(5)]
         assessment: String,
     },
+    /// Records of a shard move to another division, many at a time.
+    #[n(12)]
+    MoveShard {
+        /// The shard that they leave.
+        #[n(0)]
+        origin: Origin,
+        /// Who is to own them.
+        #[n(1)]
+        to: DivisionId,
+        /// Keyed hash of which records these are, which is kept sealed.
+        #[cbor(n(2), with = "minicbor::bytes")]
+        #[serde(serialize_with = "hex_key")]
+        rows: Hash,
+        /// The shard is closed when nothing is left in it.
+        #[n(3)]
+        closes: bool,
+        /// The reason or legal basis, as a reference.
+        #[n(4)]
+        basis: String,
+    },
+    /// What another division moves here under a plan of its own is registered as it comes.
+    #[n(13)]
+    ReceiveShard {
+        /// The shard that the records leave.
+        #[n(0)]
+        origin: Origin,
+        /// The plan of its owner.
+        #[cbor(n(1), with = "minicbor::bytes")]
+        #[serde(serialize_with = "hex_key")]
+        plan: Hash,
+    },
     /// Policies, schemas or codes for the whole realm, from its root.
     #[n(11)]
     Publish {
@@ -174,6 +205,8 @@ impl Work {
             Work::Officer { .. } => "officer",
             Work::AmendGrant { .. } => "amend-grant",
             Work::Publish { .. } => "publish",
+            Work::MoveShard { .. } => "move-shard",
+            Work::ReceiveShard { .. } => "receive-shard",
         }
     }
 }

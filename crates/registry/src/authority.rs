@@ -25,7 +25,7 @@ pub(crate) mod kept;
 pub(crate) mod shares;
 #[cfg(test)]
 mod tests;
-mod transfers;
+pub(crate) mod transfers;
 
 /// The epoch that a shard begins with.
 pub const FIRST_EPOCH: u32 = 1;
@@ -377,6 +377,8 @@ impl Authority {
             Statement::TransferOffer(offer) => self.transfers.offered(division, offer),
             Statement::TransferAnswer(answer) => self.transfers.answered(division, answer),
             Statement::TransferStep(step) => self.transfers.stepped(division, step),
+            Statement::Moving(moving) => self.transfers.moving(division, moving),
+            Statement::ShardClosed(closed) => self.transfers.closed(division, closed),
             Statement::Sharing(sharing) => {
                 self.sharings.insert(division.clone(), sharing.clone());
                 if let Some(header) = &sharing.header {

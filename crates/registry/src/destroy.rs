@@ -368,10 +368,12 @@ impl Registry {
 
     /// Destroys the working indexes at rest, and writes them under a new key.
     pub(crate) fn renew_generation(&self) -> Result<()> {
+        // Two at once, or one while the index is written, would take files from each other.
+        let _one = lock(&self.indexing);
         destroy_files(&self.files.index())?;
         cut_here(7)?;
         self.keys.renew_index()?;
-        self.persist_indexes()
+        self.write_indexes()
     }
 
     /// Destroys what a repair moved aside and what was cut off a torn end: copies of bodies may be

@@ -20,7 +20,7 @@ use seal::secret::{FieldKey, GrantSecret};
 use crate::epoch::ShardKeys;
 use crate::error::{RegistryError, Result};
 use crate::keys::rng;
-use crate::node::Registry;
+use crate::node::{Registry, lock};
 use crate::table::{self, Head, Newest};
 
 const SCAN: usize = 512;
@@ -611,6 +611,12 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::File`].
     pub fn persist_indexes(&self) -> Result<()> {
+        let _one = lock(&self.indexing);
+        self.write_indexes()
+    }
+
+    /// The same, for whoever holds the lock of the files.
+    pub(crate) fn write_indexes(&self) -> Result<()> {
         if self.keys.is_locked() {
             return Ok(());
         }

@@ -32,6 +32,7 @@ pub mod heads;
 pub mod holding;
 pub mod keys;
 mod moves;
+pub mod moving;
 pub mod node;
 pub mod plan;
 pub mod proposals;

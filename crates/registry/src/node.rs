@@ -74,6 +74,8 @@ pub struct Registry {
     pub(crate) destructions: Mutex<BTreeSet<Origin>>,
     /// Held while destructions are done: two at once would sign two receipts.
     pub(crate) destroying: Mutex<()>,
+    /// Held while the files of the working index are written or destroyed.
+    pub(crate) indexing: Mutex<()>,
     /// The latest time that an own ledger was signed at, in milliseconds.
     pub(crate) latest: AtomicU64,
     /// Held while a checkpoint is checked, persisted and cosigned.
@@ -369,6 +371,7 @@ impl Registry {
             moved: RwLock::new(moved),
             destructions: Mutex::new(destructions),
             destroying: Mutex::new(()),
+            indexing: Mutex::new(()),
             witnessing: Places::default(),
             ferrying: Mutex::new(()),
             answering: Mutex::new(()),
@@ -559,6 +562,7 @@ impl Registry {
         extend: impl FnOnce(&mut store::Batch, u64, &[Hash]),
     ) -> Result<Appended> {
         self.guard.allow(&book.origin)?;
+        self.refuse_after_closing(&book.origin, &leaves)?;
         self.watch_clock(now);
         let old = (book.size(), book.root());
         let keys = self.keys.unlocked()?;

@@ -334,7 +334,9 @@ impl Registry {
             Some(Work::AmendGrant { .. }) => self.amend_grant(session, &warrant, now),
             Some(Work::RotateKek { .. }) => self.rotate_kek(session, &warrant, now),
             Some(Work::Publish { .. }) => self.publish_set(session, &warrant, now),
-            Some(Work::Order(_)) | None => Ok(()),
+            // What follows goes on in the background, from the ledgers.
+            Some(Work::MoveShard { origin, .. }) => self.refuse_closed(origin),
+            Some(Work::ReceiveShard { .. } | Work::Order(_)) | None => Ok(()),
         }?;
         self.close_plan(session, warrant.plan(), now)
     }

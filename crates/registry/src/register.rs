@@ -189,6 +189,7 @@ impl Registry {
         // In the ledger and the tables the file's hash is keyed: a guessed file cannot be confirmed.
         let source = self.keys.blind("import", &source)?;
         let shard = self.shard(&chunk.kind);
+        self.refuse_closed(&shard)?;
         let holding = self.holding(&shard)?;
         let book = self.book(&shard)?;
         // From here to the commit nobody else writes this shard.

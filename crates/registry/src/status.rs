@@ -118,6 +118,8 @@ pub struct NodeStatus {
     pub proposals: crate::proposals::ProposalCounts,
     /// Transfers of this node's records, or to it, that are open.
     pub transfers: crate::transfer::TransferCounts,
+    /// Shards that were closed, and who follows each.
+    pub closed: Vec<crate::moving::close::ClosedLine>,
     /// The store and the disk under it.
     pub store: StoreLine,
 }
@@ -221,6 +223,7 @@ impl Registry {
                 .destruction_counts(UnixMillis(self.latest.load(Ordering::Relaxed)))?,
             proposals: self.proposal_counts()?,
             transfers: self.transfer_counts()?,
+            closed: self.closed_shards(),
             store: self.store_line(),
         })
     }

@@ -47,6 +47,10 @@ pub const REPLACEMENT: &str = "replacement";
 /// Of records that moved here: where their versions lie in the shard that they left, and the proof.
 pub const MOVED_IN: &str = "moved-in";
 
+/// Of plans that move a shard: which records they name, sealed; which of them cannot move; of batches
+/// that came, what was not taken and why.
+pub const MOVING: &str = "moving";
+
 /// The rotation of this node's own keys that is under way.
 pub const RENEWAL: &str = "renewal";
 

@@ -42,12 +42,16 @@ pub(crate) fn carries(grant: &GrantStatement) -> bool {
 /// checked again. Lost at a restart, and found again from the ledgers.
 #[derive(Default)]
 pub(crate) struct Desk {
-    one: Mutex<()>,
+    pub(crate) one: Mutex<()>,
     /// Acceptances whose proof holds.
     proven: Mutex<BTreeMap<GrantId, Moved>>,
     tallies: Mutex<BTreeMap<Origin, count::Tally>>,
     /// Transfers of this node with which nothing more can happen.
-    settled: Mutex<BTreeSet<GrantId>>,
+    pub(crate) settled: Mutex<BTreeSet<GrantId>>,
+    /// Batches whose proof holds.
+    pub(crate) proven_batches: Mutex<BTreeSet<GrantId>>,
+    /// Closings of shards that were looked at.
+    pub(crate) checked: Mutex<crate::moving::close::Checked>,
 }
 
 /// Where a record is that moved.
@@ -132,9 +136,10 @@ pub struct TransferCounts {
 }
 
 impl Registry {
-    /// Every transfer known here, the oldest first.
+    /// Every transfer of one record by itself known here, the oldest first; of those that move many at
+    /// a time see [`Registry::movings`].
     pub fn transfers(&self, now: UnixMillis) -> Result<Vec<TransferLine>> {
-        let offers: Vec<TransferOffer> = self.authority().offers().cloned().collect();
+        let offers: Vec<TransferOffer> = self.authority().single_offers().cloned().collect();
         let mut lines = Vec::with_capacity(offers.len());
         for offer in offers {
             lines.extend(self.transfer_line(&offer, now)?);
@@ -162,7 +167,7 @@ impl Registry {
         let mut counts = TransferCounts::default();
         for offer in authority.offers() {
             let (leaves, comes) = (offer.origin.division() == *own, offer.to == *own);
-            if !(leaves || comes) || authority.grant_ended(&offer.id).is_some() {
+            if !(leaves || comes) || authority.offer_ended(offer).is_some() {
                 continue;
             }
             counts.outgoing += u64::from(leaves);
@@ -184,10 +189,10 @@ impl Registry {
             _ => None,
         };
         let authority = self.authority();
-        let Some(grant) = authority.grant(&offer.id) else {
+        let Some(grant) = authority.grant(&authority.carrier(&offer.id)) else {
             return Ok(None);
         };
-        let ended = authority.grant_ended(&offer.id);
+        let ended = authority.offer_ended(offer);
         let refused = match authority.answer(offer).map(|answer| &answer.word) {
             Some(TransferWord::Refused { reason }) => Some(reason.clone()),
             _ => None,
@@ -254,12 +259,10 @@ impl Registry {
             return None;
         };
         // One entry is the proof of one transfer: of several, the first that was offered.
-        let claimed = authority.offers().any(|other| {
-            let named = authority.answer(other).map(|answer| &answer.word);
-            matches!(named, Some(TransferWord::Accepted(a))
-                if a.origin == acceptance.origin && a.index == acceptance.index)
-                && (other.offered_at.0, other.id) < (offer.offered_at.0, offer.id)
-        });
+        let mut named = authority.claimants(&acceptance.origin, acceptance.index);
+        let claimed =
+            named.any(|other| (other.offered_at.0, other.id) < (offer.offered_at.0, offer.id));
+        drop(named);
         let acceptance = acceptance.clone();
         drop(authority);
         let moved = self.proven(offer, &acceptance).filter(|_| !claimed)?;
@@ -283,14 +286,18 @@ impl Registry {
         {
             return None;
         }
-        let sign = self.authority().signer_of(origin, note)?.keys.sign;
-        let log = crate::replicate::log_verifier(origin, &sign).ok()?;
-        let checkpoint = ledger::checkpoint::open(note.as_bytes(), &log).ok()?;
-        if !self.has_quorum(origin, note) {
-            return None;
-        }
-        let proof: Vec<Hash> = acceptance.proof.iter().map(|hash| **hash).collect();
         let leaf = leaf_hash(&acceptance.entry);
+        let moved = Moved {
+            origin: origin.clone(),
+            record: entry.record,
+            index: acceptance.index,
+            leaf,
+        };
+        if self.authority().is_carried(&offer.id) {
+            return self.is_in_proven_batch(offer, &moved).then_some(moved);
+        }
+        let checkpoint = self.cosigned_checkpoint(origin, note)?;
+        let proof: Vec<Hash> = acceptance.proof.iter().map(|hash| **hash).collect();
         ledger::proof::verify_inclusion(
             &leaf,
             acceptance.index,
@@ -299,12 +306,19 @@ impl Registry {
             checkpoint.root(),
         )
         .ok()?;
-        Some(Moved {
-            origin: origin.clone(),
-            record: entry.record,
-            index: acceptance.index,
-            leaf,
-        })
+        Some(moved)
+    }
+
+    /// A checkpoint that the owner of a ledger signed and that has its quorum of cosignatures.
+    pub(crate) fn cosigned_checkpoint(
+        &self,
+        origin: &Origin,
+        note: &str,
+    ) -> Option<ledger::checkpoint::Checkpoint> {
+        let sign = self.authority().signer_of(origin, note)?.keys.sign;
+        let log = crate::replicate::log_verifier(origin, &sign).ok()?;
+        let checkpoint = ledger::checkpoint::open(note.as_bytes(), &log).ok()?;
+        self.has_quorum(origin, note).then_some(checkpoint)
     }
 
     /// What happened to a record last, below an index; sealing it anew is nothing that happened.
@@ -341,7 +355,7 @@ impl Registry {
         let Some(offer) = authority.offer_of(origin, record) else {
             return Ok(());
         };
-        if authority.grant_ended(&offer.id).is_some() {
+        if authority.offer_ended(offer).is_some() {
             return Ok(());
         }
         Err(RegistryError::BadRequest(format!(
@@ -368,7 +382,7 @@ impl Registry {
     }
 }
 
-fn unknown(id: &GrantId) -> RegistryError {
+pub(crate) fn unknown(id: &GrantId) -> RegistryError {
     RegistryError::NotFound {
         what: "迁移 / transfer",
         name: id.to_string(),
@@ -376,7 +390,7 @@ fn unknown(id: &GrantId) -> RegistryError {
     }
 }
 
-fn bad(words: impl Into<String>) -> RegistryError {
+pub(crate) fn bad(words: impl Into<String>) -> RegistryError {
     RegistryError::BadRequest(words.into())
 }
 
@@ -391,7 +405,7 @@ thread_local! {
 #[doc(hidden)]
 pub const STEPS: u32 = 10;
 
-fn cut_here(step: u32) -> Result<()> {
+pub(crate) fn cut_here(step: u32) -> Result<()> {
     if CUT_AT.get() == step {
         return Err(RegistryError::Store(format!("cut at step {step}")));
     }

@@ -174,6 +174,17 @@ pub fn verify(dir: &Path) -> Result<VerifyReport> {
             ),
         );
     }
+    match crate::moving::close::all_faults(&snapshot, &authority) {
+        Ok(faults) => {
+            for (origin, fault) in faults {
+                note(Some(&origin), fault);
+            }
+        }
+        Err(error) => note(
+            None,
+            format!("结账账本读不出 / a shard that was closed cannot be read: {error}"),
+        ),
+    }
     let mut authority_roots = BTreeMap::new();
     for origin in origins
         .iter()

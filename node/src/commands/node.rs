@@ -333,6 +333,14 @@ pub fn status(at: &Dir, json: bool) -> Result<ExitCode> {
             text(&peer["last_error"])
         ));
     }
+    for closed in status["closed"].as_array().into_iter().flatten() {
+        let successors = closed["successors"].as_array().into_iter().flatten();
+        output::line(format!(
+            "已结账 / closed {}: 后继 / followed by {}",
+            text(&closed["origin"]),
+            successors.map(text).collect::<Vec<_>>().join(", ")
+        ));
+    }
     for alarm in status["alarms"].as_array().into_iter().flatten() {
         output::line(format!(
             "告警 / alarm [{}] {}: {}",

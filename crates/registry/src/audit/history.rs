@@ -4,7 +4,7 @@
 //! Refuses to vouch for what it lists: `signature` and `authority` say per act what holds, the
 //! rest is for [`crate::verify`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ledger::tile::TreeEdge;
 use record::act::{Act, Capacity};
@@ -12,6 +12,7 @@ use record::authority::{OperatorCertificate, Statement};
 use record::entry::{Entry, GrantOperation, Operation};
 use record::id::{DivisionId, Hash, Kind, OperatorId, Origin, Purpose, RecordId, UnixMillis};
 use record::letter::Step;
+use record::transfer::TransferWord;
 use serde::Serialize;
 
 use super::hex;
@@ -274,6 +275,8 @@ impl<'a> Acts<'a> {
 pub fn history(view: &View, record: &RecordId, kind: Option<&Kind>) -> Result<Vec<HistoryLine>> {
     let mut acts = Acts::new(view)?;
     let mut lines = Vec::new();
+    // Where it moved, and from where, under whatever name it has there.
+    let names = moved_names(view, record);
     for origin in view.origins()? {
         let of_records = origin.is_shard() || origin.grant_id().is_some();
         if !of_records || kind.is_some_and(|kind| *kind != origin.ledger()) {
@@ -291,11 +294,15 @@ pub fn history(view: &View, record: &RecordId, kind: Option<&Kind>) -> Result<Ve
                 act: None,
             };
             match entry {
-                Entry::Record(entry) if entry.record == *record => {
+                Entry::Record(entry) if is_meant(&names, &origin, &entry.record) => {
                     let operation = operation_word(entry.operation);
                     open.push(line(Some(entry.version), operation, entry.recorded_at));
                 }
-                Entry::Grant(entry) if entry.record.as_ref() == Some(record) => {
+                Entry::Grant(entry)
+                    if entry
+                        .record
+                        .is_some_and(|it| is_meant(&names, &origin.shard(), &it)) =>
+                {
                     open.push(line(None, grant_word(entry.operation), entry.recorded_at));
                 }
                 Entry::Act(act) if !open.is_empty() => {
@@ -320,6 +327,49 @@ pub fn history(view: &View, record: &RecordId, kind: Option<&Kind>) -> Result<Ve
         });
     }
     Ok(lines)
+}
+
+/// A record, and every name that it has or had in other shards by what their owners state of its
+/// moving: `None` for the name asked for, wherever it is.
+type Names = BTreeSet<(Option<Origin>, RecordId)>;
+
+fn is_meant(names: &Names, origin: &Origin, record: &RecordId) -> bool {
+    names.contains(&(None, *record)) || names.contains(&(Some(origin.clone()), *record))
+}
+
+fn moved_names(view: &View, record: &RecordId) -> Names {
+    let authority = view.authority();
+    let moves: Vec<((Origin, RecordId), (Origin, RecordId))> = { authority.offers() }
+        .filter_map(|offer| {
+            let answer = authority.answer(offer)?;
+            let TransferWord::Accepted(acceptance) = &answer.word else {
+                return None;
+            };
+            // What is claimed counts as far as the shard named has that very entry.
+            let held = view.entry(&acceptance.origin, acceptance.index).ok()?;
+            let entry = match Entry::decode(&held).ok()? {
+                Entry::Record(entry) if held.as_slice() == acceptance.entry.as_slice() => entry,
+                _ => return None,
+            };
+            let there = (acceptance.origin.clone(), entry.record);
+            let same = entry.content == offer.content && entry.version == offer.version;
+            same.then(|| ((offer.origin.clone(), offer.record), there))
+        })
+        .collect();
+    let mut names: Names = BTreeSet::from([(None, *record)]);
+    loop {
+        let before = names.len();
+        for (from, to) in &moves {
+            let meant = |at: &(Origin, RecordId)| is_meant(&names, &at.0, &at.1);
+            if meant(from) || meant(to) {
+                names.insert((Some(from.0.clone()), from.1));
+                names.insert((Some(to.0.clone()), to.1));
+            }
+        }
+        if names.len() == before {
+            return names;
+        }
+    }
 }
 
 /// Every act of an operator, over all ledgers held here.

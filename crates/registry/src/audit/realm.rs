@@ -269,11 +269,31 @@ impl Auditor<'_> {
         }
         let grants = self.grants();
         report.grants = self.kept("grant", grants);
+        self.closings();
         let letters = self.letters().map(|()| Vec::<()>::new());
         self.kept("letters", letters);
         let alarms = self.alarms().map(|()| Vec::<()>::new());
         self.kept("alarm", alarms);
         report.findings.append(&mut self.findings);
+    }
+
+    /// Shards that were closed: what does not hold of it verification has found.
+    fn closings(&mut self) {
+        let view = self.view;
+        for (closed, _) in view.authority().closings() {
+            let successors: Vec<&str> = closed.successors.iter().map(Origin::as_str).collect();
+            let successors = successors.join(", ");
+            self.find(
+                Severity::Note,
+                "shard-closed",
+                &closed.origin,
+                format!("账本已结账于第 {} 条，后继为 `{successors}`", closed.size),
+                format!(
+                    "the shard was closed at {} entries; `{successors}` follows it",
+                    closed.size
+                ),
+            );
+        }
     }
 
     fn kept<T>(&mut self, subject: &str, part: Result<Vec<T>>) -> Vec<T> {

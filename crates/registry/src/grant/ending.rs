@@ -79,7 +79,11 @@ impl Registry {
                 "the plan is for other work".into(),
             ));
         };
-        if self.authority().offer(grant).is_some() {
+        let carries = {
+            let authority = self.authority();
+            authority.offer(grant).is_some() || authority.batch(grant).is_some()
+        };
+        if carries {
             return Err(RegistryError::BadRequest(
                 "此授权用于迁移，请撤回迁移 / the grant carries a transfer; take that back with `fangzhi transfer withdraw`".into(),
             ));

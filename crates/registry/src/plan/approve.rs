@@ -10,7 +10,7 @@ use policy::Action;
 use record::authority::Statement;
 use record::entry::SUITE;
 use record::id::{DivisionId, Hash, UnixMillis};
-use record::plan::{Approval, Outcome, PLAN_MAX, Plan};
+use record::plan::{Approval, Outcome, PLAN_MAX, Plan, Work};
 use serde::{Deserialize, Serialize};
 
 use super::list::{PlanLine, PlanState};
@@ -246,7 +246,7 @@ impl Registry {
         self.plan_line(&approval.plan, now)
     }
 
-    /// Withdraws a plan of this node that was not run, or ends a standing order.
+    /// Withdraws a plan of this node that was not run, ends a standing order, or stops what moves.
     ///
     /// # Errors
     /// [`RegistryError::Denied`] by policy, [`RegistryError::NotApproved`] when it is over.
@@ -256,7 +256,14 @@ impl Registry {
         if line.division != self.config.division {
             return Err(NotApproved::Unknown.into());
         }
-        if matches!(line.state, PlanState::Run | PlanState::Withdrawn) {
+        // What moves in the background can be stopped: what was on its way is answered, the rest stays.
+        let goes_on = match &line.work {
+            Work::MoveShard { origin, .. } => self.authority().closing(origin).is_none(),
+            Work::ReceiveShard { .. } => true,
+            _ => false,
+        };
+        let run = line.state == PlanState::Run && !goes_on;
+        if run || line.state == PlanState::Withdrawn {
             return Err(NotApproved::Closed.into());
         }
         self.end_plan(session, *id, Outcome::Withdrawn, now)?;

@@ -65,6 +65,13 @@ pub enum PlanRequest {
         /// What is to be other.
         to: crate::grant::amend::AmendRequest,
     },
+    /// Records of an own shard move to another division.
+    MoveShard(crate::moving::MoveRequest),
+    /// What another division moves here is registered as it comes.
+    ReceiveShard {
+        /// The plan of its owner, hexadecimal.
+        plan: String,
+    },
     /// This node gets other keys.
     RotateNode {},
     /// A node below lost its keys.
@@ -203,6 +210,8 @@ impl Registry {
                 }
             }
             PlanRequest::AmendGrant { grant, to } => self.amendment(session, grant, to, now)?,
+            PlanRequest::MoveShard(request) => self.move_work(request, now)?,
+            PlanRequest::ReceiveShard { plan } => self.receive_work(plan)?,
             PlanRequest::RotateNode {} => {
                 // A plan that could not be run is not made.
                 if let Some(underway) = self.renewal()? {
@@ -336,6 +345,8 @@ impl Registry {
                 Work::ReplaceCharter { division: a, .. },
                 Work::ReplaceCharter { division: b, .. },
             ) => a == b,
+            (Work::MoveShard { origin: a, .. }, Work::MoveShard { origin: b, .. }) => a == b,
+            (Work::ReceiveShard { plan: a, .. }, Work::ReceiveShard { plan: b, .. }) => a == b,
             (Work::Publish { what: a, .. }, Work::Publish { what: b, .. }) => a.line() == b.line(),
             _ => std::mem::discriminant(work) == std::mem::discriminant(other),
         };
@@ -400,6 +411,7 @@ impl Registry {
                 figure("shares", u64::from(*shares)),
                 figure("threshold", u64::from(*threshold)),
             ],
+            Work::MoveShard { .. } | Work::ReceiveShard { .. } => self.moving_figures(work)?,
             Work::ReplaceCharter { .. }
             | Work::RotateKek { .. }
             | Work::Order(_)
@@ -528,6 +540,12 @@ impl Registry {
             .map(|g| g.holder.clone())
             .collect();
         concerned.extend(holders.iter().filter_map(below));
+        let other = match work {
+            Work::MoveShard { to, .. } => Some(to.clone()),
+            Work::ReceiveShard { origin, .. } => Some(origin.division()),
+            _ => None,
+        };
+        concerned.extend(other.as_ref().and_then(below));
         if let Work::ReplaceCharter { division, .. } = work {
             concerned = vec![division.clone()];
         }

@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
+use ledger::checkpoint::Checkpoint;
 use ledger::hash::leaf_hash;
 use minicbor::bytes::{ByteArray, ByteVec};
 use minicbor::{Decode, Encode};
@@ -21,12 +22,13 @@ use record::schema::Position;
 use record::transfer::{TransferAnswer, TransferOffer, TransferWord};
 use seal::body::{CellContext, Opened};
 use seal::parcel::Parcel;
-use seal::secret::RecordSecret;
+use seal::secret::{FieldKey, GrantSecret, RecordSecret};
 
+use super::offer::VERSIONS_MAX;
 use super::{Moved, PURPOSE, bad, cut_here};
 use crate::book::Leaf;
 use crate::error::{RegistryError, Result};
-use crate::holding::{Access, envelope_info};
+use crate::holding::{Access, Holding, envelope_info};
 use crate::keys::rng;
 use crate::node::{Registry, lock, purpose};
 use crate::register::{Registered, registered_already};
@@ -72,9 +74,29 @@ pub struct ProvenVersion {
 }
 
 /// What came with an offer, opened and checked.
-struct Package {
-    versions: Vec<(RecordEntry, BTreeMap<Position, Opened>)>,
-    provenance: Provenance,
+pub(crate) struct Package {
+    pub versions: Vec<(RecordEntry, BTreeMap<Position, Opened>)>,
+    pub provenance: Provenance,
+}
+
+impl Package {
+    /// The values of the newest version, for finding.
+    pub(crate) fn texts(&self) -> BTreeMap<Position, String> {
+        let newest = self.versions.last().map(|(_, values)| values);
+        { newest.into_iter().flatten() }
+            .filter_map(|(at, opened)| Some((*at, opened.value()?.to_owned())))
+            .collect()
+    }
+}
+
+/// What opens the parcels of one transfer's ledger.
+pub(crate) struct Sender {
+    shard: Origin,
+    id: GrantId,
+    secret: GrantSecret,
+    fields: BTreeMap<Position, FieldKey>,
+    checkpoint: Checkpoint,
+    note: String,
 }
 
 impl Registry {
@@ -97,16 +119,12 @@ impl Registry {
         let kind = offer.origin.ledger();
         let schema = self.schema(&kind)?;
         let shard = self.shard(&kind);
+        self.refuse_closed(&shard)?;
         let holding = self.holding(&shard)?;
         let book = self.book(&shard)?;
         let mut book = lock(&book);
         let mut holding = holding.write().unwrap_or_else(PoisonError::into_inner);
-        let newest_values = package.versions.last().map(|(_, values)| values);
-        let texts: BTreeMap<Position, String> = newest_values
-            .into_iter()
-            .flatten()
-            .filter_map(|(at, opened)| Some((*at, opened.value()?.to_owned())))
-            .collect();
+        let texts = package.texts();
         let doubles: Vec<Violation> = schema
             .fields
             .iter()
@@ -128,46 +146,7 @@ impl Registry {
         let secret = RecordSecret::generate(&mut rng);
         let page = self.keep_secrets(&[(record, &secret)])?;
         cut_here(2)?;
-        let Access::Own(keys) = &holding.access else {
-            return Err(RegistryError::damaged("an own shard is held by grant"));
-        };
-        let (epoch, keys) = keys.current();
-        let mut previous: Option<Hash> = None;
-        let mut leaves = Vec::with_capacity(package.versions.len());
-        for (old, values) in &package.versions {
-            let context = CellContext {
-                origin: &shard,
-                record,
-                version: old.version,
-                epoch,
-                schema: old.schema,
-            };
-            let of = self.schema_version(&kind, old.schema)?;
-            let body = seal::body::reseal_body(values, of, &context, keys, &secret, &mut rng)
-                .map_err(|e| RegistryError::damaged(e.to_string()))?;
-            if body.content != old.content {
-                return Err(RegistryError::damaged(
-                    "sealed here it would have another content",
-                ));
-            }
-            let entry = Entry::Record(RecordEntry {
-                suite: SUITE,
-                record,
-                version: old.version,
-                operation: Operation::TransferIn,
-                previous,
-                schema: old.schema,
-                epoch,
-                content: body.content,
-                body: body.hash,
-                recorded_at: now,
-            });
-            previous = Some(leaf_hash(&entry.encode()));
-            leaves.push(Leaf {
-                entry,
-                body: Some(body.bytes),
-            });
-        }
+        let leaves = self.sealed_here(&holding, &package, record, &secret, now)?;
         let last = leaves.len() as u64 - 1;
         let signer = session.signer(purpose(PURPOSE), None);
         let appended = self.append(&mut book, &signer, leaves, now, |batch, first, hashes| {
@@ -203,6 +182,60 @@ impl Registry {
             origin: shard,
             index,
         })
+    }
+
+    /// The entries of a record that comes, each with the content of the version that it takes over.
+    pub(crate) fn sealed_here(
+        &self,
+        holding: &Holding,
+        package: &Package,
+        record: RecordId,
+        secret: &RecordSecret,
+        now: UnixMillis,
+    ) -> Result<Vec<Leaf>> {
+        let shard = &holding.origin;
+        let Access::Own(keys) = &holding.access else {
+            return Err(RegistryError::damaged("an own shard is held by grant"));
+        };
+        let (epoch, keys) = keys.current();
+        let mut rng = rng()?;
+        let mut previous: Option<Hash> = None;
+        let mut leaves = Vec::with_capacity(package.versions.len());
+        for (old, values) in &package.versions {
+            let context = CellContext {
+                origin: shard,
+                record,
+                version: old.version,
+                epoch,
+                schema: old.schema,
+            };
+            let of = self.schema_version(&shard.ledger(), old.schema)?;
+            let body = seal::body::reseal_body(values, of, &context, keys, secret, &mut rng)
+                .map_err(|e| RegistryError::damaged(e.to_string()))?;
+            if body.content != old.content {
+                return Err(RegistryError::damaged(
+                    "sealed here it would have another content",
+                ));
+            }
+            let entry = Entry::Record(RecordEntry {
+                suite: SUITE,
+                record,
+                version: old.version,
+                operation: Operation::TransferIn,
+                previous,
+                schema: old.schema,
+                epoch,
+                content: body.content,
+                body: body.hash,
+                recorded_at: now,
+            });
+            previous = Some(leaf_hash(&entry.encode()));
+            leaves.push(Leaf {
+                entry,
+                body: Some(body.bytes),
+            });
+        }
+        Ok(leaves)
     }
 
     /// Refuses a record that was offered to this node.
@@ -288,7 +321,10 @@ impl Registry {
         let named = {
             let authority = self.authority();
             let mut named = std::collections::BTreeSet::new();
-            for other in authority.offers().filter(|other| other.id != offer.id) {
+            for other in authority
+                .single_offers()
+                .filter(|other| other.id != offer.id)
+            {
                 if let Some(TransferWord::Accepted(a)) = authority.answer(other).map(|a| &a.word)
                     && a.origin == shard
                 {
@@ -318,14 +354,24 @@ impl Registry {
 
     /// Opens what came with an offer, and checks it against the old owner's ledger.
     fn open_package(&self, offer: &TransferOffer, grant: &GrantStatement) -> Result<Package> {
-        let shard = &offer.origin;
-        let ledger = shard.grant(&offer.id);
-        let wrong = |what: &str| {
-            RegistryError::damaged(format!(
-                "`{ledger}`: {what}; tell the security officer of the old owner"
-            ))
-        };
-        let (envelope, parcels, heartbeat) = self.package_of(offer, grant, &ledger)?;
+        let (sender, mut parcels) = self.open_sender(grant, VERSIONS_MAX)?;
+        self.open_record(
+            &sender,
+            offer,
+            parcels.remove(&offer.record).unwrap_or_default(),
+        )
+    }
+
+    /// Opens the envelope of a transfer's ledger. Gives the parcels of each record, unopened.
+    pub(crate) fn open_sender(
+        &self,
+        grant: &GrantStatement,
+        parcels_max: usize,
+    ) -> Result<(Sender, BTreeMap<RecordId, Vec<Parcel>>)> {
+        let shard = &grant.origin;
+        let ledger = shard.grant(&grant.id);
+        let wrong = |what: &str| not_proven(&ledger, what);
+        let (envelope, parcels, heartbeat) = self.package_of(grant, &ledger, parcels_max)?;
         let own = self.own_charter()?;
         let keys = self.keys.unlocked()?;
         let (secret, fields) = keys.open_envelope(&envelope_info(grant), &envelope).map_err(|e| match own == grant.holder_charter {
@@ -341,6 +387,27 @@ impl Registry {
         if !self.has_quorum(shard, &note) {
             return Err(wrong("its checkpoint is not cosigned"));
         }
+        let sender = Sender {
+            shard: shard.clone(),
+            id: grant.id,
+            secret,
+            fields,
+            checkpoint,
+            note,
+        };
+        Ok((sender, parcels))
+    }
+
+    /// Opens every version of one record, and checks it against the old owner's ledger.
+    pub(crate) fn open_record(
+        &self,
+        sender: &Sender,
+        offer: &TransferOffer,
+        parcels: Vec<Parcel>,
+    ) -> Result<Package> {
+        let shard = &sender.shard;
+        let ledger = shard.grant(&sender.id);
+        let wrong = |what: &str| not_proven(&ledger, what);
         let mut versions = Vec::with_capacity(parcels.len());
         let mut proven = Vec::with_capacity(parcels.len());
         let mut leaf = [0; 32];
@@ -351,9 +418,9 @@ impl Registry {
             ledger::proof::verify_inclusion(
                 &leaf,
                 parcel.index(),
-                checkpoint.size(),
+                sender.checkpoint.size(),
                 &inclusion,
-                checkpoint.root(),
+                sender.checkpoint.root(),
             )
             .map_err(|e| wrong(&e.to_string()))?;
             if entry.record != offer.record || entry.version != version {
@@ -361,7 +428,7 @@ impl Registry {
             }
             let schema = self.schema_version(&shard.ledger(), entry.schema)?;
             let values = parcel
-                .open(&secret, &fields, offer.id, shard, schema)
+                .open(&sender.secret, &sender.fields, sender.id, shard, schema)
                 .map_err(|e| wrong(&e.to_string()))?;
             proven.push(ProvenVersion {
                 entry: parcel.leaf().to_vec().into(),
@@ -383,20 +450,22 @@ impl Registry {
                 origin: shard.clone(),
                 record: offer.record,
                 versions: proven,
-                checkpoint: note,
+                checkpoint: sender.note.clone(),
             },
         })
     }
 
     /// Envelope, parcels and heartbeat of a transfer's ledger, when all of them have come.
+    #[expect(clippy::type_complexity, reason = "named where it is taken apart")]
     fn package_of(
         &self,
-        offer: &TransferOffer,
         grant: &GrantStatement,
         ledger: &Origin,
-    ) -> Result<(Vec<u8>, Vec<Parcel>, Vec<u8>)> {
+        parcels_max: usize,
+    ) -> Result<(Vec<u8>, BTreeMap<RecordId, Vec<Parcel>>, Vec<u8>)> {
         let (mut envelope, mut heartbeat) = (None, None);
-        let mut parcels = Vec::new();
+        let mut parcels: BTreeMap<RecordId, Vec<Parcel>> = BTreeMap::new();
+        let mut count = 0;
         let mut at = 0u64;
         loop {
             let rows = self
@@ -409,16 +478,15 @@ impl Registry {
                             envelope = Some(self.body(ledger, at)?);
                         }
                         GrantOperation::Heartbeat => heartbeat = Some(self.body(ledger, at)?),
-                        operation
-                            if operation.brings_parcel() && entry.record == Some(offer.record) =>
-                        {
-                            if parcels.len() == super::offer::VERSIONS_MAX {
-                                return Err(bad("the offer has more versions than may move"));
+                        operation if operation.brings_parcel() => {
+                            let record = entry.record.unwrap_or(RecordId([0; 16]));
+                            if count == parcels_max {
+                                return Err(not_proven(ledger, "more versions than may move"));
                             }
-                            let parcel = Parcel::decode(&self.body(ledger, at)?).map_err(|e| {
-                                RegistryError::damaged(format!("`{ledger}` {at}: {e}"))
-                            })?;
-                            parcels.push(parcel);
+                            count += 1;
+                            let parcel = Parcel::decode(&self.body(ledger, at)?)
+                                .map_err(|e| not_proven(ledger, &format!("{at}: {e}")))?;
+                            parcels.entry(record).or_default().push(parcel);
                         }
                         _ => {}
                     }
@@ -436,4 +504,10 @@ impl Registry {
             )),
         }
     }
+}
+
+fn not_proven(ledger: &Origin, what: &str) -> RegistryError {
+    RegistryError::damaged(format!(
+        "`{ledger}`: {what}; tell the security officer of the old owner"
+    ))
 }

@@ -32,19 +32,31 @@ pub struct CountLine {
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Tally {
     size: u64,
-    in_force: u64,
+    /// Records in force by what the entries say alone.
+    pub(crate) in_force: u64,
     /// The newest `transfer-in` of each record that came.
-    pub(super) came: BTreeMap<RecordId, Came>,
+    pub(crate) came: BTreeMap<RecordId, Came>,
     /// Records that left.
     left: BTreeSet<RecordId>,
+    /// Records that came and were erased since.
+    pub(crate) came_and_erased: BTreeSet<RecordId>,
 }
 
 /// A version that came from another shard.
 #[derive(Debug, Clone)]
-pub(super) struct Came {
+pub(crate) struct Came {
     pub at: u64,
     pub version: u64,
     pub content: Hash,
+}
+
+/// What is known to have moved out of and into a shard.
+#[derive(Debug, Default)]
+struct Moves {
+    /// Records that moved away, each once, however often it was offered.
+    away: BTreeSet<RecordId>,
+    /// Records that came.
+    here: BTreeSet<RecordId>,
 }
 
 fn is_in_force(operation: Operation) -> bool {
@@ -58,65 +70,55 @@ impl Registry {
     /// How many records count in every shard held here, and in those below this node that a record
     /// is known to have moved to before their ledger came.
     ///
-    /// # Errors
-    /// A failure of the store.
-    pub fn counts(&self) -> Result<Vec<CountLine>> {
-        let mut shards: BTreeSet<Origin> = self
-            .store
-            .shards()?
-            .iter()
-            .filter_map(|shard| Origin::parse(shard).ok())
-            .filter(Origin::is_shard)
-            .collect();
-        let offers: Vec<TransferOffer> = self.authority().offers().cloned().collect();
-        for moved in offers.iter().filter_map(|offer| self.moved_to(offer)) {
-            let division = moved.origin.division();
-            if self.authority().within(&division, &self.config.division) {
-                shards.insert(moved.origin);
-            }
-        }
-        let line = |origin: Origin| {
-            let records = self.counted(&origin)?;
-            Ok(CountLine { origin, records })
-        };
-        shards.into_iter().map(line).collect()
-    }
-
-    /// How many records count in a shard, as far as is known here.
+    /// What moves meanwhile counts once, too: all shards are asked by one and the same knowledge of
+    /// who moved, and that is taken after the entries were read, because an entry that closes a
+    /// record follows what is known of its moving.
     ///
     /// # Errors
     /// A failure of the store.
-    pub fn counted(&self, origin: &Origin) -> Result<u64> {
-        let tally = self.tally(origin)?;
-        let offers: Vec<TransferOffer> = {
-            let authority = self.authority();
-            let kind = origin.ledger();
-            let about = |offer: &&TransferOffer| {
-                offer.origin == *origin
-                    || (offer.to == origin.division() && offer.origin.ledger() == kind)
-            };
-            authority.offers().filter(about).cloned().collect()
-        };
-        let (mut more, mut less) = (0u64, 0u64);
-        let mut named = BTreeSet::new();
-        for offer in &offers {
-            let Some(moved) = self.moved_to(offer) else {
-                continue;
-            };
-            if offer.origin == *origin
-                && !tally.left.contains(&offer.record)
-                && self.is_counted(origin, &offer.record, tally.size)?
-            {
-                // It moved; the entry that says so here is still to come.
-                less += 1;
-            }
-            if moved.origin == *origin {
-                named.insert(moved.record);
-                // It is known to be there before the shard's entries came.
-                more += u64::from(!tally.came.contains_key(&moved.record));
+    pub fn counts(&self) -> Result<Vec<CountLine>> {
+        let mut tallies: BTreeMap<Origin, Tally> = BTreeMap::new();
+        for shard in self.store.shards()? {
+            if let Some(origin) = Origin::parse(&shard).ok().filter(Origin::is_shard) {
+                let tally = self.tally(&origin)?;
+                tallies.insert(origin, tally);
             }
         }
-        for record in tally.came.keys().filter(|record| !named.contains(record)) {
+        let offers: Vec<TransferOffer> = self.authority().offers().cloned().collect();
+        let mut moves: BTreeMap<Origin, Moves> = BTreeMap::new();
+        for (offer, moved) in offers.iter().filter_map(|o| Some((o, self.moved_to(o)?))) {
+            let division = moved.origin.division();
+            if self.authority().within(&division, &self.config.division) {
+                tallies.entry(moved.origin.clone()).or_default();
+            }
+            let away = moves.entry(offer.origin.clone()).or_default();
+            away.away.insert(offer.record);
+            moves
+                .entry(moved.origin)
+                .or_default()
+                .here
+                .insert(moved.record);
+        }
+        let none = Moves::default();
+        let line = |(origin, tally): (Origin, Tally)| {
+            let records = self.counted(&origin, &tally, moves.get(&origin).unwrap_or(&none))?;
+            Ok(CountLine { origin, records })
+        };
+        tallies.into_iter().map(line).collect()
+    }
+
+    /// How many records count in a shard, by its entries and by what is known to have moved.
+    fn counted(&self, origin: &Origin, tally: &Tally, moves: &Moves) -> Result<u64> {
+        let (mut more, mut less) = (0u64, 0u64);
+        for record in moves.away.iter().filter(|r| !tally.left.contains(r)) {
+            // It moved; the entry that says so here is still to come.
+            less += u64::from(self.is_counted(origin, record, tally.size)?);
+        }
+        for record in &moves.here {
+            // It is known to be there before the shard's entries came.
+            more += u64::from(!tally.came.contains_key(record));
+        }
+        for record in tally.came.keys().filter(|r| !moves.here.contains(r)) {
             // Registered, and not proven to be cosigned: it counts where it comes from.
             less += u64::from(self.is_counted(origin, record, tally.size)?);
         }
@@ -128,8 +130,20 @@ impl Registry {
         Ok(last.is_some_and(|(_, entry)| is_in_force(entry.operation)))
     }
 
+    /// Records of an own shard that came from another and were erased since.
+    pub(crate) fn came_and_erased(&self, origin: &Origin) -> Result<Vec<(RecordId, Came)>> {
+        if Head::read(self.store.as_ref(), origin)?.size == 0 {
+            return Ok(Vec::new());
+        }
+        let tally = self.tally(origin)?;
+        let gone = tally.came_and_erased.iter();
+        Ok(gone
+            .filter_map(|record| Some((*record, tally.came.get(record)?.clone())))
+            .collect())
+    }
+
     /// The tally of a shard, brought up to what is held of it.
-    pub(super) fn tally(&self, origin: &Origin) -> Result<Tally> {
+    pub(crate) fn tally(&self, origin: &Origin) -> Result<Tally> {
         let size = Head::read(self.store.as_ref(), origin)?.size;
         let mut tallies = lock(&self.transfers.tallies);
         let tally = tallies.entry(origin.clone()).or_default();
@@ -184,6 +198,9 @@ impl Tally {
             }
             Operation::Erase => {
                 self.in_force = self.in_force.saturating_sub(u64::from(was));
+                if self.came.contains_key(&entry.record) {
+                    self.came_and_erased.insert(entry.record);
+                }
             }
             Operation::Amend | Operation::Reseal | Operation::Redact => {}
         }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{PURPOSE, bad, cut_here};
-use crate::book::Leaf;
+use crate::book::{Leaf, Signer};
 use crate::error::{RegistryError, Result};
 use crate::grant::{Kept, checkpoint_of};
 use crate::holding::{Version, envelope_info};
@@ -57,10 +57,61 @@ fn month() -> u32 {
 }
 
 /// One version, where it is sealed at present.
-struct Sealed {
-    at: u64,
-    bytes: Vec<u8>,
-    version: Version,
+pub(crate) struct Sealed {
+    pub at: u64,
+    /// The entry's bytes.
+    pub bytes: Vec<u8>,
+    pub version: Version,
+}
+
+/// Why a record cannot move, or not yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unmovable {
+    /// Fields of it were destroyed past their term.
+    Redacted,
+    /// It has more versions than may move.
+    Long,
+    /// A rotation has not come to it yet.
+    NotResealed,
+    /// Its newest version is not under the cosigned head yet.
+    NotCosigned,
+}
+
+impl Unmovable {
+    /// Why it never will; none when it may the next time.
+    pub(crate) fn lasting(self) -> Option<&'static str> {
+        match self {
+            Unmovable::Redacted => Some("redacted"),
+            Unmovable::Long => Some("too-many-versions"),
+            Unmovable::NotResealed | Unmovable::NotCosigned => None,
+        }
+    }
+
+    fn error(self) -> RegistryError {
+        match self {
+            Unmovable::Redacted => bad(
+                "有字段已按期限销毁，不能迁移 / a record of which fields were destroyed past their term does not move; register it anew there",
+            ),
+            Unmovable::Long => bad(format!(
+                "版本超过 {VERSIONS_MAX} 个，不能迁移 / a record of more than {VERSIONS_MAX} versions does not move; register it anew there"
+            )),
+            Unmovable::NotResealed => bad(
+                "密钥轮换后的重封尚未完成，请稍后再试 / the record is not sealed under the present epoch yet; try again when `fangzhi keys status` says that resealing is done",
+            ),
+            Unmovable::NotCosigned => not_cosigned(),
+        }
+    }
+}
+
+/// What goes out with a grant that carries a transfer.
+pub(crate) struct Going<'a> {
+    pub grant: &'a GrantStatement,
+    pub secret: &'a GrantSecret,
+    pub envelope: Vec<u8>,
+    /// Every version of each record.
+    pub records: &'a [Vec<Sealed>],
+    /// The cosigned checkpoint that they are proven under.
+    pub note: &'a str,
 }
 
 impl Registry {
@@ -103,13 +154,16 @@ impl Registry {
             return Err(RegistryError::NoCharter(request.to.clone()));
         }
         let shard = self.shard(&request.kind);
+        self.refuse_closed(&shard)?;
         let _one = lock(&self.transfers.one);
         // Held to the end: what is offered is the newest version, and stays it.
         let book = self.book(&shard)?;
         let _book = lock(&book);
         let note = self.offered_under(&shard, request)?;
         let target = checkpoint_of(&note)?;
-        let versions = self.whole_history(&shard, &request.record, target.size())?;
+        let versions = self
+            .whole_history(&shard, &request.record, target.size())?
+            .map_err(Unmovable::error)?;
         let Some(newest) = versions.last() else {
             return Err(not_here(&request.record));
         };
@@ -120,7 +174,7 @@ impl Registry {
             ));
         }
 
-        let positions = self.positions_in(&request.kind, &versions)?;
+        let positions = self.positions_in(&request.kind, versions.iter())?;
         let (epoch, keys) = self.granted_keys(&shard, &positions)?;
         if keys.len() != positions.len() {
             return Err(RegistryError::damaged(
@@ -168,9 +222,15 @@ impl Registry {
             offered_at: now,
         };
         // What a crash leaves before the statements is a ledger that nobody's word names.
-        self.write_parcels(
-            session, &statement, &secret, envelope, &versions, &note, now,
-        )?;
+        let going = Going {
+            grant: &statement,
+            secret: &secret,
+            envelope,
+            records: &[versions],
+            note: &note,
+        };
+        let signer = || session.signer(purpose(PURPOSE), None);
+        self.write_parcels(going, &signer, now)?;
         cut_here(1)?;
         self.state(
             vec![Statement::Grant(statement), Statement::TransferOffer(offer)],
@@ -229,21 +289,7 @@ impl Registry {
             Some(Operation::TransferOut) => self.refuse_moving(shard, &request.record)?,
             Some(_) => {}
         }
-        let unsettled = {
-            let offers: Vec<TransferOffer> = {
-                let authority = self.authority();
-                let here = |offer: &&TransferOffer| {
-                    offer.to == self.config.division && authority.answer(offer).is_none()
-                };
-                authority.offers().filter(here).cloned().collect()
-            };
-            let mut unsettled = false;
-            for offer in &offers {
-                let arrived = self.arrived(offer)?;
-                unsettled |= arrived.is_some_and(|here| here.record == request.record);
-            }
-            unsettled
-        };
+        let unsettled = self.unsettled(shard)?.contains(&request.record);
         let head = table::Head::read(self.store.as_ref(), shard)?;
         match head.cosigned {
             Some(note) if !unsettled => Ok(note),
@@ -251,8 +297,32 @@ impl Registry {
         }
     }
 
-    /// Every version of a record, where it is sealed at present, opened.
-    fn whole_history(&self, shard: &Origin, record: &RecordId, size: u64) -> Result<Vec<Sealed>> {
+    /// Records that came to an own shard and are not known to count there yet.
+    pub(crate) fn unsettled(&self, shard: &Origin) -> Result<BTreeSet<RecordId>> {
+        let mut came: BTreeSet<RecordId> = self.tally(shard)?.came.into_keys().collect();
+        if came.is_empty() {
+            return Ok(came);
+        }
+        let offers: Vec<TransferOffer> = {
+            let authority = self.authority();
+            let here = |offer: &&TransferOffer| offer.to == self.config.division;
+            authority.offers().filter(here).cloned().collect()
+        };
+        for moved in offers.iter().filter_map(|offer| self.moved_to(offer)) {
+            if moved.origin == *shard {
+                came.remove(&moved.record);
+            }
+        }
+        Ok(came)
+    }
+
+    /// Every version of a record, where it is sealed at present, opened; or why it cannot move.
+    pub(crate) fn whole_history(
+        &self,
+        shard: &Origin,
+        record: &RecordId,
+        size: u64,
+    ) -> Result<std::result::Result<Vec<Sealed>, Unmovable>> {
         let store = self.store.as_ref();
         let keys = self.own_keys(shard)?;
         let (epoch, _) = keys.current();
@@ -262,26 +332,20 @@ impl Registry {
                 continue;
             };
             if entry.operation == Operation::Redact {
-                return Err(bad(
-                    "有字段已按期限销毁，不能迁移 / a record of which fields were destroyed past their term does not move; register it anew there",
-                ));
+                return Ok(Err(Unmovable::Redacted));
             }
             if entry.operation == Operation::Reseal {
                 continue;
             }
             if versions.len() == VERSIONS_MAX {
-                return Err(bad(format!(
-                    "版本超过 {VERSIONS_MAX} 个，不能迁移 / a record of more than {VERSIONS_MAX} versions does not move; register it anew there"
-                )));
+                return Ok(Err(Unmovable::Long));
             }
             let (at, sealed, _) = self.sealed_at(shard, at)?;
             if sealed.epoch != epoch {
-                return Err(bad(
-                    "密钥轮换后的重封尚未完成，请稍后再试 / the record is not sealed under the present epoch yet; try again when `fangzhi keys status` says that resealing is done",
-                ));
+                return Ok(Err(Unmovable::NotResealed));
             }
             if at >= size {
-                return Err(not_cosigned());
+                return Ok(Err(Unmovable::NotCosigned));
             }
             let Some((bytes, _)) = self.record_entry(shard, at)? else {
                 return Err(RegistryError::damaged(format!(
@@ -291,37 +355,37 @@ impl Registry {
             let version = self.open_own(shard, &keys, at)?;
             versions.push(Sealed { at, bytes, version });
         }
-        Ok(versions)
+        Ok(Ok(versions))
     }
 
     /// Every field that a version may have.
-    fn positions_in(&self, kind: &Kind, versions: &[Sealed]) -> Result<BTreeSet<Position>> {
+    pub(crate) fn positions_in<'a>(
+        &self,
+        kind: &Kind,
+        versions: impl Iterator<Item = &'a Sealed>,
+    ) -> Result<BTreeSet<Position>> {
         let mut positions = BTreeSet::new();
-        for schema in versions.iter().map(|v| v.version.entry.schema) {
+        let schemas: BTreeSet<u32> = versions.map(|v| v.version.entry.schema).collect();
+        for schema in schemas {
             let schema = self.schema_version(kind, schema)?;
             positions.extend(schema.fields.iter().map(|field| field.position));
         }
         Ok(positions)
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "all of one offer, written in one place"
-    )]
-    fn write_parcels(
+    /// Writes the ledger of a grant that carries records: the envelope, a parcel for each version, a
+    /// heartbeat.
+    pub(crate) fn write_parcels<'a>(
         &self,
-        session: &Session,
-        grant: &GrantStatement,
-        secret: &GrantSecret,
-        envelope: Vec<u8>,
-        versions: &[Sealed],
-        note: &str,
+        going: Going<'_>,
+        signer: &dyn Fn() -> Signer<'a>,
         now: UnixMillis,
     ) -> Result<()> {
+        let grant = going.grant;
         let ledger = grant.origin.grant(&grant.id);
-        let checkpoint = checkpoint_of(note)?;
+        let checkpoint = checkpoint_of(going.note)?;
         let (size, root) = (checkpoint.size(), *checkpoint.root());
-        let kept = Kept::of(secret);
+        let kept = Kept::of(going.secret);
         let sealed = self.seal_kept(&ledger, &kept)?;
         let leaf = |operation, record, shard: (u64, Hash), body: Vec<u8>| Leaf {
             entry: Entry::Grant(GrantEntry {
@@ -336,26 +400,30 @@ impl Registry {
             body: Some(body),
         };
         let empty = (0, ledger::hash::empty_root());
-        let mut leaves = vec![leaf(GrantOperation::Keys, None, empty, envelope)];
-        let mut last = 0;
-        for one in versions {
-            let parcel = self.parcel(grant, &kept, &one.version, &one.bytes, one.at, size)?;
-            let operation = match leaves.len() {
-                1 => GrantOperation::Enter,
-                _ => GrantOperation::Update,
-            };
-            let record = Some(one.version.record);
-            leaves.push(leaf(operation, record, (size, root), parcel));
-            last = one.at;
+        let mut leaves = vec![leaf(GrantOperation::Keys, None, empty, going.envelope)];
+        // In scope from the first commit on: ending the grant retracts every row.
+        let mut scope: Vec<(RecordId, u64)> = Vec::with_capacity(going.records.len());
+        for versions in going.records {
+            let mut operation = GrantOperation::Enter;
+            for one in versions {
+                let parcel = self.parcel(grant, &kept, &one.version, &one.bytes, one.at, size)?;
+                leaves.push(leaf(
+                    operation,
+                    Some(one.version.record),
+                    (size, root),
+                    parcel,
+                ));
+                operation = GrantOperation::Update;
+            }
+            scope.extend(versions.last().map(|one| (one.version.record, one.at)));
         }
-        let heartbeat = note.as_bytes().to_vec();
+        let heartbeat = going.note.as_bytes().to_vec();
         leaves.push(leaf(
             GrantOperation::Heartbeat,
             None,
             (size, root),
             heartbeat,
         ));
-        let record = versions.last().map(|one| one.version.record);
         let book = self.book(&ledger)?;
         let mut book = lock(&book);
         let mut first = Some(sealed);
@@ -363,14 +431,15 @@ impl Registry {
         while leaves.peek().is_some() {
             let part: Vec<Leaf> = leaves.by_ref().take(STEP).collect();
             let kept = first.take();
-            let signer = session.signer(purpose(PURPOSE), None);
-            self.append(&mut book, &signer, part, now, |batch, _, _| {
-                let (Some(kept), Some(record)) = (kept, record) else {
+            self.append(&mut book, &signer(), part, now, |batch, _, _| {
+                let Some(kept) = kept else {
                     return;
                 };
                 batch.put_body(table::key(&ledger, table::GRANT, b""), kept);
-                let scope = table::key(&ledger, table::SCOPE, &record.0);
-                batch.put(scope, last.to_be_bytes().to_vec());
+                for (record, last) in &scope {
+                    let row = table::key(&ledger, table::SCOPE, &record.0);
+                    batch.put(row, last.to_be_bytes().to_vec());
+                }
                 crate::grant::put_cursor(batch, &ledger, size);
             })?;
         }

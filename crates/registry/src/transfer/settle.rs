@@ -46,16 +46,14 @@ impl Registry {
             let mine = |offer: &&TransferOffer| offer.origin.division() == *own || offer.to == *own;
             let settled = lock(&self.transfers.settled);
             let open = authority
-                .offers()
+                .single_offers()
                 .filter(|offer| !settled.contains(&offer.id));
             open.filter(mine).cloned().collect()
         };
-        if offers.is_empty() {
-            return Ok(());
-        }
         let mut erased = false;
         {
             let _one = lock(&self.transfers.one);
+            erased |= self.tend_batches(now)?;
             for offer in offers.iter().filter(|offer| offer.to == *own) {
                 self.answer_offer(offer, now)?;
             }
@@ -195,45 +193,66 @@ impl Registry {
 
     /// Closes the record here, once.
     fn write_transfer_out(&self, offer: &TransferOffer, now: UnixMillis) -> Result<()> {
-        let origin = &offer.origin;
+        self.write_transfers_out(&offer.origin, std::slice::from_ref(offer), now)
+    }
+
+    /// Closes records of an own shard that moved, each once, in one commit.
+    pub(crate) fn write_transfers_out(
+        &self,
+        origin: &Origin,
+        offers: &[TransferOffer],
+        now: UnixMillis,
+    ) -> Result<()> {
         let holding = self.holding(origin)?;
         let book = self.book(origin)?;
         let mut book = lock(&book);
         let mut holding = holding.write().unwrap_or_else(PoisonError::into_inner);
-        let last = self.last_event(origin, &offer.record, u64::MAX)?;
-        let gone = last.is_none_or(|(_, entry)| {
-            matches!(entry.operation, Operation::TransferOut | Operation::Erase)
-        });
-        let Some(newest) = self.newest(origin, &offer.record)?.filter(|_| !gone) else {
+        let mut leaving: Vec<(RecordEntry, Newest)> = Vec::with_capacity(offers.len());
+        let mut leaves = Vec::with_capacity(offers.len());
+        for offer in offers {
+            let last = self.last_event(origin, &offer.record, u64::MAX)?;
+            let gone = last.is_none_or(|(_, entry)| {
+                matches!(entry.operation, Operation::TransferOut | Operation::Erase)
+            });
+            let Some(newest) = self.newest(origin, &offer.record)?.filter(|_| !gone) else {
+                continue;
+            };
+            let before = self.newest_entry(origin, &newest)?;
+            let body = offer.id.0.to_vec();
+            let entry = RecordEntry {
+                suite: SUITE,
+                record: offer.record,
+                version: newest.version + 1,
+                operation: Operation::TransferOut,
+                previous: Some(newest.leaf),
+                schema: before.schema,
+                epoch: before.epoch,
+                content: before.content,
+                body: Hash::from(Sha256::digest(&body)),
+                recorded_at: now,
+            };
+            leaves.push(Leaf {
+                entry: Entry::Record(entry.clone()),
+                body: Some(body),
+            });
+            leaving.push((entry, newest));
+        }
+        if leaves.is_empty() {
             return Ok(());
-        };
-        let before = self.newest_entry(origin, &newest)?;
-        let body = offer.id.0.to_vec();
-        let entry = RecordEntry {
-            suite: SUITE,
-            record: offer.record,
-            version: newest.version + 1,
-            operation: Operation::TransferOut,
-            previous: Some(newest.leaf),
-            schema: before.schema,
-            epoch: before.epoch,
-            content: before.content,
-            body: Hash::from(Sha256::digest(&body)),
-            recorded_at: now,
-        };
-        let leaf = Leaf {
-            entry: Entry::Record(entry.clone()),
-            body: Some(body),
-        };
+        }
         let signer = self.service(purpose(PURPOSE));
-        let appended = self.append(&mut book, &signer, vec![leaf], now, |batch, at, hashes| {
-            let next = Newest::after(Some(newest), &entry, at, hashes[0]);
-            batch.put(
-                table::key(origin, table::RECORD, &offer.record.0),
-                cbor::to_vec(&next),
-            );
+        let appended = self.append(&mut book, &signer, leaves, now, |batch, first, hashes| {
+            for ((at, (entry, newest)), leaf) in (first..).zip(&leaving).zip(hashes) {
+                let next = Newest::after(Some(newest.clone()), entry, at, *leaf);
+                batch.put(
+                    table::key(origin, table::RECORD, &entry.record.0),
+                    cbor::to_vec(&next),
+                );
+            }
         })?;
-        holding.index.remove(offer.record);
+        for (entry, _) in &leaving {
+            holding.index.remove(entry.record);
+        }
         holding.index.set_applied(appended.size);
         drop(holding);
         drop(book);
@@ -242,7 +261,12 @@ impl Registry {
     }
 
     /// Erases what is left here of a record that its new owner erased.
-    fn erase_here(&self, offer: &TransferOffer, plan: &Hash, now: UnixMillis) -> Result<bool> {
+    pub(crate) fn erase_here(
+        &self,
+        offer: &TransferOffer,
+        plan: &Hash,
+        now: UnixMillis,
+    ) -> Result<bool> {
         let last = self.last_event(&offer.origin, &offer.record, u64::MAX)?;
         if last.is_none_or(|(_, entry)| entry.operation == Operation::Erase) {
             lock(&self.transfers.settled).insert(offer.id);
@@ -271,22 +295,34 @@ impl Registry {
             let Some((at, entry)) = last.filter(|(_, e)| e.operation == Operation::Erase) else {
                 continue;
             };
-            let body = self.body(&moved.origin, at)?;
-            let plan: Hash = body.as_slice().try_into().map_err(|_| {
-                RegistryError::damaged(format!(
-                    "`{}` {at}: erasure {} names no plan",
-                    moved.origin, entry.version
-                ))
-            })?;
-            cut_here(8)?;
-            let step = TransferStep {
-                transfer: offer.id,
-                origin: offer.origin.clone(),
-                event: TransferEvent::Erased { plan },
-            };
-            let signer = self.service(purpose(PURPOSE));
-            self.state(vec![Statement::TransferStep(step)], &signer, now)?;
+            self.tell_erasure(offer, &moved, (at, &entry), now)?;
         }
+        Ok(())
+    }
+
+    /// Tells the old owner under which plan a record that came was erased.
+    pub(crate) fn tell_erasure(
+        &self,
+        offer: &TransferOffer,
+        moved: &Moved,
+        (at, entry): (u64, &RecordEntry),
+        now: UnixMillis,
+    ) -> Result<()> {
+        let body = self.body(&moved.origin, at)?;
+        let plan: Hash = body.as_slice().try_into().map_err(|_| {
+            RegistryError::damaged(format!(
+                "`{}` {at}: erasure {} names no plan",
+                moved.origin, entry.version
+            ))
+        })?;
+        cut_here(8)?;
+        let step = TransferStep {
+            transfer: offer.id,
+            origin: offer.origin.clone(),
+            event: TransferEvent::Erased { plan },
+        };
+        let signer = self.service(purpose(PURPOSE));
+        self.state(vec![Statement::TransferStep(step)], &signer, now)?;
         Ok(())
     }
 }

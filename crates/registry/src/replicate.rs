@@ -25,6 +25,7 @@ use sync::message::{Gone, Item, fill};
 use sync::output::{Load, Loaded};
 use sync::trust::{Accept, Held, Refusal, Tail, Trust};
 
+use crate::addresses::{Addresses, AddressesError};
 use crate::arrived::Arrived;
 use crate::book::commit;
 use crate::chain;
@@ -135,7 +136,8 @@ pub struct NewInvitation {
     /// Official codes.
     #[serde(default)]
     pub codes: Vec<DivisionCode>,
-    /// Where the parent is reached by the new node, `IP:port`.
+    /// Where the parent is reached by the new node, see [`crate::addresses`]. QUIC is added where
+    /// the parent listens for it and this names none.
     pub address: String,
 }
 
@@ -216,11 +218,11 @@ impl Registry {
                     .into(),
             ));
         }
-        if new.address.parse::<std::net::SocketAddr>().is_err() {
-            return Err(RegistryError::BadRequest(
-                "`address` must be `IP:port` of this node, as the new node reaches it".into(),
-            ));
-        }
+        let address: Addresses = new
+            .address
+            .parse()
+            .map_err(|e: AddressesError| RegistryError::BadRequest(e.to_string()))?;
+        let address = address.with_quic_of(&self.config.listen);
         self.may_charter(&new.division, None)?;
         let mut secret = zeroize::Zeroizing::new([0u8; 32]);
         rand_core::Rng::fill_bytes(&mut rng()?, secret.as_mut());
@@ -244,7 +246,7 @@ impl Registry {
             root: data_encoding::HEXLOWER.encode(&self.root_key()),
             parent: ParentAddress {
                 division: self.config.division.clone(),
-                address: new.address.clone(),
+                address: address.to_string(),
                 transport: data_encoding::HEXLOWER.encode(&self.keys.public().transport),
             },
             division: new.division.clone(),

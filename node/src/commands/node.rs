@@ -21,6 +21,7 @@ use sync::session::{Config, Session};
 use crate::args::{Dir, FirstOfficer, Init, Invite, Join, Listen, Open, Revoke, Run, Witness};
 use crate::client::{Client, opener, passphrase};
 use crate::fault::{Fault, Result, exit};
+use crate::ways::{self, Answerer, Ways};
 use crate::{output, peer, serve};
 
 const INVITATION_BYTES_MAX: u64 = 64 * 1024;
@@ -91,6 +92,7 @@ fn officer_passphrase(officer: &FirstOfficer) -> Result<zeroize::Zeroizing<Strin
 
 pub fn init(command: &Init, json: bool) -> Result<ExitCode> {
     let phrase = officer_passphrase(&command.officer)?;
+    ways::read(&command.listen.listen)?;
     let opener = opener(&command.at.open)?;
     let new = NewNode {
         realm: command.realm.clone(),
@@ -149,9 +151,8 @@ pub fn join_with(
     let root = key_from_hex(&invitation.root)?;
     let parent_key = key_from_hex(&invitation.parent.transport)?;
     let secret = key_from_hex(&invitation.secret)?;
-    let parent_address = invitation.parent.address.parse().map_err(|_| {
-        Fault::usage("邀请中的地址有误 / the parent's address in the invitation is not IP:port")
-    })?;
+    let mut ways = Ways::of(&invitation.parent.address)?;
+    ways::read(&listen.listen)?;
     let new = NewNode {
         realm: invitation.realm.clone(),
         division: invitation.division.clone(),
@@ -180,9 +181,9 @@ pub fn join_with(
     };
     let seed = applicant.transport_seed();
     let chain = runtime()?.block_on(async {
-        let endpoint = serve::endpoint(&seed, None).await?;
-        let conversation = endpoint
-            .dial(parent_address, parent_key)
+        let endpoint = serve::endpoint(&seed, &[]).await?;
+        let (conversation, _) = ways
+            .dial(&endpoint, parent_key, Answerer::Exactly)
             .await
             .map_err(|e| {
                 Fault::new(
@@ -209,12 +210,16 @@ pub fn join_with(
 pub fn join(command: &Join, json: bool) -> Result<ExitCode> {
     let bytes = store::atomic::read_bounded(&command.invitation, INVITATION_BYTES_MAX)
         .map_err(|e| Fault::failed(e.to_string()))?;
-    let invitation: Invitation = serde_json::from_slice(&bytes).map_err(|_| {
+    let mut invitation: Invitation = serde_json::from_slice(&bytes).map_err(|_| {
         Fault::usage(format!(
             "`{}` 不是邀请文件 / is no invitation; ask the parent for it again",
             command.invitation.display()
         ))
     })?;
+    if let Some(transport) = command.transport {
+        let addresses = ways::read(&invitation.parent.address)?;
+        invitation.parent.address = addresses.preferring(transport.into()).to_string();
+    }
     if command.new_keys {
         return renew(command, &invitation, json);
     }

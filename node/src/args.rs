@@ -226,6 +226,12 @@ pub struct Join {
     /// 目录中已有的节点换新密钥，其余不变；节点须先停下 / other keys for the node that is in the directory, which must not run; everything else of it stays
     #[arg(long)]
     pub new_keys: bool,
+    /// 没有线路：写出申请文件，送上级准入 / without a line: write a request to this file, for the parent's `fangzhi ferry admit`
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["new_keys", "admission"])]
+    pub offline: Option<PathBuf>,
+    /// 凭上级送回的准入文件建立节点 / make the node by the admission that came back
+    #[arg(long, value_name = "FILE", conflicts_with = "new_keys")]
+    pub admission: Option<PathBuf>,
     /// 先用哪种传输连上级（QUIC 不通则用 TCP）/ how the parent is dialled first; where QUIC does not pass, TCP does; as the invitation says when left out
     #[arg(long)]
     pub transport: Option<TransportName>,

@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::addresses::Transport;
 use crate::authority::Authority;
 use crate::error::Result;
-use crate::ferry::FerryLine;
+use crate::ferry::{FerryLine, FerryState};
 use crate::grant::checkpoint_of;
 use crate::heads::Line;
 use crate::node::{Registry, lock};
@@ -460,6 +460,27 @@ pub(super) fn metrics(status: &SyncStatus) -> Vec<Metric> {
                     ))
                 })
                 .collect(),
+        ),
+        (
+            "fangzhi_ferry_unknown",
+            "gauge",
+            "Whether files were carried to the peer that it did not acknowledge: what it holds is unknown.",
+            by_peer(|peer| {
+                let ferry = peer.ferry.as_ref()?;
+                Some(u64::from(ferry.state == FerryState::Unknown))
+            }),
+        ),
+        (
+            "fangzhi_ferry_packed_bundle",
+            "gauge",
+            "Number of the bundle packed last for the peer.",
+            by_peer(|peer| peer.ferry.as_ref().map(|ferry| ferry.packed)),
+        ),
+        (
+            "fangzhi_ferry_acknowledged_bundle",
+            "gauge",
+            "Number of the newest bundle that the peer acknowledged.",
+            by_peer(|peer| peer.ferry.as_ref().map(|ferry| ferry.acknowledged)),
         ),
         (
             "fangzhi_sync_fell_back",

@@ -42,7 +42,7 @@ pub struct Check {
 }
 
 /// Every check.
-pub const CHECKS: [Check; 30] = [
+pub const CHECKS: [Check; 32] = [
     open("entry", entry),
     open("charter", charter),
     open("plan", plan),

@@ -77,6 +77,8 @@ pub const CHECKS: [Check; 32] = [
     open("ferry_head", ferry_head),
     open("ferry_manifest", ferry_manifest),
     open("ferry_frame", ferry_frame),
+    open("join_request", join_request),
+    open("admission", admission),
 ];
 
 const fn open(name: &'static str, decodes: fn(&[u8]) -> bool) -> Check {
@@ -175,6 +177,26 @@ pub fn ferry_manifest(bytes: &[u8]) -> bool {
     };
     assert_eq!(manifest.encode(), bytes);
     let _ = (manifest.entries(), manifest.verify(bytes, &[1; 64]));
+    true
+}
+
+/// A node's request to join, by file.
+pub fn join_request(bytes: &[u8]) -> bool {
+    let Ok(request) = ferry::JoinRequest::decode(bytes) else {
+        return false;
+    };
+    assert_eq!(request.encode(), bytes);
+    let _ = (request.keys(), request.proven());
+    true
+}
+
+/// The parent's answer to it.
+pub fn admission(bytes: &[u8]) -> bool {
+    let Ok(admission) = ferry::Admission::decode(bytes) else {
+        return false;
+    };
+    assert_eq!(admission.encode(), bytes);
+    assert!(admission.charters().is_ok());
     true
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use ed25519_dalek::SigningKey;
 use ferry::manifest::{Kind as FerryKind, LedgerRange, Part, Party, Payload};
-use ferry::{Extends, Frame, Hex, Manifest};
+use ferry::{Admission, Extends, Frame, Hex, JoinRequest, Manifest};
 use ledger::checkpoint::{self, Checkpoint};
 use ledger::frontier::Frontier;
 use ledger::hash::leaf_hash;
@@ -118,6 +118,8 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
         "mark" => vec![mark().code().into_bytes()],
         "ferry_head" => vec![ferry_head().into_bytes()],
         "ferry_manifest" => vec![ferry_manifest().encode()],
+        "join_request" => vec![join_request().encode()],
+        "admission" => vec![admission().encode()],
         "ferry_frame" => {
             let message = |message| Frame::Message(Box::new(message)).encode();
             let mut frames: Vec<_> = messages().into_iter().map(message).collect();
@@ -180,6 +182,27 @@ fn ferry_manifest() -> Manifest {
                 .collect(),
         ],
     }
+}
+
+fn join_request() -> JoinRequest {
+    let key = |number| SigningKey::from_bytes(&[number; 32]);
+    let public = |number| key(number).verifying_key().to_bytes();
+    let keys = NodeKeys {
+        sign: public(1),
+        witness: public(2),
+        held: public(3),
+        transport: public(4),
+        seal: vec![5; 1216],
+    };
+    let between = (division("shuangfu"), division("jinfu"));
+    let mut request = JoinRequest::new(realm(), between, &keys, NOW).expect("keys of their length");
+    request.proof = Hex([6; 32]);
+    request.sign([&key(1), &key(2), &key(3), &key(4)])
+}
+
+fn admission() -> Admission {
+    let between = (division("shuangfu"), division("jinfu"));
+    Admission::new(realm(), between, &[charter("jinfu")], NOW)
 }
 
 fn ferry_proof() -> Frame {

@@ -52,6 +52,8 @@ pub enum Command {
     Doctor(Dir),
     /// 邀请下级或部门节点 / invite a node to join under this one
     Invite(Invite),
+    /// 线路：复制地址、上级地址、先用 TCP 还是 QUIC / where replication listens, where the parent is, TCP or QUIC first
+    Network(crate::commands::network::Network),
     /// 请另一节点联署本节点的账头 / ask another node of the realm to cosign this one's checkpoints
     Witness(Witness),
     /// 吊销下级节点证书 / revoke the charter of a node under this one
@@ -154,9 +156,27 @@ pub struct Listen {
     /// HTTP 地址 / where HTTP listens
     #[arg(long, default_value = "127.0.0.1:8460")]
     pub http: String,
-    /// 复制地址 / where replication listens
+    /// 复制地址；另开 QUIC 时以逗号相隔 / where replication listens; to offer QUIC too, name both with a comma between: 0.0.0.0:8461,/ip4/0.0.0.0/udp/8461/quic-v1
     #[arg(long, default_value = "0.0.0.0:8461")]
     pub listen: String,
+}
+
+/// What carries a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TransportName {
+    /// TCP 与 TLS / TCP and TLS
+    Tcp,
+    /// QUIC
+    Quic,
+}
+
+impl From<TransportName> for registry::addresses::Transport {
+    fn from(name: TransportName) -> Self {
+        match name {
+            TransportName::Tcp => Self::Tcp,
+            TransportName::Quic => Self::Quic,
+        }
+    }
 }
 
 #[derive(Debug, ClapArgs)]
@@ -206,6 +226,15 @@ pub struct Join {
     /// 目录中已有的节点换新密钥，其余不变；节点须先停下 / other keys for the node that is in the directory, which must not run; everything else of it stays
     #[arg(long)]
     pub new_keys: bool,
+    /// 没有线路：写出申请文件，送上级准入 / without a line: write a request to this file, for the parent's `fangzhi ferry admit`
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["new_keys", "admission"])]
+    pub offline: Option<PathBuf>,
+    /// 凭上级送回的准入文件建立节点 / make the node by the admission that came back
+    #[arg(long, value_name = "FILE", conflicts_with = "new_keys")]
+    pub admission: Option<PathBuf>,
+    /// 先用哪种传输连上级（QUIC 不通则用 TCP）/ how the parent is dialled first; where QUIC does not pass, TCP does; as the invitation says when left out
+    #[arg(long)]
+    pub transport: Option<TransportName>,
     #[command(flatten)]
     pub listen: Listen,
     #[command(flatten)]
@@ -239,7 +268,7 @@ pub struct Invite {
     /// 行政区划代码 方案:代码:起始日 / official code as scheme:code:YYYY-MM-DD
     #[arg(long = "code", value_name = "SCHEME:CODE:FROM")]
     pub codes: Vec<String>,
-    /// 新节点可到达的本节点地址 / this node's replication address as the new node reaches it
+    /// 新节点可到达的本节点地址 / this node's replication address as the new node reaches it; QUIC is added where this node listens for it
     #[arg(long)]
     pub address: String,
     /// 写到文件 / write the invitation to this file
@@ -660,6 +689,9 @@ pub struct Bench {
     /// `replicate` 的下级节点数 / children of the part `replicate`
     #[arg(long, default_value_t = 300)]
     pub children: usize,
+    /// `replicate` 在 TCP 之外再测 QUIC / `replicate` measures QUIC beside TCP in the same run
+    #[arg(long)]
+    pub transport: Option<TransportName>,
     /// 下级同时改动多少秒 / for how many seconds these children edit
     #[arg(long, default_value_t = 60)]
     pub seconds: u64,

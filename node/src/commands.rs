@@ -10,6 +10,7 @@ pub mod ferry;
 mod grant;
 mod import;
 pub mod keys;
+pub mod network;
 mod node;
 mod operator;
 pub mod proposals;
@@ -42,6 +43,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         Command::Ferry(command) => ferry::run(command, json),
         Command::Doctor(command) => node::doctor(command, json),
         Command::Invite(command) => node::invite(command, json),
+        Command::Network(command) => network::run(command, json),
         Command::Witness(command) => node::witness(command, json),
         Command::Revoke(command) => node::revoke(command, json),
         Command::Operator(command) => operator::run(command, json),

@@ -1,7 +1,7 @@
 //! The `fangzhi` binary: a node's server and its command line.
 //!
 //! Read in this order: [`args`] (what can be asked), [`client`] (how a command reaches a node),
-//! [`serve`], [`peer`] and [`carry`] (a running node), [`commands`].
+//! [`serve`], [`ways`], [`peer`] and [`carry`] (a running node), [`commands`].
 
 mod args;
 mod carry;
@@ -17,6 +17,7 @@ mod peer;
 mod renew;
 mod serve;
 mod tend;
+mod ways;
 mod witness;
 
 use std::process::ExitCode;

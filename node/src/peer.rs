@@ -10,6 +10,7 @@ use ledger::verify::Verified;
 use p2p::{Conversation, ReceiveError};
 use record::authority::Charter;
 use record::id::Origin;
+use registry::addresses::Transport;
 use registry::heads::Looked;
 use registry::standing::PeerStanding;
 use registry::{Registry, error::RegistryError};
@@ -19,6 +20,7 @@ use sync::session::Session;
 use sync::trust::Trust;
 
 use crate::carry::{Ahead, Keeping, Kept};
+use crate::ways;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::block_in_place;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
@@ -67,6 +69,8 @@ struct Driver {
     registry: Arc<Registry>,
     session: Session,
     peer_key: [u8; 32],
+    /// What carries the session.
+    over: Transport,
     /// How often the node's keys were opened or locked when the session began.
     turns: u64,
     /// How many keys of the root were known to be succeeded when the session began.
@@ -118,6 +122,7 @@ pub async fn drive(
     mut stop: oneshot::Receiver<()>,
 ) -> Ended {
     let peer_key = conversation.peer();
+    let over = ways::transport(&conversation);
     let (sender, mut receiver) = conversation.split();
     // A task of its own sends, so that waiting for the peer's credit never stops the reading.
     let (outgoing, mut queue) = mpsc::unbounded_channel::<Vec<u8>>();
@@ -139,6 +144,7 @@ pub async fn drive(
         registry,
         session,
         peer_key,
+        over,
         outgoing,
         waiting,
         chain: Vec::new(),
@@ -535,9 +541,14 @@ impl Driver {
                 self.chain.clone_from(&chain);
                 self.registry.met(&chain, now);
                 if let Some(peer) = chain.first() {
-                    tracing::info!(peer = %peer.division, "replication session open");
-                    self.registry
-                        .peer_seen(peer.division.as_str(), true, None, false, now);
+                    let (name, over) = (peer.division.as_str(), self.over);
+                    tracing::info!(
+                        peer = name,
+                        over = over.as_str(),
+                        "replication session open"
+                    );
+                    self.registry.peer_over(name, over);
+                    self.registry.peer_seen(name, true, None, false, now);
                 }
                 Vec::new()
             }

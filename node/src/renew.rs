@@ -11,6 +11,7 @@ use registry::config::key_from_hex;
 use registry::renewal::Ask;
 use sync::session::{Config, Session};
 
+use crate::ways::{Answerer, Ways};
 use crate::{peer, serve};
 
 /// How often it looks whether there is something to do.
@@ -48,16 +49,14 @@ pub async fn renew(registry: Arc<Registry>) {
 async fn ask_parent(registry: &Arc<Registry>, ask: Ask) -> Result<(), String> {
     let parent = registry.parent().ok_or("this node has no parent to ask")?;
     let key = key_from_hex(&parent.transport).map_err(|e| e.to_string())?;
-    let address = parent
-        .address
-        .parse()
-        .map_err(|_| "the parent's address in `node.json` is not IP:port".to_owned())?;
+    let mut ways = Ways::of(&parent.address).map_err(|fault| fault.message)?;
     // A connection of its own: it proves the transport key that is to be chartered.
-    let endpoint = serve::endpoint(&ask.transport, None)
+    let endpoint = serve::endpoint(&ask.transport, &[])
         .await
         .map_err(|fault| fault.message)?;
     let chain = async {
-        let (conversation, key) = serve::dial_parent(&endpoint, address, key)
+        let (conversation, key) = ways
+            .dial(&endpoint, key, Answerer::OrSuccessor)
             .await
             .map_err(|e| e.to_string())?;
         let config = Config {

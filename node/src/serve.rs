@@ -22,6 +22,7 @@ use zeroize::Zeroizing;
 use crate::client::RunFile;
 use crate::fault::{Fault, Result};
 use crate::peer::{self, Ended};
+use crate::ways::{self, Answerer, Ways};
 use crate::{http, witness};
 
 /// The most replication sessions that others may have open here.
@@ -34,8 +35,8 @@ const PERSIST_EVERY: Duration = Duration::from_secs(300);
 const BACKUP_LOOK: Duration = Duration::from_secs(5);
 
 /// The endpoint of a node on the network.
-pub async fn endpoint(seed: &[u8; 32], listen: Option<SocketAddr>) -> Result<Endpoint> {
-    Endpoint::start(TransportKey::from_seed(*seed), listen, Limits::default())
+pub async fn endpoint(seed: &[u8; 32], listen: &[p2p::Address]) -> Result<Endpoint> {
+    Endpoint::start_on(TransportKey::from_seed(*seed), listen, Limits::default())
         .await
         .map_err(|e| Fault::failed(e.to_string()))
 }
@@ -60,14 +61,13 @@ pub async fn run(registry: Arc<Registry>, dir: &Path, while_stdin: bool) -> Resu
     let reached = listener
         .local_addr()
         .map_err(|e| Fault::failed(e.to_string()))?;
-    let endpoint = endpoint(&registry.transport_seed(), Some(address(&config.listen)?)).await?;
+    let listen = ways::network(ways::read(&config.listen)?.all());
+    let endpoint = endpoint(&registry.transport_seed(), &listen).await?;
+    let listened: Vec<String> = endpoint.listening().iter().map(|a| a.to_string()).collect();
     let run = RunFile {
         pid: std::process::id(),
         url: format!("http://{reached}"),
-        listen: endpoint
-            .local_addr()
-            .map(|a| a.to_string())
-            .unwrap_or_default(),
+        listen: listened.join(","),
         secret: Zeroizing::new(registry::keys::token()?),
     };
     let run_path = Files::new(dir).run();
@@ -207,7 +207,7 @@ fn config_of(registry: &Registry, peer_key: [u8; 32]) -> Result<Config> {
 
 /// Accepts and dials under the node's transport key, and begins anew when that changed.
 async fn network(registry: Arc<Registry>, first: Endpoint, mut heads: watch::Receiver<u64>) {
-    let listened = first.local_addr();
+    let listened = first.listening().to_vec();
     let mut present = first;
     loop {
         let under = registry.transport_key();
@@ -233,7 +233,7 @@ async fn network(registry: Arc<Registry>, first: Endpoint, mut heads: watch::Rec
             Err(_) => tracing::warn!("the network under the old key is still in use"),
         }
         present = loop {
-            match self::endpoint(&registry.transport_seed(), listened).await {
+            match self::endpoint(&registry.transport_seed(), &listened).await {
                 Ok(endpoint) => break endpoint,
                 Err(fault) => {
                     tracing::error!(error = %fault.message, "the network could not begin anew; it is tried again");
@@ -321,38 +321,30 @@ async fn accept(registry: Arc<Registry>, endpoint: Arc<Endpoint>, heads: watch::
     }
 }
 
-/// A conversation with the parent, and the key that it proved. When that is another than the known
-/// one it may be the parent's since: the session opens only if the chain that it then shows leads
-/// to the root and has this key in it.
-pub async fn dial_parent(
-    endpoint: &Endpoint,
-    addr: SocketAddr,
-    known: PeerKey,
-) -> std::result::Result<(p2p::Conversation, PeerKey), p2p::DialError> {
-    match endpoint.dial(addr, known).await {
-        Err(p2p::DialError::WrongKey {
-            found: Some(found), ..
-        }) => Ok((endpoint.dial(addr, found).await?, found)),
-        other => other.map(|conversation| (conversation, known)),
-    }
-}
-
 /// Keeps a session with the parent, as long as the node runs.
 pub async fn dial(registry: Arc<Registry>, endpoint: Arc<Endpoint>, heads: watch::Receiver<u64>) {
     let mut wait = RETRY_MIN;
+    let mut known: Option<Ways> = None;
     while let Some(parent) = registry.parent() {
-        let (Ok(addr), Ok(key)) = (address(&parent.address), key_from_hex(&parent.transport))
-        else {
+        let fresh = match known.take() {
+            Some(ways) if ways.are(&parent.address) => Ok(ways),
+            _ => Ways::of(&parent.address),
+        };
+        let (Ok(fresh), Ok(key)) = (fresh, key_from_hex(&parent.transport)) else {
             tracing::error!(
                 "the parent's address in `node.json` cannot be read; nothing will be replicated"
             );
             return;
         };
+        let ways = known.insert(fresh);
         // Nothing takes the place of the session with the parent.
         let (_kept, stop) = oneshot::channel();
-        match dial_parent(&endpoint, addr, key).await {
+        let dialled = ways.dial(&endpoint, key, Answerer::OrSuccessor).await;
+        registry.peer_fell_back(parent.division.as_str(), ways.fell_back());
+        match dialled {
             Ok((conversation, key)) => match config_of(&registry, key) {
                 Ok(config) => {
+                    let over = ways::transport(&conversation);
                     let ended = peer::drive(
                         registry.clone(),
                         Session::dial(config).knowing(registry.successions()),
@@ -361,6 +353,9 @@ pub async fn dial(registry: Arc<Registry>, endpoint: Arc<Endpoint>, heads: watch
                         stop,
                     )
                     .await;
+                    if !ended.refused && ended.peer.is_none() {
+                        ways.led_nowhere(over, &ended.reason);
+                    }
                     wait = match (ended.refused, &ended.peer) {
                         (true, _) => RETRY_MAX.min(wait * 2),
                         (false, Some(_)) => RETRY_MIN,

@@ -290,6 +290,19 @@ fn across_a_one_way_boundary_bundles_are_cumulative_and_the_status_stays_unknown
     );
     gap.arrived();
     assert_eq!(gap.peer(CHILD)["ferry"]["state"], "unknown");
+    // The figures say so, too: what is packed is no word of what arrived.
+    let child = Daemon::start(&gap.dir(CHILD));
+    let figures = ureq::get(format!("{}/metrics", child.url)).call().unwrap();
+    let figures = figures.into_body().read_to_string().unwrap();
+    for figure in [
+        "unknown{peer=\"jiangjin\"} 1",
+        "packed_bundle{peer=\"jiangjin\"} 3",
+        "acknowledged_bundle{peer=\"jiangjin\"} 0",
+    ] {
+        let line = format!("fangzhi_ferry_{figure}");
+        assert!(figures.lines().any(|found| found == line), "{line}");
+    }
+    child.stop();
     // What is late is known to be old.
     assert_eq!(gap.open(PARENT, &["2"])["repeated"], true);
     // From a known bundle on, if that is how it is wanted.

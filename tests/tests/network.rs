@@ -58,21 +58,44 @@ impl Nodes {
         self.base.path().join(node)
     }
 
-    /// Both nodes, each in its namespace.
+    /// Both nodes, each in its namespace; the child dials over TCP.
     fn start(&self, net: &Net) -> (Daemon, Daemon) {
+        self.start_over(net, "tcp")
+    }
+
+    fn start_over(&self, net: &Net, transport: &str) -> (Daemon, Daemon) {
         edit_config(&self.dir("jiangjin"), |config| {
             config.http = format!("{}:0", net.near(0));
-            config.listen = format!("{}:7000", net.far(1));
+            config.listen = at_parent(net, "tcp");
         });
         edit_config(&self.dir("jinfu"), |config| {
             config.http = format!("{}:0", net.near(1));
             config.listen = "0.0.0.0:0".into();
-            config.parent.as_mut().unwrap().address = format!("{}:7000", net.far(1));
+            config.parent.as_mut().unwrap().address = at_parent(net, transport);
         });
         let parent = Daemon::start_in(&net.names[0], &self.dir("jiangjin"));
         let child = Daemon::start_in(&net.names[1], &self.dir("jinfu"));
         (parent, child)
     }
+}
+
+/// Where the parent is, over both transports, one of them first.
+fn at_parent(net: &Net, first: &str) -> String {
+    let host = net.far(1);
+    let (tcp, quic) = (
+        format!("{host}:7000"),
+        format!("/ip4/{host}/udp/7000/quic-v1"),
+    );
+    match first {
+        "tcp" => format!("{tcp},{quic}"),
+        _ => format!("{quic},{tcp}"),
+    }
+}
+
+/// What the child's session with the parent goes over, once there is one.
+fn over(child: &Daemon) -> String {
+    let status = child.get("/api/v1/sync");
+    status["peers"][0]["transport"].to_string()
 }
 
 /// A line between two namespaces; says so when there can be none.
@@ -139,10 +162,20 @@ fn sound(child: &Daemon, parent: &Daemon) {
 
 #[test]
 fn over_five_percent_loss_and_200_ms_everything_arrives_and_the_status_tells_the_truth() {
+    over_five_percent_loss_and_200_ms("tcp");
+}
+
+#[test]
+fn over_five_percent_loss_and_200_ms_everything_arrives_over_quic_too() {
+    over_five_percent_loss_and_200_ms("quic");
+}
+
+fn over_five_percent_loss_and_200_ms(transport: &str) {
     let Some(net) = net() else { return };
     let nodes = Nodes::new(60, &[]);
     net.weather(100, 50);
-    let (parent, child) = nodes.start(&net);
+    let (parent, child) = nodes.start_over(&net, transport);
+    let began = Instant::now();
     for round in 1..4 {
         std::thread::sleep(Duration::from_millis(700));
         truthful(&child, &parent);
@@ -150,7 +183,9 @@ fn over_five_percent_loss_and_200_ms_everything_arrives_and_the_status_tells_the
         register(&child, &file, &rows("person", round, 3, round as u16 + 1));
     }
     converged(&child, &parent);
+    eprintln!("over {transport}: converged after {:?}", began.elapsed());
     sound(&child, &parent);
+    assert_eq!(over(&child), format!("\"{transport}\""));
     assert!(parent.resident() < 2 * MEMORY_MAX, "{}", parent.resident());
 }
 
@@ -171,11 +206,11 @@ fn flapping<'scope>(
     });
 }
 
-fn over_a_line_that_drops(period: (Duration, Duration), whole: Duration) {
+fn over_a_line_that_drops(transport: &str, period: (Duration, Duration), whole: Duration) {
     let Some(net) = net() else { return };
     let nodes = Nodes::new(200, &[]);
     net.weather(20, 10);
-    let (parent, child) = nodes.start(&net);
+    let (parent, child) = nodes.start_over(&net, transport);
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         flapping(scope, &net, period, &stop);
@@ -197,14 +232,20 @@ fn over_a_line_that_drops(period: (Duration, Duration), whole: Duration) {
 #[test]
 fn over_a_line_that_drops_again_and_again_everything_arrives() {
     let period = (Duration::from_millis(1_500), Duration::from_millis(1_000));
-    over_a_line_that_drops(period, Duration::from_secs(8));
+    over_a_line_that_drops("tcp", period, Duration::from_secs(8));
+}
+
+#[test]
+fn over_a_line_that_drops_again_and_again_everything_arrives_over_quic_too() {
+    let period = (Duration::from_millis(1_500), Duration::from_millis(1_000));
+    over_a_line_that_drops("quic", period, Duration::from_secs(8));
 }
 
 #[test]
 #[ignore = "takes minutes: make soak"]
 fn over_a_line_that_drops_every_twenty_seconds_everything_arrives() {
     let period = (Duration::from_secs(20), Duration::from_secs(15));
-    over_a_line_that_drops(period, Duration::from_secs(180));
+    over_a_line_that_drops("tcp", period, Duration::from_secs(180));
 }
 
 #[test]
@@ -250,16 +291,28 @@ fn a_child_that_comes_back_from_another_address_takes_over_its_half_open_connect
 #[test]
 #[ignore = "a dead line is noticed after 75 seconds: make soak"]
 fn an_address_that_changes_in_mid_stream_costs_a_pause_and_nothing_else() {
+    an_address_that_changes_in_mid_stream("tcp");
+}
+
+#[test]
+#[ignore = "a dead line is noticed after 75 seconds: make soak"]
+fn an_address_that_changes_in_mid_stream_costs_a_pause_and_nothing_else_over_quic() {
+    an_address_that_changes_in_mid_stream("quic");
+}
+
+fn an_address_that_changes_in_mid_stream(transport: &str) {
     let Some(net) = net() else { return };
     let nodes = Nodes::new(2_000, &[]);
     net.weather(40, 10);
-    let (parent, child) = nodes.start(&net);
+    let (parent, child) = nodes.start_over(&net, transport);
     eventually("the middle of the stream", || match size(&parent) {
         0 => Err("nothing".into()),
         held => Ok(held),
     });
+    assert_eq!(over(&child), format!("\"{transport}\""));
     net.address(1, 2, false).unwrap();
     net.address(1, 3, true).unwrap();
+    let changed = Instant::now();
     truthful(&child, &parent);
     // The status says that the line is gone, then that there is another.
     for node in [&child, &parent] {
@@ -270,8 +323,24 @@ fn an_address_that_changes_in_mid_stream_costs_a_pause_and_nothing_else() {
         };
         node.peer(|line| line["peer"] == peer && line["last_error"].is_string());
     }
+    eprintln!("over {transport}: noticed after {:?}", changed.elapsed());
     register(&child, "2", &rows("person", 2, 20, 2));
     converged(&child, &parent);
+    eprintln!("over {transport}: converged after {:?}", changed.elapsed());
+    sound(&child, &parent);
+}
+
+#[test]
+fn where_a_wall_lets_no_udp_pass_the_child_goes_over_tcp() {
+    let Some(net) = net() else { return };
+    let nodes = Nodes::new(60, &[]);
+    net.without_udp(true);
+    let (parent, child) = nodes.start_over(&net, "quic");
+    converged(&child, &parent);
+    assert_eq!(over(&child), "\"tcp\"");
+    let status = child.get("/api/v1/sync");
+    let why = status["peers"][0]["fell_back"].as_str().unwrap();
+    assert!(why.contains("/udp/7000/quic-v1"), "{why}");
     sound(&child, &parent);
 }
 

@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use registry::ferry::FerryPeer;
+use registry::ferry::admit::{AdmitReport, AdmitRequest};
 use registry::ferry::open::{OpenReport, OpenRequest};
 use registry::ferry::pack::{PackReport, PackRequest};
 
@@ -22,6 +23,7 @@ pub fn routes() -> Router<AppState> {
         .route("/api/v1/ferry", get(list))
         .route("/api/v1/ferry/packed", post(pack))
         .route("/api/v1/ferry/opened", post(open))
+        .route("/api/v1/ferry/admitted", post(admit))
 }
 
 async fn list(State(state): State<AppState>) -> Answered<Vec<FerryPeer>> {
@@ -46,6 +48,17 @@ async fn open(
 ) -> Answered<OpenReport> {
     let report = state
         .run(move |registry| registry.ferry_open(&caller.session, &request, now()))
+        .await?;
+    Ok(Json(report))
+}
+
+async fn admit(
+    State(state): State<AppState>,
+    caller: Caller,
+    Given(request): Given<AdmitRequest>,
+) -> Answered<AdmitReport> {
+    let report = state
+        .run(move |registry| registry.ferry_admit(&caller.session, &request, now()))
         .await?;
     Ok(Json(report))
 }

@@ -9,7 +9,8 @@
 //! - [`manifest`]: who sends what to whom, in JSON, signed: all that a boundary scanner needs;
 //! - [`head`]: the one line by which each file begins;
 //! - [`payload`]: frames in sealed chunks, written and read in bounded memory;
-//! - [`contents`]: that the frames are those which the manifest declares, gapless and in order.
+//! - [`contents`]: that the frames are those which the manifest declares, gapless and in order;
+//! - [`joining`]: how a node without a line asks to join, and is admitted.
 //!
 //! ```
 //! let line = ferry::head::Head { part: 1, manifest_bytes: 3456, signature: [7; 64] }.encode();
@@ -28,10 +29,13 @@ pub mod payload;
 
 pub mod contents;
 
+pub mod joining;
+
 mod hex;
 
 pub use contents::{ContentError, Contents};
 pub use head::{Head, HeadError};
 pub use hex::Hex;
+pub use joining::{Admission, JoinRequest, JoiningError};
 pub use manifest::{Manifest, ManifestError};
 pub use payload::{Extends, Frame, Opener, PayloadError, Sealer};

@@ -8,6 +8,10 @@ use sync::limits::MESSAGE_BYTES_MAX;
 pub const FORMAT: u32 = 1;
 /// The largest manifest, in bytes.
 pub const MANIFEST_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The largest request of a node that is to join.
+pub const REQUEST_BYTES_MAX: usize = 16 * 1024;
+/// The largest admission: a chain of charters in hexadecimal.
+pub const ADMISSION_BYTES_MAX: usize = 256 * 1024;
 /// The most files of one bundle.
 pub const PARTS_MAX: usize = 1024;
 /// The largest payload: 1 TiB.

@@ -7,7 +7,6 @@
 //! `None`, and its messages still arrive here. Dropping the [`Receiver`] while the peer may still
 //! send ends the conversation for both, after what was sent before.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use futures::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
+use crate::address::Address;
 use crate::error::{ReceiveError, SendError};
 use crate::frame::End;
 use crate::inbox::cost;
@@ -30,7 +30,7 @@ const LINGER: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Conversation {
     peer: PeerKey,
-    remote: SocketAddr,
+    remote: Address,
     sender: Sender,
     receiver: Receiver,
 }
@@ -56,7 +56,7 @@ pub(crate) fn start<S, G>(
     stream: S,
     gone: Gone,
     peer: PeerKey,
-    remote: SocketAddr,
+    remote: Address,
     stall_timeout: Duration,
     closing: watch::Receiver<bool>,
     seat: G,
@@ -99,7 +99,7 @@ impl Conversation {
 
     /// The address dialled, or the one that the dialer came from.
     #[must_use]
-    pub fn remote(&self) -> SocketAddr {
+    pub fn remote(&self) -> Address {
         self.remote
     }
 

@@ -6,7 +6,6 @@
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures::AsyncReadExt;
@@ -15,6 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::READY;
+use crate::address::Address;
 use crate::conversation::{self, Conversation};
 use crate::error::DialError;
 use crate::failure::OpenError;
@@ -48,7 +48,7 @@ pub(crate) struct Dialer {
 impl Dialer {
     pub(crate) async fn dial(
         &self,
-        addr: SocketAddr,
+        addr: Address,
         expect: PeerKey,
     ) -> Result<Conversation, DialError> {
         if expect == self.own {
@@ -68,11 +68,7 @@ impl Dialer {
     }
 
     /// A stream past its READY.
-    pub(crate) async fn ready_line(
-        &self,
-        addr: SocketAddr,
-        peer: PeerId,
-    ) -> Result<Line, DialError> {
+    pub(crate) async fn ready_line(&self, addr: Address, peer: PeerId) -> Result<Line, DialError> {
         let mut fresh = false;
         let mut pause = PAUSE;
         let mut attempts = 0;
@@ -98,7 +94,7 @@ impl Dialer {
 
     async fn attempt(
         &self,
-        addr: SocketAddr,
+        addr: Address,
         peer: PeerId,
         fresh: bool,
         attempts: u32,
@@ -131,13 +127,7 @@ impl Dialer {
         }
     }
 
-    fn explain(
-        &self,
-        error: OpenError,
-        addr: SocketAddr,
-        attempts: u32,
-        timed_out: bool,
-    ) -> Failed {
+    fn explain(&self, error: OpenError, addr: Address, attempts: u32, timed_out: bool) -> Failed {
         use io::ErrorKind as Kind;
         let unreachable = |kind| Failed::Final(DialError::Unreachable { addr, kind });
         match error {
@@ -163,7 +153,7 @@ impl Dialer {
         }
     }
 
-    fn no_reply(&self, addr: SocketAddr) -> DialError {
+    fn no_reply(&self, addr: Address) -> DialError {
         DialError::NoReply {
             addr,
             timeout: self.limits.ready_timeout,

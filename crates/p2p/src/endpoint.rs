@@ -12,6 +12,7 @@ use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::accept;
+use crate::address::{Address, Transport};
 use crate::conversation::Conversation;
 use crate::dial::Dialer;
 use crate::error::{DialError, StartError};
@@ -25,7 +26,7 @@ const COMMANDS_MAX: usize = 64;
 /// A running endpoint.
 pub struct Endpoint {
     pub(crate) dialer: Dialer,
-    local_addr: Option<SocketAddr>,
+    listening: Vec<Address>,
     accepted: Mutex<mpsc::Receiver<Conversation>>,
     closing: watch::Sender<bool>,
     turned_away: Arc<AtomicU64>,
@@ -34,13 +35,26 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// Starts the endpoint on the tokio runtime that this is called on. Without an address to
-    /// listen on it only dials; port 0 lets the system choose.
+    /// listen on over TCP it only dials; port 0 lets the system choose.
     ///
     /// # Errors
     /// If the address cannot be listened on, or TLS cannot be set up.
     pub async fn start(
         key: TransportKey,
         listen: Option<SocketAddr>,
+        limits: Limits,
+    ) -> Result<Self, StartError> {
+        let listen: Vec<Address> = listen.into_iter().map(Address::from).collect();
+        Self::start_on(key, &listen, limits).await
+    }
+
+    /// The same with any number of addresses, over TCP and QUIC.
+    ///
+    /// # Errors
+    /// If one of them cannot be listened on, or TLS cannot be set up.
+    pub async fn start_on(
+        key: TransportKey,
+        listen: &[Address],
         limits: Limits,
     ) -> Result<Self, StartError> {
         // The TLS library obeys this variable in every build.
@@ -50,10 +64,10 @@ impl Endpoint {
         let (inbound_tx, inbound) = mpsc::channel(limits.accept_queue_max.max(1));
         let turned_away = Arc::new(AtomicU64::new(0));
         let mut driver = Driver::new(&key, &limits, inbound_tx, turned_away.clone())?;
-        let local_addr = match listen {
-            Some(addr) => Some(driver.listen(addr).await?),
-            None => None,
-        };
+        let mut listening = Vec::new();
+        for addr in listen {
+            listening.push(driver.listen(*addr).await?);
+        }
         let (commands, commanded) = mpsc::channel(COMMANDS_MAX);
         let (accepted_tx, accepted) = mpsc::channel(limits.accept_queue_max.max(1));
         let (closing, closes) = watch::channel(false);
@@ -75,7 +89,7 @@ impl Endpoint {
                 limits,
                 own: key.public(),
             },
-            local_addr,
+            listening,
             accepted: Mutex::new(accepted),
             closing,
             turned_away,
@@ -83,20 +97,29 @@ impl Endpoint {
         })
     }
 
-    /// The address listened on, with its real port.
+    /// The address listened on over TCP, with its real port.
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.local_addr
+        let mut tcp = self.listening.iter();
+        tcp.find(|addr| addr.transport == Transport::Tcp)
+            .map(|addr| addr.socket)
+    }
+
+    /// All addresses listened on, with their real ports, in the order in which they were given.
+    #[must_use]
+    pub fn listening(&self) -> &[Address] {
+        &self.listening
     }
 
     /// Begins a conversation with the node at `addr`, which must prove the key `expect`.
     ///
-    /// A connection that is open with this peer is used, whatever its address. A peer that is busy
+    /// A connection that is open with this peer over the same transport is used, whatever its
+    /// address. A peer that is busy
     /// is tried again for some seconds. Dropping the future begins nothing.
     ///
     /// # Errors
     /// See [`DialError`]; [`DialError::WrongKey`] is the one not to retry.
-    pub async fn dial(&self, addr: SocketAddr, expect: PeerKey) -> Result<Conversation, DialError> {
+    pub async fn dial(&self, addr: Address, expect: PeerKey) -> Result<Conversation, DialError> {
         self.dialer.dial(addr, expect).await
     }
 
@@ -124,7 +147,7 @@ impl Endpoint {
     }
 
     /// Ends all conversations with a farewell, closes the connections, and waits until the port is
-    /// free, six seconds at most. Close conversations before, if what they still hold matters.
+    /// free, nine seconds at most. Close conversations before, if what they still hold matters.
     pub async fn close(self) {
         let Self {
             dialer,
@@ -143,7 +166,7 @@ impl Endpoint {
 impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Endpoint")
-            .field("local_addr", &self.local_addr)
+            .field("listening", &self.listening)
             .finish_non_exhaustive()
     }
 }

@@ -3,10 +3,10 @@
 //! It owns the wording. It refuses to name keys: addresses say which peer was meant.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::MESSAGE_MAX;
+use crate::address::Address;
 use crate::frame::Violation;
 use crate::key::PeerKey;
 
@@ -19,7 +19,7 @@ pub enum StartError {
     )]
     Listen {
         /// The address asked for.
-        addr: SocketAddr,
+        addr: Address,
         /// What the operating system said.
         #[source]
         source: io::Error,
@@ -41,13 +41,13 @@ pub enum DialError {
     #[error("the key expected of `{addr}` is not an Ed25519 public key; check the peer's charter")]
     BadKey {
         /// The address dialled.
-        addr: SocketAddr,
+        addr: Address,
     },
     /// The address leads to this very node.
     #[error("`{addr}` is this node itself; set the address of the other node")]
     ThisNode {
         /// The address dialled.
-        addr: SocketAddr,
+        addr: Address,
     },
     /// Somebody else answered: TLS proved another key than the expected one.
     #[error(
@@ -55,7 +55,7 @@ pub enum DialError {
     )]
     WrongKey {
         /// The address dialled.
-        addr: SocketAddr,
+        addr: Address,
         /// The key that it proved, if that is one of a node: whoever dials may hear which charter
         /// comes with it.
         found: Option<PeerKey>,
@@ -66,7 +66,7 @@ pub enum DialError {
     )]
     Unreachable {
         /// The address dialled.
-        addr: SocketAddr,
+        addr: Address,
         /// What the operating system said.
         kind: io::ErrorKind,
     },
@@ -76,7 +76,7 @@ pub enum DialError {
     )]
     Handshake {
         /// The address dialled.
-        addr: SocketAddr,
+        addr: Address,
         /// How often it was tried.
         attempts: u32,
     },
@@ -86,7 +86,7 @@ pub enum DialError {
     )]
     Busy {
         /// The address dialled.
-        addr: SocketAddr,
+        addr: Address,
         /// How often it was tried.
         attempts: u32,
     },
@@ -96,7 +96,7 @@ pub enum DialError {
     )]
     NoReply {
         /// The address dialled.
-        addr: SocketAddr,
+        addr: Address,
         /// How long was waited.
         timeout: Duration,
     },
@@ -104,7 +104,7 @@ pub enum DialError {
     #[error("`{addr}` does not speak `/fangzhi/sync/1`; update the older of the two nodes")]
     OtherProtocol {
         /// The address dialled.
-        addr: SocketAddr,
+        addr: Address,
     },
     /// This node is at its own limit of connections.
     #[error(
@@ -112,13 +112,13 @@ pub enum DialError {
     )]
     Limit {
         /// The address dialled.
-        addr: SocketAddr,
+        addr: Address,
     },
     /// The endpoint was closed meanwhile.
     #[error("did not dial `{addr}`: this node is closing its network")]
     Stopped {
         /// The address dialled.
-        addr: SocketAddr,
+        addr: Address,
     },
 }
 

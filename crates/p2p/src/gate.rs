@@ -4,7 +4,7 @@
 //! TLS) or its handshake (established). libp2p's own limits would do, but keep an entry for every
 //! key that ever connected, so strangers could fill the memory. It refuses to know who is welcome.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::task::{Context, Poll};
 
@@ -16,6 +16,8 @@ use libp2p::swarm::{
     THandlerInEvent, THandlerOutEvent, ToSwarm, dummy,
 };
 use libp2p::{Multiaddr, PeerId};
+
+use crate::address::{Address, Transport};
 
 /// A limit is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -34,7 +36,8 @@ pub(crate) struct Gate {
     pending_max: usize,
     established_max: usize,
     per_peer_max: usize,
-    pending: HashSet<ConnectionId>,
+    /// Each transport has its own count: the source of a UDP packet is anybody's to write.
+    pending: HashMap<ConnectionId, Transport>,
     established: HashMap<ConnectionId, PeerId>,
 }
 
@@ -44,16 +47,16 @@ impl Gate {
             pending_max,
             established_max,
             per_peer_max,
-            pending: HashSet::new(),
+            pending: HashMap::new(),
             established: HashMap::new(),
         }
     }
 
-    fn admit_pending(&mut self, id: ConnectionId) -> Result<(), Full> {
-        if self.pending.len() >= self.pending_max {
+    fn admit_pending(&mut self, id: ConnectionId, over: Transport) -> Result<(), Full> {
+        if self.pending.values().filter(|one| **one == over).count() >= self.pending_max {
             return Err(Full::Pending);
         }
-        self.pending.insert(id);
+        self.pending.insert(id, over);
         Ok(())
     }
 
@@ -76,10 +79,11 @@ impl NetworkBehaviour for Gate {
     fn handle_pending_inbound_connection(
         &mut self,
         id: ConnectionId,
-        _: &Multiaddr,
+        local: &Multiaddr,
         _: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
-        self.admit_pending(id).map_err(ConnectionDenied::new)
+        let over = Address::of(local).map_or(Transport::Tcp, |addr| addr.transport);
+        self.admit_pending(id, over).map_err(ConnectionDenied::new)
     }
 
     fn handle_established_inbound_connection(
@@ -156,22 +160,34 @@ mod tests {
     #[test]
     fn one_handshake_too_many_is_denied_until_one_is_done() {
         let mut gate = Gate::new(2, 9, 9);
-        assert_eq!(gate.admit_pending(id(1)), Ok(()));
-        assert_eq!(gate.admit_pending(id(2)), Ok(()));
-        assert_eq!(gate.admit_pending(id(3)), Err(Full::Pending));
+        assert_eq!(gate.admit_pending(id(1), Transport::Tcp), Ok(()));
+        assert_eq!(gate.admit_pending(id(2), Transport::Tcp), Ok(()));
+        assert_eq!(
+            gate.admit_pending(id(3), Transport::Tcp),
+            Err(Full::Pending)
+        );
         assert_eq!(establish(&mut gate, 1, PeerId::random()), Ok(()));
-        assert_eq!(gate.admit_pending(id(3)), Ok(()));
+        assert_eq!(gate.admit_pending(id(3), Transport::Tcp), Ok(()));
     }
 
     #[test]
     fn a_denied_connection_frees_its_handshake() {
         let mut gate = Gate::new(1, 0, 9);
-        assert_eq!(gate.admit_pending(id(1)), Ok(()));
+        assert_eq!(gate.admit_pending(id(1), Transport::Tcp), Ok(()));
         assert_eq!(
             establish(&mut gate, 1, PeerId::random()),
             Err(Full::Established)
         );
-        assert_eq!(gate.admit_pending(id(2)), Ok(()));
+        assert_eq!(gate.admit_pending(id(2), Transport::Tcp), Ok(()));
+    }
+
+    #[test]
+    fn handshakes_over_quic_do_not_close_the_way_over_tcp() {
+        let mut gate = Gate::new(1, 9, 9);
+        assert_eq!(gate.admit_pending(id(1), Transport::Quic), Ok(()));
+        let second = gate.admit_pending(id(2), Transport::Quic);
+        assert_eq!(second, Err(Full::Pending));
+        assert_eq!(gate.admit_pending(id(3), Transport::Tcp), Ok(()));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Peers that break the rules, over real loopback: each is told why, and costs no more than its
+//! Peers that break the rules, over real loopback, TCP and QUIC: each is told why, and costs no more than its
 //! window. It owns no code of the crate, only these tests; it speaks the frames by hand.
 
 use std::net::SocketAddr;
@@ -14,8 +14,8 @@ use crate::frame::{End, Frame, PAYLOAD_MAX, parts};
 use crate::key::peer_id;
 use crate::swarm::Driver;
 use crate::{
-    Conversation, DialError, Endpoint, Limits, MESSAGE_MAX, ReceiveError, SendError, TransportKey,
-    Violation, WINDOW,
+    Address, Conversation, DialError, Endpoint, Limits, MESSAGE_MAX, ReceiveError, SendError,
+    Transport, TransportKey, Violation, WINDOW,
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -24,8 +24,16 @@ fn key(number: u8) -> TransportKey {
     TransportKey::from_seed([number; 32])
 }
 
-fn loopback() -> Option<SocketAddr> {
-    Some("127.0.0.1:0".parse().unwrap())
+const BOTH: [Transport; 2] = [Transport::Tcp, Transport::Quic];
+
+fn loopback(transport: Transport) -> Address {
+    let socket = SocketAddr::from(([127, 0, 0, 1], 0));
+    Address { transport, socket }
+}
+
+async fn listener(over: Transport, limits: Limits) -> Endpoint {
+    let listening = Endpoint::start_on(key(1), &[loopback(over)], limits).await;
+    listening.unwrap()
 }
 
 fn quick() -> Limits {
@@ -43,13 +51,13 @@ struct Pair {
 }
 
 /// An honest listener's conversation, and the raw stream of the peer that dialled it.
-async fn pair() -> Pair {
-    let honest = Endpoint::start(key(1), loopback(), quick()).await.unwrap();
+async fn pair(over: Transport) -> Pair {
+    let honest = listener(over, quick()).await;
     let hostile = Endpoint::start(key(2), None, quick()).await.unwrap();
     let peer = peer_id(&key(1).public()).unwrap();
     let line = hostile
         .dialer
-        .ready_line(honest.local_addr().unwrap(), peer)
+        .ready_line(honest.listening()[0], peer)
         .await
         .unwrap();
     let conversation = timeout(SOON, honest.accept()).await.unwrap().unwrap();
@@ -73,8 +81,8 @@ async fn put_bytes(stream: &mut Stream, bytes: &[u8]) {
 }
 
 /// Sends raw bytes and returns what the honest side's application is told, and what the peer is.
-async fn answer_to(bytes: &[u8]) -> (Option<ReceiveError>, Vec<u8>) {
-    let mut pair = pair().await;
+async fn answer_to(over: Transport, bytes: &[u8]) -> (Option<ReceiveError>, Vec<u8>) {
+    let mut pair = pair(over).await;
     put_bytes(&mut pair.stream, bytes).await;
     let (sender, mut receiver) = pair.conversation.split();
     let told = timeout(SOON, receiver.next()).await.unwrap();
@@ -123,30 +131,40 @@ async fn broken_frames_end_the_conversation_and_say_why_to_both_sides() {
         (vec![2, 0, 1, 7, 4, 0, 1, 0], Violation::EndInMessage),
         (too_long, Violation::MessageTooLong),
     ] {
-        let (told, farewell) = answer_to(&bytes).await;
-        assert_eq!(told, Some(ReceiveError::Broken(violation)));
-        assert_eq!(farewell, FAULT, "{violation:?}");
+        for over in BOTH {
+            let (told, farewell) = answer_to(over, &bytes).await;
+            assert_eq!(told, Some(ReceiveError::Broken(violation)));
+            assert_eq!(farewell, FAULT, "{violation:?} over {over}");
+        }
     }
 }
 
 #[tokio::test]
 async fn a_frame_left_half_sent_is_a_stall() {
     for bytes in [vec![1], vec![1, 0, 2, 7], vec![2, 0, 1, 7]] {
-        let (told, farewell) = answer_to(&bytes).await;
-        assert!(
-            matches!(told, Some(ReceiveError::Stalled { .. })),
-            "{told:?}"
-        );
-        assert_eq!(farewell, STALLED);
+        for over in BOTH {
+            let (told, farewell) = answer_to(over, &bytes).await;
+            assert!(
+                matches!(told, Some(ReceiveError::Stalled { .. })),
+                "{told:?}"
+            );
+            assert_eq!(farewell, STALLED);
+        }
     }
 }
 
 #[tokio::test]
 async fn a_peer_that_sends_past_its_window_is_cut_off_with_what_it_sent_before() {
-    let mut pair = pair().await;
+    for over in BOTH {
+        sends_past_its_window(over).await;
+    }
+}
+
+async fn sends_past_its_window(over: Transport) {
+    let mut pair = pair(over).await;
     let part = vec![0; PAYLOAD_MAX];
     for _ in 0..2 * WINDOW / PAYLOAD_MAX {
-        // Once the reader is gone, yamux grants no more room and the write waits for ever.
+        // Once the reader is gone, the transport grants no more room and the write waits for ever.
         let write = timeout(Duration::from_secs(2), async {
             let mut bytes = Vec::new();
             Frame::Last(&part).encode(&mut bytes);
@@ -157,6 +175,9 @@ async fn a_peer_that_sends_past_its_window_is_cut_off_with_what_it_sent_before()
             break;
         }
     }
+    // Nothing is taken before all of it has arrived: what is taken is granted anew.
+    let mut farewell = Vec::new();
+    let _ = timeout(SOON, pair.stream.read_to_end(&mut farewell)).await;
     let (_sender, mut receiver) = pair.conversation.split();
     let mut received = 0;
     let told = loop {
@@ -174,8 +195,11 @@ async fn a_peer_that_sends_past_its_window_is_cut_off_with_what_it_sent_before()
 
 #[tokio::test]
 async fn a_stream_that_ends_without_a_farewell_is_lost_not_closed() {
-    for bytes in [&b""[..], &[1, 0, 2, 7]] {
-        let mut pair = pair().await;
+    for (over, bytes) in BOTH
+        .into_iter()
+        .flat_map(|over| [(over, &b""[..]), (over, &[1, 0, 2, 7])])
+    {
+        let mut pair = pair(over).await;
         put_bytes(&mut pair.stream, bytes).await;
         drop(pair.stream);
         let (sender, mut receiver) = pair.conversation.split();
@@ -187,11 +211,11 @@ async fn a_stream_that_ends_without_a_farewell_is_lost_not_closed() {
 
 #[tokio::test]
 async fn blame_from_the_peer_reaches_the_application() {
-    for (end, told) in [
-        (End::Fault, ReceiveError::Refused),
-        (End::Stalled, ReceiveError::TooSlow),
+    for (over, end, told) in [
+        (Transport::Tcp, End::Fault, ReceiveError::Refused),
+        (Transport::Quic, End::Stalled, ReceiveError::TooSlow),
     ] {
-        let mut pair = pair().await;
+        let mut pair = pair(over).await;
         put(&mut pair.stream, Frame::Last(b"before")).await;
         put(&mut pair.stream, Frame::End(end)).await;
         let (_sender, mut receiver) = pair.conversation.split();
@@ -205,7 +229,7 @@ async fn blame_from_the_peer_reaches_the_application() {
 async fn a_peer_that_never_says_ready_is_given_up() {
     let (inbound, kept) = mpsc::channel(8);
     let mut driver = Driver::new(&key(1), &Limits::default(), inbound, Arc::default()).unwrap();
-    let addr = driver.listen(loopback().unwrap()).await.unwrap();
+    let addr = driver.listen(loopback(Transport::Tcp)).await.unwrap();
     let (_commands, commanded) = mpsc::channel(1);
     let (_live, lives) = mpsc::channel(1);
     let silent = tokio::spawn(driver.run(commanded, lives));
@@ -235,10 +259,8 @@ async fn one_peer_cannot_take_every_seat() {
         dial_attempts_max: 2,
         ..Limits::default()
     };
-    let honest = Endpoint::start(key(1), loopback(), limits.clone())
-        .await
-        .unwrap();
-    let addr = honest.local_addr().unwrap();
+    let honest = listener(Transport::Quic, limits.clone()).await;
+    let addr = honest.listening()[0];
     let greedy = Endpoint::start(key(2), None, limits.clone()).await.unwrap();
     let _first = greedy.dial(addr, key(1).public()).await.unwrap();
     let second = greedy.dial(addr, key(1).public()).await.unwrap();

@@ -1,11 +1,11 @@
 //! libp2p carries sync's messages between nodes that know each other's charters.
 //!
-//! It owns connections, their limits, and the frames of `docs/formats/frames.md`: opaque messages
+//! It owns connections over TCP or QUIC, their limits, and the frames of `docs/formats/frames.md`: opaque messages
 //! of at most [`MESSAGE_MAX`] bytes, in order, both ways at once, in bounded memory.
 //! It refuses to know what a message means or who may send one: a peer is the Ed25519 key that TLS
 //! proved, and the caller compares it with the charters.
 //!
-//! In reading order: [`TransportKey`] (who this node is on the wire), [`Limits`] (what a peer may
+//! In reading order: [`TransportKey`] (who this node is on the wire), [`Address`], [`Limits`] (what a peer may
 //! cost), the frames and the checks on them, the conversation with its reader and writer, the
 //! connections under it, and [`Endpoint`], where all of it starts.
 //!
@@ -20,7 +20,7 @@
 //! let child = Endpoint::start(TransportKey::from_seed([2; 32]), None, Limits::default()).await?;
 //!
 //! let addr = parent.local_addr().ok_or("the parent listens")?;
-//! let (sender, _replies) = child.dial(addr, parent_key).await?.split();
+//! let (sender, _replies) = child.dial(addr.into(), parent_key).await?.split();
 //! sender.send(b"hello".to_vec()).await?;
 //!
 //! let (_sender, mut messages) = parent.accept().await.ok_or("the parent is open")?.split();
@@ -31,6 +31,7 @@
 //! # }
 //! ```
 
+mod address;
 mod key;
 mod limits;
 
@@ -56,6 +57,7 @@ mod endpoint;
 #[cfg(test)]
 mod hostile;
 
+pub use address::{Address, AddressError, Transport};
 pub use conversation::{Conversation, Receiver, Sender};
 pub use endpoint::Endpoint;
 pub use error::{DialError, ReceiveError, SendError, StartError};

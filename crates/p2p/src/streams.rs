@@ -7,13 +7,11 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fmt;
-use std::net::SocketAddr;
 use std::task::{Context, Poll, Waker};
 
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
 use libp2p::core::upgrade::ReadyUpgrade;
-use libp2p::multiaddr::Protocol;
 use libp2p::swarm::handler::{
     ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound,
 };
@@ -26,6 +24,7 @@ use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::PROTOCOL;
+use crate::address::Address;
 use crate::failure::OpenError;
 
 const STREAM_PROTOCOL: StreamProtocol = StreamProtocol::new(PROTOCOL);
@@ -43,7 +42,7 @@ pub(crate) struct Line {
 /// A stream that a peer opened.
 pub(crate) struct Inbound {
     pub(crate) peer: PeerId,
-    pub(crate) remote: SocketAddr,
+    pub(crate) remote: Address,
     pub(crate) line: Line,
 }
 
@@ -83,8 +82,8 @@ impl Streams {
     fn handler(&self, peer: PeerId, remote: &Multiaddr) -> Result<Handler, ConnectionDenied> {
         Ok(Handler {
             peer,
-            remote: socket_addr(remote)
-                .ok_or_else(|| ConnectionDenied::new("not a TCP address"))?,
+            remote: Address::of(remote)
+                .ok_or_else(|| ConnectionDenied::new("neither TCP nor QUIC"))?,
             inbound: self.inbound.clone(),
             asked: VecDeque::new(),
             alive: watch::Sender::new(()),
@@ -145,7 +144,7 @@ impl NetworkBehaviour for Streams {
 /// The part of the behaviour that lives with one connection.
 pub(crate) struct Handler {
     peer: PeerId,
-    remote: SocketAddr,
+    remote: Address,
     inbound: mpsc::Sender<Inbound>,
     asked: VecDeque<Reply>,
     /// Dropped with the handler, which is dropped when its connection ends.
@@ -232,23 +231,4 @@ impl ConnectionHandler for Handler {
             _ => {}
         }
     }
-}
-
-/// The address of a TCP connection.
-pub(crate) fn socket_addr(addr: &Multiaddr) -> Option<SocketAddr> {
-    let mut parts = addr.iter();
-    let ip = match parts.next()? {
-        Protocol::Ip4(ip) => ip.into(),
-        Protocol::Ip6(ip) => ip.into(),
-        _ => return None,
-    };
-    match parts.next()? {
-        Protocol::Tcp(port) => Some(SocketAddr::new(ip, port)),
-        _ => None,
-    }
-}
-
-/// The same, the other way.
-pub(crate) fn multiaddr(addr: SocketAddr) -> Multiaddr {
-    Multiaddr::from(addr.ip()).with(Protocol::Tcp(addr.port()))
 }

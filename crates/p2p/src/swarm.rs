@@ -1,13 +1,14 @@
 //! The task that drives libp2p.
 //!
-//! It owns the swarm: TCP, TLS 1.3 with X25519MLKEM768, yamux, ping. It dials on request, reuses a
-//! connection that is open, and closes one whose peer no longer answers pings. It refuses Noise,
-//! port reuse (it collides with restarts and simultaneous dials), and to decide who is welcome.
+//! It owns the swarm: TCP with TLS 1.3 and yamux, QUIC, both with X25519MLKEM768, and ping. It dials
+//! on request, reuses a connection that is open over the same transport, and closes one whose peer
+//! no longer answers pings. It refuses Noise, port reuse (it collides with restarts and simultaneous
+//! dials), and to decide who is welcome.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,19 +17,22 @@ use futures::StreamExt;
 use libp2p::core::transport::TransportError;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, ListenError, NetworkBehaviour, SwarmEvent};
-use libp2p::{PeerId, Swarm, SwarmBuilder, ping, tcp, tls, yamux};
+use libp2p::{PeerId, Swarm, SwarmBuilder, ping, quic, tcp, tls, yamux};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
+use crate::address::{Address, Transport};
 use crate::error::StartError;
 use crate::failure::OpenError;
 use crate::gate::Gate;
 use crate::key::TransportKey;
 use crate::limits::Limits;
-use crate::streams::{Inbound, Reply, Streams, multiaddr, socket_addr};
+use crate::streams::{Inbound, Reply, Streams};
 
 /// For conversations to say farewell when the endpoint closes, and then for connections.
 const DRAIN: Duration = Duration::from_secs(3);
+/// Between looks whether a port is free.
+const PORT_LOOK: Duration = Duration::from_millis(20);
 /// Between looks at who is silent, at the least.
 const WATCH_MIN: Duration = Duration::from_millis(50);
 /// For the operating system to report the port.
@@ -46,7 +50,7 @@ pub(crate) struct Behaviour {
 pub(crate) enum Command {
     /// A stream to the peer, on a connection of its own if `fresh`.
     Open {
-        addr: SocketAddr,
+        addr: Address,
         peer: PeerId,
         fresh: bool,
         reply: Reply,
@@ -57,19 +61,39 @@ pub(crate) enum Command {
 
 struct Dialing {
     peer: PeerId,
-    addr: SocketAddr,
+    addr: Address,
     replies: Vec<Reply>,
+}
+
+/// What QUIC may cost and how long it waits: as much as TCP with yamux and ping, and no less.
+fn quic_config(mut config: quic::Config, limits: &Limits) -> quic::Config {
+    config.handshake_timeout = limits.connect_timeout;
+    // A line that is silent for a while, a satellite link in the rain say, must not cost more over
+    // QUIC than over TCP: the ten seconds of the library would end what TCP lives through.
+    let silence = limits.ping_interval + limits.ping_timeout;
+    config.max_idle_timeout = u32::try_from(silence.as_millis()).unwrap_or(u32::MAX);
+    // Below the shortest time for which a router remembers a mapping of UDP, 30 seconds commonly.
+    config.keep_alive_interval = limits.ping_interval;
+    config.max_concurrent_stream_limit =
+        u32::try_from(limits.streams_per_connection_max).unwrap_or(u32::MAX);
+    // Whoever sends more than the reader of its stream has taken waits. A conversation has
+    // `WINDOW` bytes under way at most, so more would serve strangers only.
+    config.max_stream_data = limits.quic_stream_bytes_max;
+    config.max_connection_data = limits.quic_connection_bytes_max;
+    config
 }
 
 pub(crate) struct Driver {
     swarm: Swarm<Behaviour>,
     dialing: HashMap<ConnectionId, Dialing>,
     /// The newest connection last.
-    connected: HashMap<PeerId, Vec<ConnectionId>>,
+    connected: HashMap<PeerId, Vec<(ConnectionId, Transport)>>,
     /// When each connection was last known to be alive.
     heard: HashMap<ConnectionId, (PeerId, Instant)>,
     /// How long a connection may go unheard.
     silence_max: Duration,
+    /// Ports of UDP that are listened on.
+    udp: Vec<SocketAddr>,
     /// Connections that were over a limit.
     turned_away: Arc<AtomicU64>,
 }
@@ -107,6 +131,7 @@ impl Driver {
                 },
             )
             .map_err(|_| StartError::Certificate)?
+            .with_quic_config(|config| quic_config(config, limits))
             .with_behaviour(|_| behaviour)
             .unwrap_or_else(|never| match never {})
             .with_swarm_config(|config| {
@@ -121,15 +146,16 @@ impl Driver {
             dialing: HashMap::new(),
             connected: HashMap::new(),
             heard: HashMap::new(),
+            udp: Vec::new(),
             silence_max: limits.ping_interval + limits.ping_timeout,
             turned_away,
         })
     }
 
     /// Listens, and returns the address with its real port.
-    pub(crate) async fn listen(&mut self, addr: SocketAddr) -> Result<SocketAddr, StartError> {
+    pub(crate) async fn listen(&mut self, addr: Address) -> Result<Address, StartError> {
         let failed = |source| StartError::Listen { addr, source };
-        self.swarm.listen_on(multiaddr(addr)).map_err(|error| {
+        self.swarm.listen_on(addr.multiaddr()).map_err(|error| {
             failed(match error {
                 TransportError::Other(source) => source,
                 TransportError::MultiaddrNotSupported(_) => io::ErrorKind::Unsupported.into(),
@@ -139,8 +165,12 @@ impl Driver {
             loop {
                 match self.swarm.select_next_some().await {
                     SwarmEvent::NewListenAddr { address, .. } => {
-                        if let Some(heard) = socket_addr(&address) {
-                            return Ok(SocketAddr::new(addr.ip(), heard.port()));
+                        // Of other addresses that are listened on, news may come still.
+                        let heard = Address::of(&address);
+                        if let Some(heard) = heard.filter(|h| h.transport == addr.transport) {
+                            let mut real = addr;
+                            real.socket.set_port(heard.socket.port());
+                            return Ok(real);
                         }
                     }
                     SwarmEvent::ListenerError { error, .. } => return Err(error),
@@ -151,7 +181,13 @@ impl Driver {
                 }
             }
         });
-        match heard.await {
+        let heard = heard.await;
+        if let Ok(Ok(real)) = &heard
+            && real.transport == Transport::Quic
+        {
+            self.udp.push(real.socket);
+        }
+        match heard {
             Ok(heard) => heard.map_err(failed),
             Err(_) => Err(failed(io::ErrorKind::TimedOut.into())),
         }
@@ -194,6 +230,17 @@ impl Driver {
             }
         })
         .await;
+        // A task of the library keeps a port of UDP until its last connection was let go.
+        let Self { swarm, udp, .. } = self;
+        drop(swarm);
+        let _ = timeout(DRAIN, async {
+            for addr in udp {
+                while UdpSocket::bind(addr).is_err() {
+                    sleep(PORT_LOOK).await;
+                }
+            }
+        })
+        .await;
     }
 
     /// libp2p's ping reports a failure late, or never while a new stream for it is being
@@ -217,7 +264,7 @@ impl Driver {
     fn forget(&mut self, peer: PeerId, connection: ConnectionId) {
         self.heard.remove(&connection);
         if let Some(all) = self.connected.get_mut(&peer) {
-            all.retain(|one| *one != connection);
+            all.retain(|(one, _)| *one != connection);
             if all.is_empty() {
                 self.connected.remove(&peer);
             }
@@ -227,7 +274,7 @@ impl Driver {
     fn on_command(&mut self, command: Command) {
         match command {
             Command::Disconnect(peer) => {
-                for connection in self.connected.remove(&peer).unwrap_or_default() {
+                for (connection, _) in self.connected.remove(&peer).unwrap_or_default() {
                     self.heard.remove(&connection);
                 }
                 // The error says only that there was no connection.
@@ -239,12 +286,10 @@ impl Driver {
                 fresh,
                 reply,
             } => {
-                let newest = self
-                    .connected
-                    .get(&peer)
-                    .and_then(|all| all.last().copied());
+                let all = self.connected.get(&peer).into_iter().flatten().rev();
+                let newest = all.copied().find(|(_, over)| *over == addr.transport);
                 match newest {
-                    Some(connection) if !fresh => {
+                    Some((connection, _)) if !fresh => {
                         self.swarm
                             .behaviour_mut()
                             .streams
@@ -256,7 +301,7 @@ impl Driver {
         }
     }
 
-    fn dial(&mut self, addr: SocketAddr, peer: PeerId, reply: Reply) {
+    fn dial(&mut self, addr: Address, peer: PeerId, reply: Reply) {
         let same = |dialing: &&mut Dialing| dialing.peer == peer && dialing.addr == addr;
         if let Some(dialing) = self.dialing.values_mut().find(same) {
             dialing.replies.push(reply);
@@ -264,7 +309,7 @@ impl Driver {
         }
         let opts = DialOpts::peer_id(peer)
             .condition(PeerCondition::Always)
-            .addresses(vec![multiaddr(addr)])
+            .addresses(vec![addr.multiaddr()])
             .allocate_new_port()
             .build();
         let connection = opts.connection_id();
@@ -291,13 +336,14 @@ impl Driver {
             SwarmEvent::ConnectionEstablished {
                 peer_id,
                 connection_id,
+                endpoint,
                 ..
             } => {
                 self.heard.insert(connection_id, (peer_id, Instant::now()));
-                self.connected
-                    .entry(peer_id)
-                    .or_default()
-                    .push(connection_id);
+                let over = Address::of(endpoint.get_remote_address());
+                let over = over.map_or(Transport::Tcp, |addr| addr.transport);
+                let all = self.connected.entry(peer_id).or_default();
+                all.push((connection_id, over));
                 let dialing = self.dialing.remove(&connection_id);
                 for reply in dialing.into_iter().flat_map(|dialing| dialing.replies) {
                     let streams = &mut self.swarm.behaviour_mut().streams;

@@ -1,11 +1,16 @@
 //! Conversations between endpoints over real loopback.
 //!
-//! It owns the journeys of the public interface, good and bad; frames sent by hand are tested
-//! inside the crate.
+//! It owns the journeys of the public interface, good and bad: those that every transport must make
+//! are in `loopback/journeys.rs`, here are those that need sockets of one kind. Frames sent by hand
+//! are tested inside the crate.
 
 #![expect(
     clippy::unwrap_used,
     reason = "helpers of tests stand outside the test functions"
+)]
+#![expect(
+    clippy::duplicate_mod,
+    reason = "the same journeys are made over each transport"
 )]
 
 use std::net::SocketAddr;
@@ -14,12 +19,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use p2p::{
-    Conversation, DialError, Endpoint, Limits, MESSAGE_MAX, ReceiveError, SendError, StartError,
-    TransportKey, WINDOW,
+    Address, DialError, Endpoint, Limits, ReceiveError, StartError, Transport, TransportKey,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::time::{Instant, timeout};
+
+#[path = "loopback"]
+mod over_tcp {
+    const OVER: p2p::Transport = p2p::Transport::Tcp;
+    #[path = "journeys.rs"]
+    mod journeys;
+}
+
+#[path = "loopback"]
+mod over_quic {
+    const OVER: p2p::Transport = p2p::Transport::Quic;
+    #[path = "journeys.rs"]
+    mod journeys;
+}
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -27,144 +45,17 @@ fn key(number: u8) -> TransportKey {
     TransportKey::from_seed([number; 32])
 }
 
-async fn listener(limits: Limits) -> (Endpoint, SocketAddr) {
-    let addr = Some("127.0.0.1:0".parse().unwrap());
-    let endpoint = Endpoint::start(key(1), addr, limits).await.unwrap();
-    let addr = endpoint.local_addr().unwrap();
-    (endpoint, addr)
+/// Listens over TCP, then QUIC.
+async fn listener(limits: Limits) -> (Endpoint, [Address; 2]) {
+    let socket = SocketAddr::from(([127, 0, 0, 1], 0));
+    let both = [Address::from(socket), Address::quic(socket)];
+    let endpoint = Endpoint::start_on(key(1), &both, limits).await.unwrap();
+    let both = [endpoint.listening()[0], endpoint.listening()[1]];
+    (endpoint, both)
 }
 
 async fn dialer(number: u8, limits: Limits) -> Endpoint {
     Endpoint::start(key(number), None, limits).await.unwrap()
-}
-
-/// Both ends of one conversation: the dialer's, then the listener's.
-async fn talk(dialer: &Endpoint, listener: &Endpoint) -> (Conversation, Conversation) {
-    let addr = listener.local_addr().unwrap();
-    let dialled = timeout(SOON, dialer.dial(addr, key(1).public()))
-        .await
-        .unwrap();
-    let accepted = timeout(SOON, listener.accept()).await.unwrap();
-    (dialled.unwrap(), accepted.unwrap())
-}
-
-/// Bytes that differ along the message and between messages.
-fn message(number: usize, len: usize) -> Vec<u8> {
-    (0..len).map(|i| (i / 251 + i + number * 7) as u8).collect()
-}
-
-#[tokio::test]
-async fn messages_come_back_as_they_were_sent_and_both_know_the_peer() {
-    let (parent, addr) = listener(Limits::default()).await;
-    let child = dialer(2, Limits::default()).await;
-    let (ours, theirs) = talk(&child, &parent).await;
-    assert_eq!((ours.peer(), ours.remote()), (key(1).public(), addr));
-    assert_eq!(theirs.peer(), key(2).public());
-    assert!(theirs.remote().ip().is_loopback());
-
-    let echo = tokio::spawn(async move {
-        let (sender, mut receiver) = theirs.split();
-        while let Some(Ok(message)) = receiver.next().await {
-            sender.send(message).await.unwrap();
-        }
-        sender.close().await.unwrap();
-    });
-    let (sender, mut receiver) = ours.split();
-    let lengths = [0, 1, 65_532, 65_533, 65_534, 200_000, MESSAGE_MAX];
-    for (number, len) in lengths.into_iter().enumerate() {
-        sender.send(message(number, len)).await.unwrap();
-        let back = timeout(SOON, receiver.next()).await.unwrap();
-        assert!(back == Some(Ok(message(number, len))), "length {len}");
-    }
-    sender.close().await.unwrap();
-    assert_eq!(timeout(SOON, receiver.next()).await.unwrap(), None);
-    echo.await.unwrap();
-    child.close().await;
-    parent.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn both_sides_send_64_mib_at_once_without_blocking_each_other() {
-    const COUNT: usize = 64;
-    async fn bulk(conversation: Conversation) {
-        let (sender, mut receiver) = conversation.split();
-        // Write everything, then read: the order that blocks forever without separate tasks.
-        let reading = tokio::spawn(async move {
-            for number in 0..COUNT {
-                let message_ = receiver.next().await.unwrap().unwrap();
-                assert!(message_ == message(number, MESSAGE_MAX), "message {number}");
-            }
-            assert_eq!(receiver.next().await, None);
-        });
-        for number in 0..COUNT {
-            sender.send(message(number, MESSAGE_MAX)).await.unwrap();
-        }
-        sender.close().await.unwrap();
-        reading.await.unwrap();
-    }
-    let (parent, _) = listener(Limits::default()).await;
-    let child = dialer(2, Limits::default()).await;
-    let (ours, theirs) = talk(&child, &parent).await;
-    let both = async { tokio::join!(bulk(ours), bulk(theirs)) };
-    timeout(Duration::from_secs(120), both).await.unwrap();
-}
-
-#[tokio::test]
-async fn a_window_of_messages_each_way_needs_no_reader() {
-    let (parent, _) = listener(Limits::default()).await;
-    let child = dialer(2, Limits::default()).await;
-    let (ours, theirs) = talk(&child, &parent).await;
-    let (our_sender, mut our_receiver) = ours.split();
-    let (their_sender, mut their_receiver) = theirs.split();
-    let send = message(0, MESSAGE_MAX);
-    timeout(SOON, our_sender.send(send.clone()))
-        .await
-        .unwrap()
-        .unwrap();
-    timeout(SOON, their_sender.send(send.clone()))
-        .await
-        .unwrap()
-        .unwrap();
-    assert!(our_receiver.next().await == Some(Ok(send.clone())));
-    assert!(their_receiver.next().await == Some(Ok(send)));
-}
-
-#[tokio::test]
-async fn a_node_that_proves_another_key_is_refused_at_once() {
-    let (parent, addr) = listener(Limits::default()).await;
-    let child = dialer(2, Limits::default()).await;
-    let began = Instant::now();
-    let error = child.dial(addr, key(9).public()).await.unwrap_err();
-    // Whose key it is, the dialer is told: it may be one that follows the expected one.
-    let found = Some(key(1).public());
-    assert_eq!(error, DialError::WrongKey { addr, found });
-    assert!(
-        began.elapsed() < Duration::from_secs(5),
-        "no second attempt"
-    );
-    let nobody = timeout(Duration::from_millis(200), parent.accept()).await;
-    assert!(nobody.is_err(), "the wrong node heard nothing");
-}
-
-#[tokio::test]
-async fn a_connection_with_the_right_key_does_not_excuse_a_wrong_one() {
-    let (parent, addr) = listener(Limits::default()).await;
-    let child = dialer(2, Limits::default()).await;
-    let _open = talk(&child, &parent).await;
-    let error = child.dial(addr, key(9).public()).await.unwrap_err();
-    let found = Some(key(1).public());
-    assert_eq!(error, DialError::WrongKey { addr, found });
-}
-
-#[tokio::test]
-async fn bytes_that_are_no_key_and_oneself_are_refused() {
-    let (parent, addr) = listener(Limits::default()).await;
-    let mut off_curve = [0; 32];
-    off_curve[0] = 2;
-    let error = parent.dial(addr, off_curve).await.unwrap_err();
-    assert_eq!(error, DialError::BadKey { addr });
-    let error = parent.dial(addr, key(1).public()).await.unwrap_err();
-    assert_eq!(error, DialError::ThisNode { addr });
 }
 
 #[tokio::test]
@@ -173,7 +64,8 @@ async fn an_address_where_nobody_listens_is_unreachable_at_once() {
         .await
         .unwrap()
         .local_addr()
-        .unwrap();
+        .unwrap()
+        .into();
     let child = dialer(2, Limits::default()).await;
     let error = child.dial(addr, key(1).public()).await.unwrap_err();
     let kind = std::io::ErrorKind::ConnectionRefused;
@@ -184,7 +76,7 @@ async fn an_address_where_nobody_listens_is_unreachable_at_once() {
 #[tokio::test]
 async fn a_server_that_says_nothing_is_given_up_after_the_timeout() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = silent.local_addr().unwrap();
+    let addr = silent.local_addr().unwrap().into();
     let limits = Limits {
         connect_timeout: Duration::from_millis(500),
         ..Limits::default()
@@ -201,7 +93,7 @@ async fn a_server_that_says_nothing_is_given_up_after_the_timeout() {
 #[tokio::test]
 async fn a_server_that_hangs_up_is_tried_a_bounded_number_of_times() {
     let rude = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = rude.local_addr().unwrap();
+    let addr = rude.local_addr().unwrap().into();
     tokio::spawn(async move { while rude.accept().await.is_ok() {} });
     let limits = Limits {
         dial_attempts_max: 3,
@@ -222,305 +114,7 @@ async fn a_port_in_use_is_an_error_that_names_it() {
     let error = Endpoint::start(key(1), Some(addr), Limits::default())
         .await
         .unwrap_err();
-    assert!(matches!(error, StartError::Listen { addr: named, .. } if named == addr));
-}
-
-#[tokio::test]
-async fn a_message_over_the_limit_is_refused_and_the_conversation_goes_on() {
-    let (parent, _) = listener(Limits::default()).await;
-    let child = dialer(2, Limits::default()).await;
-    let (ours, theirs) = talk(&child, &parent).await;
-    let (sender, _receiver) = ours.split();
-    let (_their_sender, mut messages) = theirs.split();
-    let len = MESSAGE_MAX + 1;
-    assert_eq!(
-        sender.send(vec![0; len]).await,
-        Err(SendError::TooLong { len })
-    );
-    sender.send(b"fits".to_vec()).await.unwrap();
-    assert_eq!(messages.next().await, Some(Ok(b"fits".to_vec())));
-}
-
-#[tokio::test]
-async fn a_peer_that_stops_taking_messages_bounds_the_sender_and_is_dropped() {
-    let limits = Limits {
-        stall_timeout: Duration::from_millis(700),
-        ..Limits::default()
-    };
-    let (parent, _) = listener(limits.clone()).await;
-    let child = dialer(2, limits).await;
-    let (ours, theirs) = talk(&child, &parent).await;
-    let (sender, mut receiver) = ours.split();
-    let mut sent = 0;
-    let error = loop {
-        match timeout(SOON, sender.send(vec![0; 10_000])).await.unwrap() {
-            Ok(()) => sent += 10_000,
-            Err(error) => break error,
-        }
-    };
-    assert!(matches!(error, SendError::Stalled { .. }), "{error:?}");
-    assert!(sent <= WINDOW && sent > WINDOW / 2, "{sent} bytes");
-    let told = timeout(SOON, receiver.next()).await.unwrap();
-    assert!(
-        matches!(told, Some(Err(ReceiveError::Stalled { .. }))),
-        "{told:?}"
-    );
-
-    // The slow side finds what was sent, then the reason.
-    let (_their_sender, mut slow) = theirs.split();
-    let mut taken = 0;
-    let told = loop {
-        match timeout(SOON, slow.next()).await.unwrap() {
-            Some(Ok(message)) => taken += message.len(),
-            other => break other,
-        }
-    };
-    assert_eq!(taken, sent);
-    assert_eq!(told, Some(Err(ReceiveError::TooSlow)));
-}
-
-#[tokio::test]
-async fn a_slow_peer_is_waited_for() {
-    let limits = Limits {
-        stall_timeout: Duration::from_secs(2),
-        ..Limits::default()
-    };
-    let (parent, _) = listener(limits.clone()).await;
-    let child = dialer(2, limits).await;
-    let (ours, theirs) = talk(&child, &parent).await;
-    let slow = tokio::spawn(async move {
-        let (_sender, mut receiver) = theirs.split();
-        let mut count = 0;
-        while let Some(message) = receiver.next().await {
-            message.unwrap();
-            count += 1;
-            sleep(Duration::from_millis(300)).await;
-        }
-        count
-    });
-    let (sender, _receiver) = ours.split();
-    for number in 0..12 {
-        sender.send(message(number, MESSAGE_MAX)).await.unwrap();
-    }
-    sender.close().await.unwrap();
-    assert_eq!(timeout(SOON, slow).await.unwrap().unwrap(), 12);
-}
-
-#[tokio::test]
-async fn a_silent_conversation_outlives_the_stall_timeout() {
-    let limits = Limits {
-        stall_timeout: Duration::from_millis(200),
-        idle_timeout: Duration::from_millis(200),
-        ..Limits::default()
-    };
-    let (parent, _) = listener(limits.clone()).await;
-    let child = dialer(2, limits).await;
-    let (ours, theirs) = talk(&child, &parent).await;
-    sleep(Duration::from_millis(1200)).await;
-    let (sender, _receiver) = ours.split();
-    let (_their_sender, mut messages) = theirs.split();
-    sender.send(b"still here".to_vec()).await.unwrap();
-    assert_eq!(messages.next().await, Some(Ok(b"still here".to_vec())));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn forty_dialers_at_once_all_get_a_conversation() {
-    let limits = Limits {
-        accept_queue_max: 8,
-        ..Limits::default()
-    };
-    let (parent, addr) = listener(limits).await;
-    let mut dialers = Vec::new();
-    for number in 0..40 {
-        dialers.push(dialer(100 + number, Limits::default()).await);
-    }
-    let mut tasks = Vec::new();
-    for dialer in dialers {
-        tasks.push(tokio::spawn(async move {
-            let mut conversation = dialer.dial(addr, key(1).public()).await;
-            // A busy parent is a clear error, and the caller's to try again.
-            let mut again = 0;
-            while let Err(error) = &conversation {
-                assert!(
-                    matches!(error, DialError::Handshake { .. } | DialError::Busy { .. }),
-                    "{error:?}"
-                );
-                again += 1;
-                assert!(again < 10, "{error:?}");
-                conversation = dialer.dial(addr, key(1).public()).await;
-            }
-            let (sender, mut receiver) = conversation.unwrap().split();
-            sender.send(b"hello".to_vec()).await.unwrap();
-            assert_eq!(receiver.next().await, Some(Ok(b"welcome".to_vec())));
-            dialer.close().await;
-            again
-        }));
-    }
-    for _ in 0..40 {
-        let accepted = timeout(Duration::from_secs(60), parent.accept())
-            .await
-            .unwrap()
-            .unwrap();
-        tokio::spawn(async move {
-            let (sender, mut receiver) = accepted.split();
-            assert_eq!(receiver.next().await, Some(Ok(b"hello".to_vec())));
-            sender.send(b"welcome".to_vec()).await.unwrap();
-            while receiver.next().await.is_some() {}
-        });
-    }
-    let mut again = 0;
-    for task in tasks {
-        again += timeout(Duration::from_secs(60), task)
-            .await
-            .unwrap()
-            .unwrap();
-    }
-    println!("dialled again by the caller: {again}");
-}
-
-#[tokio::test]
-async fn one_dialer_may_hold_many_conversations_on_one_connection() {
-    let (parent, addr) = listener(Limits::default()).await;
-    let child = Arc::new(dialer(2, Limits::default()).await);
-    let mut tasks = Vec::new();
-    for _ in 0..8 {
-        let child = Arc::clone(&child);
-        tasks.push(tokio::spawn(async move {
-            child.dial(addr, key(1).public()).await
-        }));
-    }
-    let mut accepted = Vec::new();
-    for _ in 0..8 {
-        accepted.push(timeout(SOON, parent.accept()).await.unwrap().unwrap());
-    }
-    for task in tasks {
-        task.await.unwrap().unwrap();
-    }
-    let port = accepted[0].remote();
-    assert!(
-        accepted.iter().all(|one| one.remote() == port),
-        "one connection"
-    );
-}
-
-#[tokio::test]
-async fn what_was_sent_before_closing_arrives_and_then_the_end() {
-    let (parent, _) = listener(Limits::default()).await;
-    let child = dialer(2, Limits::default()).await;
-    let (ours, theirs) = talk(&child, &parent).await;
-    let (sender, receiver) = ours.split();
-    for number in 0..10 {
-        sender.send(message(number, 100_000)).await.unwrap();
-    }
-    // Dropped at once: the messages are still on their way.
-    drop((sender, receiver));
-    let (sender, mut messages) = theirs.split();
-    for number in 0..10 {
-        let next = timeout(SOON, messages.next()).await.unwrap();
-        assert!(
-            next == Some(Ok(message(number, 100_000))),
-            "message {number}"
-        );
-    }
-    assert_eq!(timeout(SOON, messages.next()).await.unwrap(), None);
-    assert_eq!(sender.send(vec![1]).await, Err(SendError::Closed));
-}
-
-#[tokio::test]
-async fn closing_the_sender_leaves_the_other_direction_open() {
-    let (parent, _) = listener(Limits::default()).await;
-    let child = dialer(2, Limits::default()).await;
-    let (ours, theirs) = talk(&child, &parent).await;
-    let (sender, mut receiver) = ours.split();
-    let (their_sender, mut messages) = theirs.split();
-    sender.send(b"question".to_vec()).await.unwrap();
-    sender.close().await.unwrap();
-    assert_eq!(messages.next().await, Some(Ok(b"question".to_vec())));
-    assert_eq!(messages.next().await, None);
-    drop(messages);
-    for number in 0..6 {
-        their_sender
-            .send(message(number, MESSAGE_MAX))
-            .await
-            .unwrap();
-        assert!(receiver.next().await == Some(Ok(message(number, MESSAGE_MAX))));
-    }
-    their_sender.close().await.unwrap();
-    assert_eq!(receiver.next().await, None);
-}
-
-#[tokio::test]
-async fn dropping_the_receiver_ends_a_sender_that_waits() {
-    let (parent, _) = listener(Limits::default()).await;
-    let child = dialer(2, Limits::default()).await;
-    let (ours, theirs) = talk(&child, &parent).await;
-    let (sender, _receiver) = ours.split();
-    let waiting = tokio::spawn(async move {
-        loop {
-            if let Err(error) = sender.send(vec![0; 100_000]).await {
-                return error;
-            }
-        }
-    });
-    sleep(Duration::from_millis(300)).await;
-    let (_their_sender, receiver) = theirs.split();
-    drop(receiver);
-    assert_eq!(
-        timeout(SOON, waiting).await.unwrap().unwrap(),
-        SendError::Closed
-    );
-}
-
-#[tokio::test]
-async fn closing_or_dropping_the_endpoint_is_a_farewell_too() {
-    for close in [true, false] {
-        let (parent, _) = listener(Limits::default()).await;
-        let child = dialer(2, Limits::default()).await;
-        let (ours, theirs) = talk(&child, &parent).await;
-        let (_sender, mut receiver) = ours.split();
-        let (their_sender, mut messages) = theirs.split();
-        if close {
-            timeout(SOON, parent.close()).await.unwrap();
-        } else {
-            drop(parent);
-        }
-        assert_eq!(timeout(SOON, receiver.next()).await.unwrap(), None);
-        assert_eq!(timeout(SOON, messages.next()).await.unwrap(), None);
-        assert_eq!(their_sender.send(vec![1]).await, Err(SendError::Closed));
-    }
-}
-
-#[tokio::test]
-async fn a_disconnected_peer_is_lost() {
-    let (parent, _) = listener(Limits::default()).await;
-    let child = dialer(2, Limits::default()).await;
-    let (ours, theirs) = talk(&child, &parent).await;
-    parent.disconnect(key(2).public()).await;
-    let (_sender, mut receiver) = ours.split();
-    let (_their_sender, mut messages) = theirs.split();
-    let told = timeout(SOON, receiver.next()).await.unwrap();
-    assert_eq!(told, Some(Err(ReceiveError::Lost)));
-    let told = timeout(SOON, messages.next()).await.unwrap();
-    assert_eq!(told, Some(Err(ReceiveError::Lost)));
-}
-
-#[tokio::test]
-async fn a_listener_restarted_on_its_port_is_dialled_again() {
-    let (mut parent, addr) = listener(Limits::default()).await;
-    let child = dialer(2, Limits::default()).await;
-    for round in 0..3 {
-        let (ours, theirs) = talk(&child, &parent).await;
-        let (sender, mut receiver) = ours.split();
-        let (_their_sender, mut messages) = theirs.split();
-        sender.send(vec![round]).await.unwrap();
-        assert_eq!(messages.next().await, Some(Ok(vec![round])));
-        parent.close().await;
-        assert_eq!(timeout(SOON, receiver.next()).await.unwrap(), None);
-        parent = Endpoint::start(key(1), Some(addr), Limits::default())
-            .await
-            .unwrap();
-        assert_eq!(parent.local_addr(), Some(addr));
-    }
+    assert!(matches!(error, StartError::Listen { addr: named, .. } if named == addr.into()));
 }
 
 /// Forwards one connection until told to keep everything to itself, as a dead line does.
@@ -563,10 +157,10 @@ async fn a_peer_behind_a_dead_line_is_noticed_by_both_sides() {
         ping_timeout: Duration::from_millis(500),
         ..Limits::default()
     };
-    let (parent, addr) = listener(limits.clone()).await;
+    let (parent, [addr, _]) = listener(limits.clone()).await;
     let child = dialer(2, limits).await;
-    let (line, dead) = line_to(addr).await;
-    let ours = child.dial(line, key(1).public()).await.unwrap();
+    let (line, dead) = line_to(addr.socket).await;
+    let ours = child.dial(line.into(), key(1).public()).await.unwrap();
     let theirs = parent.accept().await.unwrap();
     dead.store(true, Ordering::SeqCst);
     let began = Instant::now();
@@ -588,44 +182,16 @@ async fn a_peer_behind_a_dead_line_is_noticed_by_both_sides() {
 }
 
 #[tokio::test]
-async fn strangers_beyond_the_limit_of_connections_are_refused_clearly() {
-    let limits = Limits {
-        established_max: 2,
-        ..Limits::default()
-    };
-    let (parent, addr) = listener(limits).await;
-    let mut held = Vec::new();
-    for number in 2..4 {
-        let child = dialer(number, Limits::default()).await;
-        held.push((child.dial(addr, key(1).public()).await.unwrap(), child));
-    }
-    let limits = Limits {
-        dial_attempts_max: 2,
-        ..Limits::default()
-    };
-    let late = dialer(9, limits).await;
-    let error = timeout(SOON, late.dial(addr, key(1).public()))
-        .await
-        .unwrap()
-        .unwrap_err();
-    assert!(
-        matches!(error, DialError::Handshake { .. } | DialError::Busy { .. }),
-        "{error:?}"
-    );
-    assert!(parent.turned_away() > 0, "not counted");
-}
-
-#[tokio::test]
 async fn a_silent_stranger_holding_every_handshake_is_timed_out() {
     let limits = Limits {
         pending_incoming_max: 4,
         connect_timeout: Duration::from_secs(1),
         ..Limits::default()
     };
-    let (_parent, addr) = listener(limits).await;
+    let (_parent, [addr, _]) = listener(limits).await;
     let mut held = Vec::new();
     for _ in 0..4 {
-        held.push(TcpStream::connect(addr).await.unwrap());
+        held.push(TcpStream::connect(addr.socket).await.unwrap());
     }
     let child = dialer(2, Limits::default()).await;
     timeout(SOON, child.dial(addr, key(1).public()))
@@ -633,4 +199,154 @@ async fn a_silent_stranger_holding_every_handshake_is_timed_out() {
         .unwrap()
         .unwrap();
     drop(held);
+}
+
+// ---- QUIC alone ----------------------------------------------------------------------------
+
+/// Carries the packets of one dialer until told to keep everything to itself.
+async fn udp_line_to(addr: Address) -> (Address, Arc<AtomicBool>) {
+    let near = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+    let far = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+    far.connect(addr.socket).await.unwrap();
+    let line = Address::quic(near.local_addr().unwrap());
+    let dead = Arc::new(AtomicBool::new(false));
+    let is_dead = Arc::clone(&dead);
+    tokio::spawn(async move {
+        let mut dialer = None;
+        let (mut out, mut back) = ([0; 2048], [0; 2048]);
+        loop {
+            let (bytes, to_dialer) = tokio::select! {
+                Ok((len, from)) = near.recv_from(&mut out) => {
+                    dialer = Some(from);
+                    (&out[..len], false)
+                }
+                Ok(len) = far.recv(&mut back) => (&back[..len], true),
+            };
+            if is_dead.load(Ordering::SeqCst) {
+                continue;
+            }
+            let _ = match dialer {
+                Some(dialer) if to_dialer => near.send_to(bytes, dialer).await,
+                _ => far.send(bytes).await,
+            };
+        }
+    });
+    (line, dead)
+}
+
+/// The first packets of dialers that came no further: each opens a handshake.
+async fn first_packets(count: u8) -> Vec<Vec<u8>> {
+    let deaf = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let addr = Address::quic(deaf.local_addr().unwrap());
+    let limits = Limits {
+        connect_timeout: Duration::from_millis(300),
+        ..Limits::default()
+    };
+    let mut packets: Vec<Vec<u8>> = Vec::new();
+    let mut senders = Vec::new();
+    let mut bytes = [0; 2048];
+    for number in 0..count {
+        let stranger = dialer(50 + number, limits.clone()).await;
+        let dialled = tokio::spawn(async move { stranger.dial(addr, key(1).public()).await });
+        loop {
+            let (len, from) = timeout(SOON, deaf.recv_from(&mut bytes))
+                .await
+                .unwrap()
+                .unwrap();
+            if !senders.contains(&from) {
+                senders.push(from);
+                packets.push(bytes[..len].to_vec());
+                break;
+            }
+        }
+        let error = timeout(SOON, dialled).await.unwrap().unwrap().unwrap_err();
+        let kind = std::io::ErrorKind::TimedOut;
+        assert_eq!(error, DialError::Unreachable { addr, kind });
+    }
+    packets
+}
+
+#[tokio::test]
+async fn a_udp_port_in_use_is_an_error_that_names_it() {
+    let taken = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let addr = Address::quic(taken.local_addr().unwrap());
+    let error = Endpoint::start_on(key(1), &[addr], Limits::default())
+        .await
+        .unwrap_err();
+    assert!(matches!(error, StartError::Listen { addr: named, .. } if named == addr));
+    assert!(error.to_string().contains("/quic-v1"), "{error}");
+}
+
+#[tokio::test]
+async fn a_connection_over_one_transport_is_not_taken_for_one_over_the_other() {
+    let (parent, [tcp, quic]) = listener(Limits::default()).await;
+    let child = dialer(2, Limits::default()).await;
+    for addr in [tcp, quic, tcp, quic] {
+        let ours = child.dial(addr, key(1).public()).await.unwrap();
+        let theirs = timeout(SOON, parent.accept()).await.unwrap().unwrap();
+        assert_eq!(ours.remote(), addr);
+        assert_eq!(theirs.remote().transport, addr.transport);
+        assert_eq!(theirs.peer(), key(2).public());
+    }
+}
+
+#[tokio::test]
+async fn a_peer_behind_a_dead_line_of_udp_is_noticed_by_both_sides() {
+    let limits = Limits {
+        ping_interval: Duration::from_millis(200),
+        ping_timeout: Duration::from_millis(500),
+        ..Limits::default()
+    };
+    let (parent, [_, quic]) = listener(limits.clone()).await;
+    let child = dialer(2, limits).await;
+    let (line, dead) = udp_line_to(quic).await;
+    let ours = child.dial(line, key(1).public()).await.unwrap();
+    let theirs = parent.accept().await.unwrap();
+    // While nobody says anything, the line is kept.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    dead.store(true, Ordering::SeqCst);
+    let began = Instant::now();
+    let (_sender, mut receiver) = ours.split();
+    let (_their_sender, mut messages) = theirs.split();
+    let told = timeout(SOON, receiver.next()).await.unwrap();
+    assert_eq!(told, Some(Err(ReceiveError::Lost)));
+    let told = timeout(SOON, messages.next()).await.unwrap();
+    assert_eq!(told, Some(Err(ReceiveError::Lost)));
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        began.elapsed()
+    );
+    let again = child.dial(quic, key(1).public()).await;
+    assert_eq!(again.unwrap().remote(), quic);
+}
+
+#[tokio::test]
+async fn half_handshakes_over_quic_are_counted_and_neither_stop_tcp_nor_last() {
+    let limits = Limits {
+        pending_incoming_max: 4,
+        connect_timeout: Duration::from_secs(2),
+        ..Limits::default()
+    };
+    let packets = first_packets(12).await;
+    let (parent, [tcp, quic]) = listener(limits).await;
+    let stranger = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    for packet in &packets {
+        stranger.send_to(packet, quic.socket).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(parent.turned_away(), 12 - 4);
+    // The way over TCP is open all the while.
+    let child = dialer(2, Limits::default()).await;
+    let began = Instant::now();
+    let over_tcp = child.dial(tcp, key(1).public()).await.unwrap();
+    assert_eq!(over_tcp.remote().transport, Transport::Tcp);
+    assert!(
+        began.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        began.elapsed()
+    );
+    // And that over QUIC is open again once those that came no further are given up.
+    let over_quic = timeout(SOON, child.dial(quic, key(1).public())).await;
+    assert_eq!(over_quic.unwrap().unwrap().remote(), quic);
 }

@@ -18,7 +18,7 @@ const CONFIG_MAX: u64 = 256 * 1024;
 pub struct ParentAddress {
     /// The parent's division.
     pub division: DivisionId,
-    /// `IP:port`.
+    /// Where it is dialled, see [`crate::addresses`].
     pub address: String,
     /// Ed25519 transport key, hexadecimal.
     pub transport: String,
@@ -55,7 +55,7 @@ pub struct NodeConfig {
     pub parent: Option<ParentAddress>,
     /// Where HTTP listens, `IP:port`.
     pub http: String,
-    /// Where replication listens, `IP:port`.
+    /// Where replication listens, see [`crate::addresses`].
     pub listen: String,
     /// What opens the keystore.
     pub custody: KeyCustody,

@@ -5,7 +5,7 @@
 //! [`Registry::keep`], as if it came over a line: a file brings nothing that a line would not.
 //!
 //! Read in this order: here (what is remembered, what is refused), [`files`] (the files themselves),
-//! [`pack`], [`open`], `unload`.
+//! [`pack`], [`open`], `unload`, [`admit`] (how a node without a line joins).
 
 use std::collections::BTreeMap;
 
@@ -22,6 +22,7 @@ use crate::error::{RegistryError, Result};
 use crate::node::Registry;
 use crate::table::{self, LOCAL};
 
+pub mod admit;
 pub mod files;
 pub mod open;
 pub mod pack;
@@ -151,6 +152,9 @@ pub enum Refused {
     /// The payload key does not open.
     #[error("载荷密钥打不开 / {0}")]
     Key(seal::ferry::FerryError),
+    /// A node that asks to join was not admitted, or its admission is not for it.
+    #[error(transparent)]
+    NotAdmitted(#[from] admit::NotAdmitted),
     /// There is nothing to carry.
     #[error(
         "自第 {after} 包以来没有新内容 / nothing is new since bundle {after}; `--since` packs again what was packed before"
@@ -177,6 +181,7 @@ impl Refused {
             Self::Gap { .. } => "ferry-gap",
             Self::OtherHistory { .. } => "ferry-other-history",
             Self::Payload(_) | Self::Contents(_) | Self::Key(_) => "ferry-payload",
+            Self::NotAdmitted(why) => why.code(),
             Self::NothingNew { .. } => "ferry-nothing-new",
         }
     }

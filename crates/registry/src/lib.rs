@@ -8,6 +8,7 @@
 //! writes), [`authority`] and [`session`] (who may), [`register`], [`holding`], [`read`],
 //! [`grant`], [`transfer`], [`proposals`], [`replicate`], [`verify`], [`status`], [`audit`].
 
+pub mod addresses;
 mod arrived;
 pub mod audit;
 pub mod authority;

@@ -207,6 +207,13 @@ impl Applicant {
         self.keys.public()
     }
 
+    /// Signs a request to join with every signing key.
+    pub(crate) fn sign_request(&self, request: ferry::JoinRequest) -> ferry::JoinRequest {
+        let transport = ed25519_dalek::SigningKey::from_bytes(&self.keys.transport_seed());
+        let keys = &self.keys;
+        request.sign([&keys.sign, &keys.witness, &keys.held, &transport])
+    }
+
     /// The transport key's seed, for the network.
     pub fn transport_seed(&self) -> zeroize::Zeroizing<[u8; 32]> {
         self.keys.transport_seed()

@@ -13,6 +13,7 @@ use record::id::{Origin, UnixMillis};
 use store::Store;
 use sync::output::{LedgerStatus, Side};
 
+use crate::addresses::Transport;
 use crate::error::Result;
 use crate::node::{Registry, lock};
 use crate::table::{self, LOCAL};
@@ -53,6 +54,12 @@ pub(crate) struct Reach {
     /// When it is dialled next.
     #[cbor(skip)]
     pub next_try: Option<UnixMillis>,
+    /// What carries its session, or carried the last one.
+    #[cbor(skip)]
+    pub transport: Option<Transport>,
+    /// Why it is not the preferred one, in words.
+    #[cbor(skip)]
+    pub fell_back: Option<String>,
     #[cbor(skip)]
     kept: u64,
     #[cbor(skip)]
@@ -140,6 +147,20 @@ impl Registry {
     pub fn peer_tried(&self, peer: &str, next: UnixMillis) {
         if let Some(reach) = lock(&self.peers).reach(peer) {
             reach.next_try = Some(next);
+        }
+    }
+
+    /// Says what carries the session with a peer.
+    pub fn peer_over(&self, peer: &str, transport: Transport) {
+        if let Some(reach) = lock(&self.peers).reach(peer) {
+            reach.transport = Some(transport);
+        }
+    }
+
+    /// Says why a peer is not reached by the transport that is preferred; `None` when it is.
+    pub fn peer_fell_back(&self, peer: &str, why: Option<String>) {
+        if let Some(reach) = lock(&self.peers).reach(peer) {
+            reach.fell_back = why.map(|why| why.chars().take(ERROR_CHARS_MAX).collect());
         }
     }
 

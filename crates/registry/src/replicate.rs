@@ -25,6 +25,7 @@ use sync::message::{Gone, Item, fill};
 use sync::output::{Load, Loaded};
 use sync::trust::{Accept, Held, Refusal, Tail, Trust};
 
+use crate::addresses::{Addresses, AddressesError};
 use crate::arrived::Arrived;
 use crate::book::commit;
 use crate::chain;
@@ -135,14 +136,15 @@ pub struct NewInvitation {
     /// Official codes.
     #[serde(default)]
     pub codes: Vec<DivisionCode>,
-    /// Where the parent is reached by the new node, `IP:port`.
+    /// Where the parent is reached by the new node, see [`crate::addresses`]. QUIC is added where
+    /// the parent listens for it and this names none.
     pub address: String,
 }
 
 /// What the parent keeps of an invitation: the secret's hash only.
 #[derive(Encode, Decode)]
 #[cbor(map)]
-struct Invited {
+pub(crate) struct Invited {
     #[n(0)]
     division: DivisionId,
     #[n(1)]
@@ -152,12 +154,12 @@ struct Invited {
     #[n(3)]
     codes: Vec<DivisionCode>,
     #[cbor(n(4), with = "minicbor::bytes")]
-    secret_hash: Hash,
+    pub(crate) secret_hash: Hash,
     #[n(5)]
-    expires: UnixMillis,
+    pub(crate) expires: UnixMillis,
     /// The transport key that used it: the same node may ask again when the answer was lost.
     #[cbor(n(6), with = "minicbor::bytes")]
-    used_by: Option<[u8; 32]>,
+    pub(crate) used_by: Option<[u8; 32]>,
 }
 
 /// Something about a ledger that an officer must look at. Kept until the ledger is mended.
@@ -191,7 +193,13 @@ fn rows_to_read(items: usize, bytes: usize, max_bytes: usize) -> usize {
     (left.saturating_mul(items) / bytes + 1).clamp(1, 512)
 }
 
-fn hash_secret(secret: &[u8; 32]) -> Hash {
+fn not_invited() -> RegistryError {
+    RegistryError::BadRequest(
+        "邀请无效、已用过或已过期 / the invitation is wrong, used or expired; ask the parent's security officer for another".into(),
+    )
+}
+
+pub(crate) fn hash_secret(secret: &[u8; 32]) -> Hash {
     let mut hash = Sha256::new();
     hash.update(b"fangzhi/invitation/v1\0");
     hash.update(secret);
@@ -216,11 +224,11 @@ impl Registry {
                     .into(),
             ));
         }
-        if new.address.parse::<std::net::SocketAddr>().is_err() {
-            return Err(RegistryError::BadRequest(
-                "`address` must be `IP:port` of this node, as the new node reaches it".into(),
-            ));
-        }
+        let address: Addresses = new
+            .address
+            .parse()
+            .map_err(|e: AddressesError| RegistryError::BadRequest(e.to_string()))?;
+        let address = address.with_quic_of(&self.config.listen);
         self.may_charter(&new.division, None)?;
         let mut secret = zeroize::Zeroizing::new([0u8; 32]);
         rand_core::Rng::fill_bytes(&mut rng()?, secret.as_mut());
@@ -244,7 +252,7 @@ impl Registry {
             root: data_encoding::HEXLOWER.encode(&self.root_key()),
             parent: ParentAddress {
                 division: self.config.division.clone(),
-                address: new.address.clone(),
+                address: address.to_string(),
                 transport: data_encoding::HEXLOWER.encode(&self.keys.public().transport),
             },
             division: new.division.clone(),
@@ -276,21 +284,34 @@ impl Registry {
         keys: &NodeKeys,
         now: UnixMillis,
     ) -> Result<Vec<Charter>> {
-        let refused = || {
-            RegistryError::BadRequest(
-                "邀请无效、已用过或已过期 / the invitation is wrong, used or expired; ask the parent's security officer for another".into(),
-            )
-        };
-        let rest = division.as_str().as_bytes();
-        let bytes = self
-            .store
-            .get(&table::local(table::INVITATION, rest))?
-            .ok_or_else(refused)?;
-        let mut invited: Invited = table::decode("invitation", &bytes)?;
+        let refused = not_invited;
+        let invited = self.invited(division)?.ok_or_else(refused)?;
         let fits = bool::from(hash_secret(secret).ct_eq(&invited.secret_hash));
         if !fits || now > invited.expires {
             return Err(refused());
         }
+        self.admit(division, keys, now)
+    }
+
+    /// What is kept of the newest invitation of a division.
+    pub(crate) fn invited(&self, division: &DivisionId) -> Result<Option<Invited>> {
+        let rest = division.as_str().as_bytes();
+        let bytes = self.store.get(&table::local(table::INVITATION, rest))?;
+        bytes
+            .map(|bytes| table::decode("invitation", &bytes))
+            .transpose()
+    }
+
+    /// Charters a node that showed that it has the invitation, which is used up by that.
+    pub(crate) fn admit(
+        &self,
+        division: &DivisionId,
+        keys: &NodeKeys,
+        now: UnixMillis,
+    ) -> Result<Vec<Charter>> {
+        let refused = not_invited;
+        let rest = division.as_str().as_bytes();
+        let mut invited = self.invited(division)?.ok_or_else(refused)?;
         if let Some(used_by) = invited.used_by {
             let charter = self.authority().charter(division).cloned();
             return match charter {

@@ -21,7 +21,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::realm;
-use crate::args::{Bench, BenchPart};
+use crate::args::{Bench, BenchPart, TransportName};
 use crate::fault::{Fault, Result};
 use crate::output;
 use bed::Bed;
@@ -79,6 +79,7 @@ fn measure(command: &Bench, dir: &Path, figures: &mut Figures) -> Result<()> {
             records: command.records,
             children: command.children,
             seconds: command.seconds,
+            quic: command.transport == Some(TransportName::Quic),
         };
         replicate::run(&dir.join("replicate"), &measured, figures)?;
     }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use ferry::Hex;
 use ferry::manifest::Kind;
+use registry::ferry::admit::{AdmitReport, AdmitRequest};
 use registry::ferry::files::Files;
 use registry::ferry::open::{OpenReport, OpenRequest};
 use registry::ferry::pack::{PackReport, PackRequest};
@@ -37,6 +38,8 @@ pub mod args {
         Open(OpenFiles),
         /// 写回执，由发送方开 / write a receipt, which the sender opens
         Receipt(Receipt),
+        /// 准入：凭申请文件发证并装首包 / admit a node that asks by file: its charter and its first bundle
+        Admit(Admit),
         /// 各对端的包：装到、回执到、开到第几 / per neighbour, how far the bundles came
         List(Dir),
     }
@@ -62,6 +65,22 @@ pub mod args {
         /// 单向边界：每次装全部（或 --since 之后），不等回执 / one-way boundary: everything each time, no receipt expected
         #[arg(long)]
         pub one_way: bool,
+    }
+
+    #[derive(Debug, ClapArgs)]
+    pub struct Admit {
+        #[command(flatten)]
+        pub at: Dir,
+        #[command(flatten)]
+        pub who: As,
+        /// 申请文件，由 fangzhi join --offline 写出 / the request, written by `fangzhi join --offline`
+        pub request: PathBuf,
+        /// 写到目录 / the folder to write the answer in
+        #[arg(long, short, default_value = ".")]
+        pub out: PathBuf,
+        /// 每盘容量，可用 K、M、G / room on one disk, such as 600M
+        #[arg(long, value_parser = super::size)]
+        pub max_bytes: Option<u64>,
     }
 
     #[derive(Debug, ClapArgs)]
@@ -156,6 +175,16 @@ pub fn run(command: &Ferry, as_json: bool) -> Result<ExitCode> {
             client.login(&command.who, &OFFICER)?;
             opened(&client.post("/api/v1/ferry/opened", &request)?, as_json)
         }
+        Ferry::Admit(command) => {
+            let request = AdmitRequest {
+                request: absolute(&command.request)?,
+                out: absolute(&command.out)?,
+                max_bytes: command.max_bytes,
+            };
+            let mut client = Client::connect(&command.at)?;
+            client.login(&command.who, &OFFICER)?;
+            admitted(&client.post("/api/v1/ferry/admitted", &request)?, as_json)
+        }
         Ferry::Check(command) => check(&command.files, as_json),
         Ferry::List(at) => list(&Client::connect(at)?.get("/api/v1/ferry")?, as_json),
     }
@@ -181,6 +210,27 @@ fn packed(report: &PackReport, as_json: bool) -> Result<ExitCode> {
             report.number, report.after, report.to, report.ledgers, report.entries, report.bytes
         ));
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn admitted(report: &AdmitReport, as_json: bool) -> Result<ExitCode> {
+    if as_json {
+        output::json(report);
+        return Ok(ExitCode::SUCCESS);
+    }
+    output::line(report.admission.display().to_string());
+    for file in &report.bundle.files {
+        output::line(file.display().to_string());
+    }
+    let before = match report.repeated {
+        true => "（此前已准入，证书不变 / admitted before, the charter is the same）",
+        false => "",
+    };
+    output::line(format!(
+        "`{0}` 已准入{before} / `{0}` is admitted; at that node: fangzhi join --dir DIR --admission {1} INVITATION, then: fangzhi ferry open --dir DIR the other files",
+        report.division,
+        report.admission.file_name().unwrap_or_default().display()
+    ));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use record::authority::DivisionCode;
 use record::id::{DivisionId, Kind};
 use registry::Registry;
-use registry::config::{KeyCustody, ParentAddress, WitnessAddress, key_from_hex};
+use registry::config::{KeyCustody, WitnessAddress, key_from_hex};
 use registry::keys::Opener;
 use registry::node::{Applicant, NewNode};
 use registry::replicate::{Invitation, NewInvitation};
@@ -21,6 +21,7 @@ use sync::session::{Config, Session};
 use crate::args::{Dir, FirstOfficer, Init, Invite, Join, Listen, Open, Revoke, Run, Witness};
 use crate::client::{Client, opener, passphrase};
 use crate::fault::{Fault, Result, exit};
+use crate::ways::{self, Answerer, Ways};
 use crate::{output, peer, serve};
 
 const INVITATION_BYTES_MAX: u64 = 64 * 1024;
@@ -91,6 +92,7 @@ fn officer_passphrase(officer: &FirstOfficer) -> Result<zeroize::Zeroizing<Strin
 
 pub fn init(command: &Init, json: bool) -> Result<ExitCode> {
     let phrase = officer_passphrase(&command.officer)?;
+    ways::read(&command.listen.listen)?;
     let opener = opener(&command.at.open)?;
     let new = NewNode {
         realm: command.realm.clone(),
@@ -127,31 +129,21 @@ fn made(dir: &Path, json: bool) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Joins by an invitation: makes keys, asks the parent for a charter, writes the node.
-pub fn join_with(
+/// The keys of a node that is to join, made here or made before.
+fn applicant(
     dir: &Path,
     invitation: &Invitation,
     listen: &Listen,
     custody: KeyCustody,
     opener: &Opener,
     new_keys: bool,
-) -> Result<()> {
+) -> Result<Applicant> {
     if invitation.format != 1 {
         return Err(Fault::usage(
             "邀请文件版本不符 / the invitation is of another version; ask for one made by this version",
         ));
     }
-    if invitation.expires < api::now() {
-        return Err(Fault::failed(
-            "邀请已过期 / the invitation has expired; ask the parent's security officer for another",
-        ));
-    }
-    let root = key_from_hex(&invitation.root)?;
-    let parent_key = key_from_hex(&invitation.parent.transport)?;
-    let secret = key_from_hex(&invitation.secret)?;
-    let parent_address = invitation.parent.address.parse().map_err(|_| {
-        Fault::usage("邀请中的地址有误 / the parent's address in the invitation is not IP:port")
-    })?;
+    ways::read(&listen.listen)?;
     let new = NewNode {
         realm: invitation.realm.clone(),
         division: invitation.division.clone(),
@@ -163,11 +155,37 @@ pub fn join_with(
         custody,
         quorum: invitation.quorum,
     };
-    let applicant = if new_keys {
+    Ok(if new_keys {
         Applicant::renew(dir, new, opener)?
     } else {
         Applicant::create(dir, new, opener)?
-    };
+    })
+}
+
+fn in_time(invitation: &Invitation) -> Result<()> {
+    if invitation.expires < api::now() {
+        return Err(Fault::failed(
+            "邀请已过期 / the invitation has expired; ask the parent's security officer for another",
+        ));
+    }
+    Ok(())
+}
+
+/// Joins by an invitation: makes keys, asks the parent for a charter, writes the node.
+pub fn join_with(
+    dir: &Path,
+    invitation: &Invitation,
+    listen: &Listen,
+    custody: KeyCustody,
+    opener: &Opener,
+    new_keys: bool,
+) -> Result<()> {
+    in_time(invitation)?;
+    let root = key_from_hex(&invitation.root)?;
+    let parent_key = key_from_hex(&invitation.parent.transport)?;
+    let secret = key_from_hex(&invitation.secret)?;
+    let mut ways = Ways::of(&invitation.parent.address)?;
+    let applicant = applicant(dir, invitation, listen, custody, opener, new_keys)?;
     let enrolment = Enrolment {
         division: invitation.division.clone(),
         secret: Secret::new(secret),
@@ -180,9 +198,9 @@ pub fn join_with(
     };
     let seed = applicant.transport_seed();
     let chain = runtime()?.block_on(async {
-        let endpoint = serve::endpoint(&seed, None).await?;
-        let conversation = endpoint
-            .dial(parent_address, parent_key)
+        let endpoint = serve::endpoint(&seed, &[]).await?;
+        let (conversation, _) = ways
+            .dial(&endpoint, parent_key, Answerer::Exactly)
             .await
             .map_err(|e| {
                 Fault::new(
@@ -197,11 +215,39 @@ pub fn join_with(
         endpoint.close().await;
         chain
     })?;
-    let parent = ParentAddress {
-        division: invitation.parent.division.clone(),
-        address: invitation.parent.address.clone(),
-        transport: invitation.parent.transport.clone(),
-    };
+    let parent = invitation.parent.clone();
+    applicant.chartered(&chain, &root, Some(parent), api::now())?;
+    Ok(())
+}
+
+/// Makes the keys and writes the file that asks for their charter; there is no node yet.
+fn ask(command: &Join, invitation: &Invitation, out: &Path, json: bool) -> Result<ExitCode> {
+    in_time(invitation)?;
+    let opener = opener(&command.at.open)?;
+    let custody = custody(&command.at.open);
+    let dir = &command.at.dir;
+    let applicant = applicant(dir, invitation, &command.listen, custody, &opener, false)?;
+    let request = applicant.ask(invitation, api::now())?;
+    store::atomic::replace(out, &request).map_err(|e| Fault::failed(e.to_string()))?;
+    if json {
+        output::json(&json!({ "request": out, "division": invitation.division }));
+    } else {
+        output::line(format!(
+            "申请已写入 / the request is in {0}; 送 `{1}`：/ carry it to `{1}`: fangzhi ferry admit {0}",
+            out.display(),
+            invitation.parent.division
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes the node by the admission that came back.
+fn admitted(invitation: &Invitation, file: &Path, applicant: Applicant) -> Result<()> {
+    let max = ferry::limits::ADMISSION_BYTES_MAX as u64;
+    let bytes = store::atomic::read_bounded(file, max).map_err(|e| Fault::failed(e.to_string()))?;
+    let chain = registry::ferry::admit::admission(&bytes, invitation)?;
+    let root = key_from_hex(&invitation.root)?;
+    let parent = invitation.parent.clone();
     applicant.chartered(&chain, &root, Some(parent), api::now())?;
     Ok(())
 }
@@ -209,25 +255,38 @@ pub fn join_with(
 pub fn join(command: &Join, json: bool) -> Result<ExitCode> {
     let bytes = store::atomic::read_bounded(&command.invitation, INVITATION_BYTES_MAX)
         .map_err(|e| Fault::failed(e.to_string()))?;
-    let invitation: Invitation = serde_json::from_slice(&bytes).map_err(|_| {
+    let mut invitation: Invitation = serde_json::from_slice(&bytes).map_err(|_| {
         Fault::usage(format!(
             "`{}` 不是邀请文件 / is no invitation; ask the parent for it again",
             command.invitation.display()
         ))
     })?;
+    if let Some(transport) = command.transport {
+        let addresses = ways::read(&invitation.parent.address)?;
+        invitation.parent.address = addresses.preferring(transport.into()).to_string();
+    }
     if command.new_keys {
         return renew(command, &invitation, json);
     }
+    if let Some(out) = &command.offline {
+        return ask(command, &invitation, out, json);
+    }
     let phrase = officer_passphrase(&command.officer)?;
     let opener = opener(&command.at.open)?;
-    join_with(
-        &command.at.dir,
-        &invitation,
-        &command.listen,
-        custody(&command.at.open),
-        &opener,
-        false,
-    )?;
+    let (dir, listen, custody) = (&command.at.dir, &command.listen, custody(&command.at.open));
+    match &command.admission {
+        Some(file) => {
+            let keystore = registry::config::Files::new(dir).keystore();
+            if !keystore.exists() {
+                return Err(Fault::usage(
+                    "此处没有申请时的密钥 / the keys that the request was made with are not here; give the directory in which `--offline` was run",
+                ));
+            }
+            let applicant = applicant(dir, &invitation, listen, custody, &opener, false)?;
+            admitted(&invitation, file, applicant)?;
+        }
+        None => join_with(dir, &invitation, listen, custody, &opener, false)?,
+    }
     first_officer(&command.at.dir, &opener, &command.officer.officer, &phrase)?;
     made(&command.at.dir, json)
 }

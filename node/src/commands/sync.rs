@@ -37,7 +37,11 @@ fn show(peer: &Value, now: u64) {
         _ => "其他 other",
     };
     let state = if peer["connected"] == json!(true) {
-        "已连接 connected"
+        match peer["transport"].as_str() {
+            Some("quic") => "已连接 connected（QUIC）",
+            Some("tcp") => "已连接 connected（TCP）",
+            _ => "已连接 connected",
+        }
     } else {
         "未连接 not connected"
     };
@@ -63,6 +67,11 @@ fn show(peer: &Value, now: u64) {
             ferry["acknowledged"],
             ferry["opened"],
             super::ferry::state(&ferry["state"])
+        ));
+    }
+    if let Some(why) = peer["fell_back"].as_str() {
+        output::line(format!(
+            "  QUIC 不通，改用 TCP / over TCP, because QUIC failed: {why}"
         ));
     }
     if let Some(error) = peer["last_error"].as_str() {

@@ -24,6 +24,7 @@ struct Weather {
     delay_ms: AtomicU64,
     loss_per_mille: AtomicU64,
     down: AtomicBool,
+    without_udp: AtomicBool,
     stop: AtomicBool,
 }
 
@@ -173,6 +174,11 @@ impl Net {
         self.weather.down.store(down, Ordering::SeqCst);
     }
 
+    /// No UDP passes, as behind many a firewall.
+    pub fn without_udp(&self, without: bool) {
+        self.weather.without_udp.store(without, Ordering::SeqCst);
+    }
+
     fn relay(&self) -> std::io::Result<()> {
         let socket = |side: usize| {
             let here = format!("198.18.{}.{}:{PORT}", self.octet, side * 4 + 1);
@@ -209,7 +215,9 @@ fn carry(from: &UdpSocket, to: &UdpSocket, target: &str, weather: &Weather) {
         // Asked after the wait for a packet, so that none sent after `Net::down` is let through.
         let down = weather.down.load(Ordering::SeqCst);
         if let Ok((length, _)) = received {
+            let walled = weather.without_udp.load(Ordering::SeqCst) && is_udp(&buffer[..length]);
             let lost = dice.below(1000) < weather.loss_per_mille.load(Ordering::Relaxed);
+            let lost = lost || walled;
             if !down && !lost && queue.len() < QUEUE {
                 let delay = Duration::from_millis(weather.delay_ms.load(Ordering::Relaxed));
                 let mut packet = buffer[..length].to_vec();
@@ -228,10 +236,23 @@ fn carry(from: &UdpSocket, to: &UdpSocket, target: &str, weather: &Weather) {
     }
 }
 
-/// Fills in TCP's checksum, which the kernel leaves to a network card that is not there.
+/// VXLAN 8, Ethernet 14, then IPv4.
+const IP: usize = 22;
+
+fn is_udp(packet: &[u8]) -> bool {
+    packet.len() >= IP + 28 && packet[20..22] == [8, 0] && packet[IP + 9] == 17
+}
+
+/// Fills in TCP's checksum, which the kernel leaves to a network card that is not there; UDP's is
+/// taken away, for whoever has none.
 fn complete(packet: &mut [u8]) {
-    // VXLAN 8, Ethernet 14, then IPv4 that carries TCP.
-    const IP: usize = 22;
+    if is_udp(packet) {
+        let udp = IP + usize::from(packet[IP] & 15) * 4;
+        if let Some(sum) = packet.get_mut(udp + 6..udp + 8) {
+            sum.fill(0);
+        }
+        return;
+    }
     if packet.len() < IP + 40 || packet[20..22] != [8, 0] || packet[IP + 9] != 6 {
         return;
     }

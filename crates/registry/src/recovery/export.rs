@@ -97,11 +97,10 @@ impl Registry {
         division: &DivisionId,
         address: String,
     ) -> Result<RecoveryFile> {
-        if address.parse::<std::net::SocketAddr>().is_err() {
-            return Err(RegistryError::BadRequest(
-                "`address` must be `IP:port` of this node, as the new machine reaches it".into(),
-            ));
-        }
+        let address = address
+            .parse::<crate::addresses::Addresses>()
+            .map_err(|e| RegistryError::BadRequest(e.to_string()))?
+            .to_string();
         let missing = || RegistryError::NotFound {
             what: "恢复资料 / recovery",
             name: division.to_string(),

@@ -12,9 +12,10 @@ use record::entry::Entry;
 use record::id::{DivisionId, Origin, UnixMillis};
 use serde::Serialize;
 
+use crate::addresses::Transport;
 use crate::authority::Authority;
 use crate::error::Result;
-use crate::ferry::FerryLine;
+use crate::ferry::{FerryLine, FerryState};
 use crate::grant::checkpoint_of;
 use crate::heads::Line;
 use crate::node::{Registry, lock};
@@ -77,6 +78,10 @@ pub struct PeerSync {
     pub relation: Relation,
     /// Whether a session is open.
     pub connected: bool,
+    /// What carries the session, while one is open.
+    pub transport: Option<Transport>,
+    /// Why that is not the preferred transport, in words; only of the parent.
+    pub fell_back: Option<String>,
     /// When that last changed, or when it last spoke before this start.
     pub since: Option<UnixMillis>,
     /// The last refusal or fault, in words.
@@ -334,6 +339,8 @@ fn of(name: String, relation: Relation, line: Option<PeerLine>, reach: &Reach) -
         peer: name,
         relation,
         connected,
+        transport: reach.transport.filter(|_| connected),
+        fell_back: reach.fell_back.clone(),
         since: line.as_ref().map(|line| line.since).or(reach.seen),
         refused: line.as_ref().map_or(0, |line| line.refused),
         last_error: line.and_then(|line| line.last_error),
@@ -437,6 +444,51 @@ pub(super) fn metrics(status: &SyncStatus) -> Vec<Metric> {
             by_peer(|peer| {
                 let ledger = peer.ledgers.iter().any(|l| l.error.is_some());
                 Some(u64::from(peer.last_error.is_some() || ledger))
+            }),
+        ),
+        (
+            "fangzhi_sync_connected",
+            "gauge",
+            "Whether a session is open, and over which transport.",
+            peers
+                .iter()
+                .filter_map(|peer| {
+                    let over = peer.transport?.as_str();
+                    Some((
+                        format!("{{peer=\"{}\",transport=\"{over}\"}}", peer.peer),
+                        1,
+                    ))
+                })
+                .collect(),
+        ),
+        (
+            "fangzhi_ferry_unknown",
+            "gauge",
+            "Whether files were carried to the peer that it did not acknowledge: what it holds is unknown.",
+            by_peer(|peer| {
+                let ferry = peer.ferry.as_ref()?;
+                Some(u64::from(ferry.state == FerryState::Unknown))
+            }),
+        ),
+        (
+            "fangzhi_ferry_packed_bundle",
+            "gauge",
+            "Number of the bundle packed last for the peer.",
+            by_peer(|peer| peer.ferry.as_ref().map(|ferry| ferry.packed)),
+        ),
+        (
+            "fangzhi_ferry_acknowledged_bundle",
+            "gauge",
+            "Number of the newest bundle that the peer acknowledged.",
+            by_peer(|peer| peer.ferry.as_ref().map(|ferry| ferry.acknowledged)),
+        ),
+        (
+            "fangzhi_sync_fell_back",
+            "gauge",
+            "Whether the parent is not reached by the transport that is preferred.",
+            by_peer(|peer| {
+                let parent = peer.relation == Relation::Parent;
+                parent.then_some(u64::from(peer.fell_back.is_some()))
             }),
         ),
         (

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use record::authority::{Level, Role};
 use record::id::{DivisionId, Origin, Realm};
 use registry::Registry;
+use registry::addresses::Transport;
+use registry::config::NodeConfig;
 use registry::keys::Opener;
 use registry::session::{NewOperator, Session};
 
@@ -15,6 +17,7 @@ use super::rows;
 use crate::client::Client;
 use crate::commands::realm::{self, Node, OFFICER, Passphrases, Planned};
 use crate::fault::{Fault, Result};
+use crate::ways;
 
 const REALM: &str = "bench.example";
 const CLERK: &str = "dengji";
@@ -61,23 +64,35 @@ pub struct Bed {
 impl Bed {
     /// Starts the parent and has the child join it; the child does not run yet.
     pub fn new(dir: &Path) -> Result<Self> {
-        Self::make(dir, |_| ())
+        Self::make(dir, Transport::Tcp, |_| ())
     }
 
     /// As [`Bed::new`], the parent being reached at another address, which leads to it: `begin` is
     /// told where it is before the child joins.
     pub fn behind(dir: &Path, address: &str, begin: impl FnOnce(String)) -> Result<Self> {
-        Self::make(dir, |node| {
+        Self::make(dir, Transport::Tcp, |node| {
             begin(std::mem::replace(&mut node.listen, address.to_owned()));
         })
     }
 
-    fn make(dir: &Path, meanwhile: impl FnOnce(&mut Node)) -> Result<Self> {
+    /// As [`Bed::new`], the child being set to dial over a transport.
+    pub fn over(dir: &Path, transport: Transport) -> Result<Self> {
+        Self::make(dir, transport, |_| ())
+    }
+
+    fn make(dir: &Path, transport: Transport, meanwhile: impl FnOnce(&mut Node)) -> Result<Self> {
         let passphrases = realm::passphrases(&PLAN)?;
         let plan = &PLAN[PARENT];
         let parent_dir = dir.join(plan.division);
         realm::make(REALM, plan, &parent_dir, &[], &passphrases)?;
+        if transport == Transport::Quic {
+            let mut config = NodeConfig::read(&parent_dir)?;
+            config.listen.push_str(",/ip4/127.0.0.1/udp/0/quic-v1");
+            config.write(&parent_dir)?;
+        }
         let mut node = realm::start(plan, parent_dir)?;
+        let addresses = ways::read(&node.listen)?;
+        node.listen = addresses.preferring(transport).to_string();
         meanwhile(&mut node);
         let parent = vec![node];
         let plan = &PLAN[CHILD];

@@ -13,12 +13,15 @@ mod wire;
 use std::path::Path;
 
 use record::id::{DivisionId, Origin, Realm};
+use registry::addresses::Transport;
 use registry::register::{ImportChunk, ImportReport};
+use serde_json::Value;
 
 use super::bed::Bed;
 use super::figures::{Figures, rate};
 use super::rows::{self, Row};
 use super::{import, replication};
+use crate::client::Client;
 use crate::fault::{Fault, Result};
 
 const NAME: &str = "replicate";
@@ -29,6 +32,8 @@ pub struct Measured {
     pub records: usize,
     pub children: usize,
     pub seconds: u64,
+    /// Whether QUIC is measured beside TCP.
+    pub quic: bool,
 }
 
 pub fn run(dir: &Path, measured: &Measured, figures: &mut Figures) -> Result<()> {
@@ -36,8 +41,9 @@ pub fn run(dir: &Path, measured: &Measured, figures: &mut Figures) -> Result<()>
     let plaintext = rows::value_bytes(&rows);
     figures.add(format!("{NAME}.records"), rows.len() as f64, "records");
     figures.add(format!("{NAME}.value_bytes"), plaintext, "bytes");
-    let small = filling(&dir.join("fill-small"), &rows[..rows.len() / 10])?;
-    let full = filling(&dir.join("fill"), &rows)?;
+    let tcp = Transport::Tcp;
+    let small = filling(&dir.join("fill-small"), &rows[..rows.len() / 10], tcp)?;
+    let full = filling(&dir.join("fill"), &rows, tcp)?;
     let reached = rate(full.moved.entries, full.moved.taken);
     figures.add(NAME, reached, "entries/s");
     let records = rate(rows.len() as u64, full.moved.taken);
@@ -49,6 +55,9 @@ pub fn run(dir: &Path, measured: &Measured, figures: &mut Figures) -> Result<()>
     // Ten times the backlog is to take no more memory.
     let tenth = format!("{NAME}.parent.peak.of_a_tenth");
     figures.add(tenth, small.peak, "MB");
+    if measured.quic {
+        over_quic(&dir.join("fill-quic"), &rows, reached, figures)?;
+    }
     let beside = postgres::run(dir, rows.len(), figures)?;
     if let Some(beside) = beside {
         for (name, value) in [("copy", beside.copy), ("streaming", beside.streaming)] {
@@ -71,13 +80,36 @@ struct Filled {
     peak: f64,
 }
 
-fn filling(dir: &Path, rows: &[Row]) -> Result<Filled> {
-    let mut bed = Bed::new(dir)?;
+/// The same over QUIC, and how that compares with TCP in this run.
+fn over_quic(dir: &Path, rows: &[Row], over_tcp: f64, figures: &mut Figures) -> Result<()> {
+    let full = filling(dir, rows, Transport::Quic)?;
+    let reached = rate(full.moved.entries, full.moved.taken);
+    let each = 1e6 / full.moved.entries as f64;
+    let name = |part: &str| format!("{NAME}.quic{part}");
+    figures.add(name(""), reached, "entries/s");
+    figures.add(name(".parent.cpu"), full.parent * each, "core-us");
+    figures.add(name(".child.cpu"), full.child * each, "core-us");
+    figures.add(name(".parent.peak"), full.peak, "MB");
+    figures.add(name(".of_tcp"), reached / over_tcp, "of-peer");
+    Ok(())
+}
+
+fn filling(dir: &Path, rows: &[Row], transport: Transport) -> Result<Filled> {
+    let mut bed = Bed::over(dir, transport)?;
     import::unmeasured(&bed, rows)?;
     let (entries, _) = replication::ledger(&bed)?;
     let parent = peak::pid(&bed.parent_dir())?;
     let before = peak::cpu(parent)?;
     let moved = replication::transfer(&mut bed, entries)?;
+    let node = bed.running_child()?;
+    let status: Value = Client::remote(&node.url, &node.dir).get("/api/v1/sync")?;
+    let over = &status["peers"][0]["transport"];
+    if *over != transport.as_str() {
+        return Err(Fault::failed(format!(
+            "the child is connected over {over}, not over {}; what was measured is not what was asked",
+            transport.as_str()
+        )));
+    }
     let child = peak::pid(&bed.child_dir())?;
     Ok(Filled {
         moved,

@@ -252,7 +252,7 @@ fn begin(child: &Child, runtime: &Runtime) -> Result<()> {
     let registry = child.registry.clone();
     let (moved, heads) = tokio::sync::watch::channel(0u64);
     registry.on_change(Box::new(move || moved.send_modify(|count| *count += 1)));
-    let endpoint = runtime.block_on(serve::endpoint(&registry.transport_seed(), None))?;
+    let endpoint = runtime.block_on(serve::endpoint(&registry.transport_seed(), &[]))?;
     runtime.spawn(serve::dial(registry, Arc::new(endpoint), heads));
     Ok(())
 }

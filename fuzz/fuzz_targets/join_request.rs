@@ -1,0 +1,7 @@
+//! A request to join by file; the property is in `src/checks.rs`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    fuzz::checks::join_request(bytes);
+});

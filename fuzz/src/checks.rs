@@ -44,7 +44,7 @@ pub struct Check {
 }
 
 /// Every check.
-pub const CHECKS: [Check; 32] = [
+pub const CHECKS: [Check; 34] = [
     open("entry", entry),
     open("charter", charter),
     open("plan", plan),

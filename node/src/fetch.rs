@@ -4,7 +4,6 @@
 //! asked and kept is `registry::recovery::taking`'s. Refuses a parent that proves another key than
 //! the leave names: whoever answers in its place gets the secret of nobody.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use p2p::Conversation;
@@ -17,6 +16,7 @@ use tokio::time::timeout;
 use crate::fault::{Fault, Result, exit};
 use crate::peer::NoStore;
 use crate::serve;
+use crate::ways::{Answerer, Ways};
 
 /// How often a broken line is dialed again.
 const ATTEMPTS: u32 = 5;
@@ -34,14 +34,14 @@ enum Cut {
 }
 
 /// Fetches until the file is whole.
-pub async fn fetch(taking: &mut Taking, address: SocketAddr) -> Result<()> {
-    let endpoint = serve::endpoint(&taking.transport_seed(), None).await?;
+pub async fn fetch(taking: &mut Taking, mut ways: Ways) -> Result<()> {
+    let endpoint = serve::endpoint(&taking.transport_seed(), &[]).await?;
     let mut reason = String::new();
     for attempt in 0..ATTEMPTS {
         if attempt > 0 {
             tokio::time::sleep(PAUSE).await;
         }
-        match once(taking, &endpoint, address).await {
+        match once(taking, &endpoint, &mut ways).await {
             Ok(()) => {
                 endpoint.close().await;
                 return Ok(());
@@ -70,12 +70,13 @@ pub async fn fetch(taking: &mut Taking, address: SocketAddr) -> Result<()> {
 async fn once(
     taking: &mut Taking,
     endpoint: &p2p::Endpoint,
-    address: SocketAddr,
+    ways: &mut Ways,
 ) -> std::result::Result<(), Cut> {
     let leave = taking.leave();
     let parent = key_from_hex(&leave.parent.transport).map_err(|e| Cut::Refused(e.to_string()))?;
-    let conversation = match endpoint.dial(address, parent).await {
-        Ok(conversation) => conversation,
+    let dialled = ways.dial(endpoint, parent, Answerer::Exactly).await;
+    let conversation = match dialled {
+        Ok((conversation, _)) => conversation,
         Err(error @ p2p::DialError::WrongKey { .. }) => {
             return Err(Cut::Refused(format!(
                 "应答的不是凭据所列的上级 / whoever answers is not the parent that the leave names, or the parent has other keys since; let it make another leave: {error}"

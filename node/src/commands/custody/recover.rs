@@ -17,6 +17,7 @@ use super::args::Recover;
 use super::{share_file, told};
 use crate::client::{Client, opener};
 use crate::fault::{Fault, Result};
+use crate::ways::Ways;
 
 const LEAVE_BYTES_MAX: u64 = 16 * 1024;
 
@@ -26,9 +27,9 @@ fn recovery_from(
     from: &Path,
     leave: Option<&Path>,
 ) -> Result<(RecoveryFile, Option<Taking>)> {
-    let address = from.to_str().and_then(|from| from.parse().ok());
-    let (address, leave) = match (address, leave) {
-        (Some(address), Some(leave)) => (address, leave),
+    let ways = from.to_str().and_then(|from| Ways::of(from).ok());
+    let (ways, leave) = match (ways, leave) {
+        (Some(ways), Some(leave)) => (ways, leave),
         (Some(_), None) => {
             return Err(Fault::usage(
                 "在线取回须有上级发的恢复凭据 / fetching from an address needs the parent's leave: `--leave FILE`, made there with `fangzhi recover leave`",
@@ -59,7 +60,7 @@ fn recovery_from(
     })?;
     let mut taking = Taking::begin(dir, leave, api::now())?;
     if !taking.is_whole() {
-        crate::commands::node::runtime()?.block_on(crate::fetch::fetch(&mut taking, address))?;
+        crate::commands::node::runtime()?.block_on(crate::fetch::fetch(&mut taking, ways))?;
     }
     Ok((taking.file()?, Some(taking)))
 }

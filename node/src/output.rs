@@ -29,16 +29,29 @@ pub fn start_logging(as_json: bool, running: bool) {
 /// Prints a value as one JSON document.
 pub fn json(value: &impl Serialize) {
     match serde_json::to_string_pretty(value) {
-        Ok(text) => line(text),
+        Ok(text) => print(&text),
         Err(error) => eprintln!("{error}"),
     }
 }
 
 /// Prints a line. A reader that went away, such as `head`, has seen what it wanted.
 pub fn line(text: impl AsRef<str>) {
+    print(&shown(text.as_ref()));
+}
+
+fn print(text: &str) {
     use std::io::Write;
-    if writeln!(std::io::stdout(), "{}", text.as_ref()).is_err() {
+    if writeln!(std::io::stdout(), "{text}").is_err() {
         std::process::exit(0);
+    }
+}
+
+/// A text as a terminal may have it: what others wrote must not move the cursor or hide a line.
+fn shown(text: &str) -> std::borrow::Cow<'_, str> {
+    let moves = |c: char| c.is_control() && c != '\n' && c != '\t';
+    match text.contains(moves) {
+        true => text.replace(moves, "\u{FFFD}").into(),
+        false => text.into(),
     }
 }
 

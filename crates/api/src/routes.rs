@@ -26,8 +26,10 @@ use crate::error::ApiError;
 use crate::given::Given;
 use crate::state::{AppState, Caller, now};
 
-/// The largest request. An import sends 256 rows at a time, a preview the whole file.
-const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// The largest request.
+const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The largest import: it sends 256 rows at a time, a preview the whole file.
+const IMPORT_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// The largest login: the one request that nobody needs a session for.
 const LOGIN_BYTES_MAX: usize = 16 * 1024;
 
@@ -52,7 +54,10 @@ pub fn router(state: AppState) -> Router {
         .route("/api/v1/operators", get(operators).post(enrol_operator))
         .route("/api/v1/operators/{login}/disabled", post(disable_operator))
         .route("/api/v1/operators/{login}/renewed", post(renew_operator))
-        .route("/api/v1/import", post(import))
+        .route(
+            "/api/v1/import",
+            post(import).layer(DefaultBodyLimit::max(IMPORT_BYTES_MAX)),
+        )
         .route("/api/v1/read", post(read))
         .route("/api/v1/amendments", post(amend))
         .route("/api/v1/disclosures", post(disclose))

@@ -35,6 +35,7 @@ pub fn restore(
     identities: &Identities,
     dir: &Path,
     history_only: bool,
+    mark: Option<&str>,
 ) -> Result<Restored> {
     let filled = dir
         .read_dir()
@@ -46,6 +47,13 @@ pub fn restore(
     }
     let beside = beside(dir);
     let made = write(folder, set, identities, &beside, history_only).and_then(|restored| {
+        // With the rest, in one step: a directory without its mark would not know what it is.
+        if let Some(mark) = mark {
+            let path = beside.join(mark);
+            fs::write(&path, b"this directory was restored from a backup\n")
+                .and_then(|()| fs::File::open(&path)?.sync_all())
+                .map_err(BackupError::io(&path))?;
+        }
         if dir.exists() {
             fs::remove_dir(dir).map_err(BackupError::io(dir))?;
         }

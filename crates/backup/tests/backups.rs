@@ -123,7 +123,7 @@ fn a_backup_made_while_the_node_writes_and_erases_holds_all_that_was_committed_b
             assert_eq!(set.number, made.number);
             check(&site.folder, &set, Some(&site.identities), round).unwrap();
             let back = site.dir.with_file_name(format!("back{round}"));
-            restore(&site.folder, &set, &site.identities, &back, false).unwrap();
+            restore(&site.folder, &set, &site.identities, &back, false, None).unwrap();
             let snapshot = store::Snapshot::open(&back).unwrap();
             drop(snapshot);
             assert!(count(&back) >= before);
@@ -172,7 +172,7 @@ fn a_backup_cut_or_changed_anywhere_is_detected_with_and_without_a_key() {
                 let found = check(&site.folder, &set, None, 1).unwrap_err();
                 assert!(matches!(&found, BackupError::Broken(all) if all.len() == 1));
                 let back = site.dir.with_file_name("back");
-                assert!(restore(&site.folder, &set, &site.identities, &back, false).is_err());
+                assert!(restore(&site.folder, &set, &site.identities, &back, false, None).is_err());
                 assert!(!back.exists() && !back.with_file_name("back.restoring").exists());
             }
             fs::remove_file(&object).unwrap();
@@ -191,10 +191,10 @@ fn the_wrong_key_another_node_and_a_filled_directory_are_refused() {
     let set = site.folder.set(None).unwrap();
     let other = crate::site();
     let back = site.dir.with_file_name("back");
-    let refused = restore(&site.folder, &set, &other.identities, &back, false);
+    let refused = restore(&site.folder, &set, &other.identities, &back, false, None);
     assert!(matches!(refused, Err(BackupError::Broken(_))));
     assert!(matches!(
-        restore(&site.folder, &set, &site.identities, &site.dir, false),
+        restore(&site.folder, &set, &site.identities, &site.dir, false, None),
         Err(BackupError::NotEmpty { .. })
     ));
     let wanted = Wanted {
@@ -230,10 +230,10 @@ fn secrets_are_destroyed_when_their_time_is_over_and_the_history_stays() {
     let old = site.folder.set(Some(1)).unwrap();
     let back = site.dir.with_file_name("back");
     assert!(matches!(
-        restore(&site.folder, &old, &site.identities, &back, false),
+        restore(&site.folder, &old, &site.identities, &back, false, None),
         Err(BackupError::SecretsGone)
     ));
-    let restored = restore(&site.folder, &old, &site.identities, &back, true).unwrap();
+    let restored = restore(&site.folder, &old, &site.identities, &back, true, None).unwrap();
     assert!(!restored.secrets && back.join("node.json").exists());
     assert!(!back.join("keystore").exists());
     assert!(

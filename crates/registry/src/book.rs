@@ -11,9 +11,10 @@ use ledger::note::NoteSigner;
 use ledger::tile::{TreeEdge, plan_append};
 use record::act::{ACT_ENTRIES_MAX, Act, Capacity};
 use record::cbor;
-use record::entry::{Entry, SUITE};
+use record::entry::{ENTRY_MAX, Entry, SUITE};
 use record::id::{DivisionId, Hash, Origin, Purpose, UnixMillis};
 use store::{Batch, CommitError, Store};
+use sync::limits::BODY_BYTES_MAX;
 
 use crate::chain;
 use crate::error::{RegistryError, Result};
@@ -128,6 +129,12 @@ impl Book {
         let mut hashes = Vec::with_capacity(leaves.len() + 1);
         for (at, leaf) in (first..).zip(leaves) {
             let bytes = leaf.entry.encode();
+            within("entry", bytes.len(), ENTRY_MAX)?;
+            within(
+                "body",
+                leaf.body.as_ref().map_or(0, Vec::len),
+                BODY_BYTES_MAX,
+            )?;
             hashes.push(leaf_hash(&bytes));
             batch.put(table::entry(&self.origin, at), bytes);
             if let Some(body) = leaf.body.filter(|_| !destroyed.arriving.contains(&at)) {
@@ -299,4 +306,14 @@ pub(crate) fn commit(store: &dyn Store, origin: &Origin, batch: &Batch) -> Resul
         CommitError::Conflict { .. } => RegistryError::Conflict(origin.clone()),
         other => RegistryError::Store(other.to_string()),
     })
+}
+/// Nothing is signed that no other node would take: it would stop the ledger, and the session, for
+/// good.
+fn within(what: &str, bytes: usize, max: usize) -> Result<()> {
+    if bytes > max {
+        return Err(RegistryError::BadRequest(format!(
+            "内容过长，未作任何改动 / too long, and nothing was changed: the {what} would have {bytes} bytes and may have {max}; shorten the basis, the words or the values, or split the request"
+        )));
+    }
+    Ok(())
 }

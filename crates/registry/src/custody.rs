@@ -103,6 +103,9 @@ impl Registry {
     /// [`RegistryError::Denied`] by policy.
     pub fn offer_opener(&self, session: &Session, opener: Opener) -> Result<()> {
         self.may(session, policy::Action::Rotate, &purpose("security"))?;
+        if let Opener::Passphrase(phrase) = &opener {
+            crate::session::long_enough(phrase)?;
+        }
         *lock(&self.next_opener) = Some(opener);
         Ok(())
     }

@@ -38,7 +38,7 @@ use crate::error::{RegistryError, Result};
 use crate::holding::{Access, Version, envelope_info};
 use crate::keys::rng;
 use crate::node::{Registry, lock, purpose};
-use crate::session::Session;
+use crate::session::{self, Session};
 use crate::table::{self, Head, Tiles};
 
 /// How many entries of the shard one act of a grant's ledger works through.
@@ -221,6 +221,8 @@ impl Registry {
                 "授权必须注明法律依据和影响评估 / a grant needs its legal basis and its impact assessment; state both".into(),
             ));
         }
+        session::short("basis", &request.basis)?;
+        session::short("assessment", &request.assessment)?;
         let holder = self
             .authority()
             .charter(&request.holder)

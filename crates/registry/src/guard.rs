@@ -73,6 +73,7 @@ pub(crate) fn signed_last(dir: &Path, origin: &Origin) -> Option<(u64, Hash)> {
     let folders = [dir.with_file_name(name), dir.join("signed")];
     let known = folders.into_iter().filter_map(|folder| {
         let guard = Guard {
+            dir: dir.to_owned(),
             folder,
             outside: true,
             halted: Mutex::default(),
@@ -110,6 +111,8 @@ pub struct Halt {
 /// The second place, and the ledgers that must not be signed.
 #[derive(Debug)]
 pub struct Guard {
+    /// The node's directory.
+    dir: PathBuf,
     folder: PathBuf,
     outside: bool,
     halted: Mutex<BTreeMap<Origin, Halt>>,
@@ -118,20 +121,9 @@ pub struct Guard {
     restored: AtomicBool,
 }
 
-/// In the second place, while a restored directory waits for its parent's word.
-const RESTORED: &str = "restored";
-
-/// Says in the second place of a directory that it came out of a backup: nothing is signed until
-/// the parent has cosigned what is there, or given back what came later.
-///
-/// # Errors
-/// [`RegistryError::File`].
-pub fn mark_restored(dir: &Path) -> Result<()> {
-    let guard = Guard::open(dir)?;
-    let path = guard.folder.join(RESTORED);
-    store::atomic::replace(&path, b"this directory was restored from a backup\n")
-        .map_err(RegistryError::from)
-}
+/// In a directory that came out of a backup, until its parent has cosigned what is there, or given
+/// back what came later: nothing is signed before.
+pub const RESTORED: &str = "restored";
 
 impl Guard {
     /// The guard of a node's directory.
@@ -152,8 +144,9 @@ impl Guard {
             (dir.join("signed"), false)
         };
         std::fs::create_dir_all(&folder).map_err(|e| RegistryError::file(&folder, e))?;
-        let restored = AtomicBool::new(folder.join(RESTORED).exists());
+        let restored = AtomicBool::new(dir.join(RESTORED).exists());
         Ok(Self {
+            dir,
             folder,
             outside,
             halted: Mutex::default(),
@@ -165,6 +158,11 @@ impl Guard {
     /// leaves the other.
     pub(crate) fn is_outside(&self) -> bool {
         self.outside
+    }
+
+    /// The second place.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     fn path(&self, origin: &Origin) -> PathBuf {
@@ -338,7 +336,7 @@ impl Guard {
         let mut halted = lock(&self.halted);
         halted.remove(origin);
         if halted.is_empty() && self.restored.swap(false, Ordering::SeqCst) {
-            let path = self.folder.join(RESTORED);
+            let path = self.dir.join(RESTORED);
             std::fs::remove_file(&path).map_err(|e| RegistryError::file(&path, e))?;
         }
         Ok(true)

@@ -227,6 +227,14 @@ impl Registry {
         if now >= session.expires || !self.in_good_standing(session) {
             return Err(RegistryError::NoSession);
         }
+        let basis = request.basis.iter().map(|basis| ("basis", basis.as_str()));
+        let sought = request
+            .filters
+            .iter()
+            .map(|filter| ("where", filter.value.as_str()));
+        for (what, text) in basis.chain(sought) {
+            crate::session::short(what, text)?;
+        }
         let schema = self.schema(&request.kind)?;
         let wanted = wanted(schema, request)?;
         let filters = self.filters(schema, request)?;

@@ -19,6 +19,7 @@ use crate::error::{RegistryError, Result};
 use crate::holding::{Access, Holding};
 use crate::keys::rng;
 use crate::node::{Registry, lock, purpose};
+use crate::read::Reading;
 use crate::session::Session;
 use crate::table::{self, Newest};
 
@@ -259,6 +260,9 @@ impl Registry {
             }
         }
         if chunk.dry_run || rows.is_empty() {
+            drop(holding);
+            drop(book);
+            self.record_matches(session, &chunk.kind, &report, now)?;
             return Ok(report);
         }
 
@@ -280,7 +284,45 @@ impl Registry {
         drop(holding);
         drop(book);
         self.changed();
+        self.record_matches(session, &chunk.kind, &report, now)?;
         Ok(report)
+    }
+
+    /// That a value is registered already tells something of a record, which may lie outside what
+    /// the operator may read: it is told, so that nobody is registered twice, and recorded first.
+    fn record_matches(
+        &self,
+        session: &Session,
+        kind: &Kind,
+        report: &ImportReport,
+        now: UnixMillis,
+    ) -> Result<()> {
+        let told = |row: &&RowViolation| row.reason == registered_already(&row.field).reason;
+        let fields: Vec<&str> = report
+            .violations
+            .iter()
+            .filter(told)
+            .map(|row| row.field.as_str())
+            .collect();
+        if fields.is_empty() {
+            return Ok(());
+        }
+        let reading = Reading {
+            operator: session.operator,
+            role: session.role.as_str().to_owned(),
+            purpose: purpose("registration"),
+            basis: None,
+            kind: kind.clone(),
+            filters: Vec::new(),
+            fields: BTreeSet::from_iter(fields.iter().map(|field| (*field).to_owned()))
+                .into_iter()
+                .collect(),
+            policy: self.policies().hash(),
+            records: fields.len() as u64,
+            denied: None,
+        };
+        self.record_access(session, reading, Vec::new(), now)?;
+        Ok(())
     }
 
     /// Seals and appends the first versions of records, and puts them into the index; gives the

@@ -31,6 +31,9 @@ use crate::plan::Warrant;
 use crate::session::Session;
 use crate::table::{self, LOCAL};
 
+/// The row of the plan under which the node's keys were changed last.
+const LAST: &[u8] = b"last";
+
 /// The rotation under way.
 #[derive(Debug, Clone, Copy, Encode, Decode)]
 #[cbor(map)]
@@ -68,6 +71,15 @@ impl Registry {
             .transpose()
     }
 
+    /// The plan under which the node's keys were changed last.
+    fn renewed_last(&self) -> Result<Option<Hash>> {
+        let bytes = self.store.get(&table::local(table::RENEWAL, LAST))?;
+        let last: Option<Underway> = bytes
+            .map(|bytes| table::decode("renewal", &bytes))
+            .transpose()?;
+        Ok(last.map(|last| last.plan))
+    }
+
     /// The rotation of the node's own keys that is under way.
     ///
     /// # Errors
@@ -90,6 +102,10 @@ impl Registry {
         now: UnixMillis,
     ) -> Result<()> {
         let plan = warrant.plan();
+        // Cut off between the work and the word that the plan was run.
+        if self.renewed_last()? == Some(plan) {
+            return Ok(());
+        }
         if self.underway()?.is_some_and(|other| other.plan != plan)
             || self.files.next_keystore().exists()
         {
@@ -215,6 +231,9 @@ impl Registry {
         self.state(statements, &self.service(purpose("security")), now)?;
         self.sign_heads_anew()?;
         let mut batch = Batch::new(LOCAL, None);
+        if let Some(underway) = self.underway()? {
+            batch.put(table::local(table::RENEWAL, LAST), cbor::to_vec(&underway));
+        }
         batch.delete(table::local(table::RENEWAL, b""));
         self.store
             .commit(&batch)

@@ -18,6 +18,8 @@ use crate::node::{CHARTER_MILLIS, Registry, purpose};
 pub const SESSION_MILLIS: u64 = 10 * 3600 * 1000;
 /// The shortest passphrase.
 pub const PASSPHRASE_MIN: usize = 8;
+/// The longest code of a grid.
+const GRID_MAX: usize = 64;
 const OPERATOR_FILE_MAX: u64 = 64 * 1024;
 
 /// `operators/<login>.json`: what stays at the node; the ledger has identifier, role and key only.
@@ -164,7 +166,21 @@ fn altered() -> RegistryError {
     )
 }
 
-fn long_enough(passphrase: &str) -> Result<()> {
+/// The longest text that an operator states: a basis, an assessment, a value to look for.
+pub(crate) const WORDS_MAX: usize = 4096;
+
+/// Refuses a text that is longer than anybody would write.
+pub(crate) fn short(what: &str, text: &str) -> Result<()> {
+    if text.len() > WORDS_MAX {
+        return Err(RegistryError::BadRequest(format!(
+            "`{what}` 过长，至多 {WORDS_MAX} 字节 / `{what}` has {} bytes and may have {WORDS_MAX}; name the document instead of quoting it",
+            text.len()
+        )));
+    }
+    Ok(())
+}
+
+pub(crate) fn long_enough(passphrase: &str) -> Result<()> {
     if passphrase.len() < PASSPHRASE_MIN {
         return Err(RegistryError::BadRequest(format!(
             "口令至少 {PASSPHRASE_MIN} 个字符 / the passphrase is shorter than {PASSPHRASE_MIN} bytes; choose a longer one"
@@ -228,6 +244,11 @@ impl Registry {
     ) -> Result<Enrolled> {
         let path = path_of(&self.files, &new.login)?;
         long_enough(&new.passphrase)?;
+        if new.grid.as_ref().is_some_and(|grid| grid.len() > GRID_MAX) {
+            return Err(RegistryError::BadRequest(format!(
+                "网格代码过长，至多 {GRID_MAX} 字节 / a grid's code has at most {GRID_MAX} bytes"
+            )));
+        }
         match by {
             Some(session) => {
                 self.may(session, policy::Action::Administer, &purpose("security"))?;

@@ -283,7 +283,7 @@ fn rehearse(command: &Rehearse, json: bool) -> Result<ExitCode> {
     let token = registry::keys::token()?;
     let above = command.scratch.clone().unwrap_or_else(std::env::temp_dir);
     let scratch = Scratch(above.join(format!("fangzhi-rehearsal-{}", &token[..12])));
-    backup::restore(&folder, &set, &identities, &scratch.0, true).map_err(|e| fault(&e))?;
+    backup::restore(&folder, &set, &identities, &scratch.0, true, None).map_err(|e| fault(&e))?;
     let findings = compare(&scratch.0, &set)?;
     // The part that opens records is opened and compared, but written nowhere.
     let checked =
@@ -347,12 +347,17 @@ fn restore(command: &Restore, json: bool) -> Result<ExitCode> {
     let set = folder.set(command.set).map_err(|e| fault(&e))?;
     let identities = Identities::read(&command.identity).map_err(|e| fault(&e))?;
     let into = std::path::absolute(&command.into).map_err(|e| Fault::file(&command.into, &e))?;
-    let restored = backup::restore(&folder, &set, &identities, &into, command.history_only)
-        .map_err(|e| fault(&e))?;
+    let mark = (!command.nothing_signed_since).then_some(registry::guard::RESTORED);
+    let restored = backup::restore(
+        &folder,
+        &set,
+        &identities,
+        &into,
+        command.history_only,
+        mark,
+    )
+    .map_err(|e| fault(&e))?;
     let has_parent = NodeConfig::read(&into)?.parent.is_some();
-    if !command.nothing_signed_since {
-        registry::guard::mark_restored(&into)?;
-    }
     if json {
         output::json(&restored);
         return Ok(ExitCode::SUCCESS);

@@ -74,6 +74,7 @@ impl Registry {
         if now >= session.expires || !self.in_good_standing(session) {
             return Err(RegistryError::NoSession);
         }
+        crate::session::short("basis", request.basis.as_deref().unwrap_or_default())?;
         let schema = self.schema(&request.kind)?;
         let wanted = positions(schema, &request.fields)?;
         let origin = self.shard(&request.kind);

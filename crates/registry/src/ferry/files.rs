@@ -33,6 +33,18 @@ fn io(path: &Path) -> impl Fn(std::io::Error) -> Refused {
     }
 }
 
+/// Opens a file to read. Whatever else has the name, a pipe say, would keep the reader waiting.
+fn regular(path: &Path) -> Result<File, Refused> {
+    let no_file = || Refused::File {
+        path: name(path),
+        what: "不是普通文件 / it is no regular file".into(),
+    };
+    if !std::fs::metadata(path).map_err(io(path))?.is_file() {
+        return Err(no_file());
+    }
+    File::open(path).map_err(io(path))
+}
+
 /// One bundle's files, their manifest read and its signature checked against the charter inside.
 #[derive(Debug)]
 pub struct Files {
@@ -54,7 +66,7 @@ impl Files {
     pub fn read(paths: &[PathBuf]) -> Result<Self, Refused> {
         let mut found: Option<Self> = None;
         for path in paths {
-            let mut file = File::open(path).map_err(io(path))?;
+            let mut file = regular(path)?;
             let mut first = Vec::new();
             let mut begin = (&mut file).take(HEAD_BYTES as u64);
             begin.read_to_end(&mut first).map_err(io(path))?;
@@ -124,7 +136,7 @@ impl Files {
     pub fn check_parts(&self) -> Result<(), Refused> {
         for (part, path) in &self.parts {
             let declared = &self.manifest.parts[*part as usize - 1];
-            let mut file = File::open(path).map_err(io(path))?;
+            let mut file = regular(path)?;
             let length = file.metadata().map_err(io(path))?.len();
             let found = length.saturating_sub(self.before);
             if found != declared.bytes {
@@ -292,7 +304,7 @@ impl Writer {
 
     /// Refuses names that are taken.
     pub(super) fn check_names(&self) -> Result<(), Refused> {
-        let taken = self.names().into_iter().find(|path| path.exists());
+        let taken = self.names().into_iter().find(|path| is_taken(path));
         taken.map_or(Ok(()), |path| Err(exists(&path)))
     }
 
@@ -300,7 +312,7 @@ impl Writer {
     pub(super) fn publish(mut self) -> Result<Vec<PathBuf>, Refused> {
         let names = self.names();
         for (whole, path) in self.composed.iter().zip(&names) {
-            if path.exists() {
+            if is_taken(path) {
                 return Err(exists(path));
             }
             std::fs::rename(whole, path).map_err(io(path))?;
@@ -322,6 +334,11 @@ impl Drop for Writer {
             let _ = std::fs::remove_file(path);
         }
     }
+}
+
+/// Whether anything has that name, be it a link to nowhere.
+fn is_taken(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
 }
 
 /// A name that is taken already.
@@ -347,7 +364,7 @@ fn create(path: &Path) -> Result<File, Refused> {
 /// Copies a part's file beside others of its bundle.
 pub(super) fn keep(from: &Path, to: &Path) -> Result<(), Refused> {
     let temporary = to.with_extension("tmp");
-    let mut source = File::open(from).map_err(io(from))?;
+    let mut source = regular(from)?;
     let mut file = create(&temporary)?;
     std::io::copy(&mut source, &mut file).map_err(io(&temporary))?;
     file.sync_all().map_err(io(&temporary))?;

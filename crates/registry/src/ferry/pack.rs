@@ -370,8 +370,9 @@ impl Registry {
             let dir = request.out.parent().unwrap_or(Path::new("/"));
             (dir.to_owned(), name.to_owned())
         };
+        self.refuse_own_place(&dir)?;
         let path = dir.join(&name);
-        if path.exists() {
+        if path.symlink_metadata().is_ok() {
             return Err(exists(&path).into());
         }
         let Some(max) = request.max_bytes else {
@@ -387,6 +388,21 @@ impl Registry {
             )));
         }
         Ok(Writer::new(&dir, &name, max - clear))
+    }
+
+    /// A bundle never lies among the files that this node lives on.
+    fn refuse_own_place(&self, dir: &Path) -> Result<()> {
+        let canonical = |path: &Path| {
+            path.canonicalize()
+                .map_err(|e| RegistryError::file(path, e))
+        };
+        let (at, own) = (canonical(dir)?, canonical(self.files.dir())?);
+        if at.starts_with(&own) || at.starts_with(self.guard.folder()) {
+            return Err(RegistryError::BadRequest(
+                "不能写入节点自己的目录 / `out` lies in this node's own directory; name another folder".into(),
+            ));
+        }
+        Ok(())
     }
 
     /// The ledger as a session would send it: offer, then entries up to the head.

@@ -365,4 +365,25 @@ mod tests {
             }
         }
     }
+
+    /// Acts have no body: else all bodies after the first act would lie in the map.
+    #[test]
+    fn numbers_beside_short_gaps_lie_in_the_list_and_a_far_one_joins_it_when_reached() {
+        let mut table = Table::new();
+        let number = |number: u64| number.to_be_bytes();
+        table.set(&number(600), slot(600));
+        let there = |at: &u64| at % 257 != 256 && at % 5 != 4;
+        for at in (0..600).filter(there) {
+            table.set(&number(at), slot(at as u32));
+        }
+        assert_eq!(table.ahead.len(), 1, "only what is too far");
+        table.set(&number(599), slot(599));
+        assert!(table.ahead.is_empty());
+        let expected: Vec<u64> = (0..=600u64).filter(|at| there(at) || *at >= 599).collect();
+        let found: Vec<u64> = table
+            .range(&[])
+            .map(|(_, found)| u64::from(found.pointer.offset))
+            .collect();
+        assert_eq!(found, expected);
+    }
 }

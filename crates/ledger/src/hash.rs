@@ -123,106 +123,117 @@ const INITIAL: [u32; 8] = [
     0x5be0_cd19,
 ];
 
+/// Messages that are laid out before they are hashed: enough that none is waited for, few enough
+/// for the innermost cache.
+const AHEAD: usize = 32;
+
 /// Two messages are under way at any time, each a lane: one that ends makes room for the next.
 fn pairwise<T: AsRef<[u8]>>(prefix: &[u8], messages: &[T]) -> Vec<Hash> {
     let mut hashes = vec![[0; 32]; messages.len()];
-    let mut queue = messages.iter().map(AsRef::as_ref).enumerate();
-    let (mut one, mut other) = (Lane::default(), Lane::default());
-    let mut more = one.next(prefix, &mut queue) && other.next(prefix, &mut queue);
-    while more {
-        let (left, right) = (one.blocks(), other.blocks());
-        let both = left.len().min(right.len());
-        let (mut a, mut b) = (one.state, other.state);
-        for (left, right) in left.iter().zip(right) {
-            compress256(&mut a, std::slice::from_ref(left));
-            compress256(&mut b, std::slice::from_ref(right));
+    let mut copied = Vec::new();
+    for (hashes, messages) in hashes.chunks_mut(AHEAD).zip(messages.chunks(AHEAD)) {
+        // Ahead of all hashing: a core that hashes what it has just written waits for it.
+        copied.clear();
+        let mut ends = [0; AHEAD];
+        for (end, message) in ends.iter_mut().zip(messages) {
+            lay_out(prefix, message.as_ref(), &mut copied);
+            *end = copied.len();
         }
-        (one.state, other.state) = (a, b);
-        for lane in [&mut one, &mut other] {
-            if lane.ends_after(both) {
-                hashes[lane.message] = bytes(lane.state);
-                more &= lane.next(prefix, &mut queue);
+        let mut begin = 0;
+        let mut queue = hashes.iter_mut().zip(messages).zip(ends);
+        let mut next = || {
+            let ((hash, message), end) = queue.next()?;
+            let (whole, _) = in_place(prefix, message.as_ref());
+            let copied = &copied[std::mem::replace(&mut begin, end)..end];
+            let state = INITIAL;
+            Some(Lane {
+                hash,
+                state,
+                whole,
+                copied,
+            })
+        };
+        let (mut one, mut other) = (next(), next());
+        while let (Some(left), Some(right)) = (&mut one, &mut other) {
+            let (of_left, of_right) = (left.blocks(), right.blocks());
+            let both = of_left.len().min(of_right.len());
+            let (mut a, mut b) = (left.state, right.state);
+            for (left, right) in of_left.iter().zip(of_right) {
+                compress256(&mut a, std::slice::from_ref(left));
+                compress256(&mut b, std::slice::from_ref(right));
+            }
+            (left.state, right.state) = (a, b);
+            let (left_ends, right_ends) = (left.ends_after(both), right.ends_after(both));
+            if left_ends {
+                one = next();
+            }
+            if right_ends {
+                other = next();
             }
         }
-    }
-    for lane in [&mut one, &mut other] {
-        while lane.begun {
-            let blocks = lane.blocks();
-            let (count, mut state) = (blocks.len(), lane.state);
-            compress256(&mut state, blocks);
-            lane.state = state;
-            if lane.ends_after(count) {
-                hashes[lane.message] = bytes(lane.state);
-                lane.begun = false;
-            }
+        if let Some(mut last) = one.or(other) {
+            compress256(&mut last.state, last.whole);
+            compress256(&mut last.state, last.copied);
+            *last.hash = bytes(last.state);
         }
     }
     hashes
 }
 
 /// A message being hashed: the blocks in place, then those with the prefix or the padding.
-#[derive(Default)]
-struct Lane<'a> {
-    begun: bool,
-    message: usize,
+struct Lane<'h, 'b> {
+    hash: &'h mut Hash,
     state: [u32; 8],
     /// Blocks of the message as it lies there.
-    whole: &'a [[u8; 64]],
-    /// What has to be copied: all of a message with a prefix, else its end.
-    copied: Vec<[u8; 64]>,
-    /// How many of `copied` are done.
-    done: usize,
+    whole: &'b [[u8; 64]],
+    /// What had to be copied: all of a message with a prefix, else its end.
+    copied: &'b [[u8; 64]],
 }
 
-impl<'a> Lane<'a> {
-    /// Begins the next message, if there is one.
-    fn next(&mut self, prefix: &[u8], queue: &mut impl Iterator<Item = (usize, &'a [u8])>) -> bool {
-        let next = queue.next();
-        self.begun = next.is_some();
-        let Some((message, bytes)) = next else {
-            return false;
-        };
-        let rest;
-        (self.whole, rest) = match prefix {
-            [] => bytes.as_chunks(),
-            _ => (&[][..], bytes),
-        };
-        (self.message, self.state, self.done) = (message, INITIAL, 0);
-        // FIPS 180-4 section 5.1.1: a one bit, zeros, and the length in bits.
-        let copied = prefix.len() + rest.len();
-        self.copied.clear();
-        self.copied.resize((copied + 9).div_ceil(64), [0; 64]);
-        let flat = self.copied.as_flattened_mut();
-        flat[..prefix.len()].copy_from_slice(prefix);
-        flat[prefix.len()..copied].copy_from_slice(rest);
-        flat[copied] = 0x80;
-        let bits = 8 * (prefix.len() + bytes.len()) as u64;
-        let end = flat.len() - 8;
-        flat[end..].copy_from_slice(&bits.to_be_bytes());
-        true
-    }
-
+impl<'b> Lane<'_, 'b> {
     /// The blocks that follow.
-    fn blocks(&self) -> &[[u8; 64]] {
+    fn blocks(&self) -> &'b [[u8; 64]] {
         match self.whole {
-            [] => &self.copied[self.done..],
+            [] => self.copied,
             whole => whole,
         }
     }
 
-    /// Goes on after so many blocks; whether they were the last.
+    /// Goes on after so many blocks; whether they were the last, and the hash is there.
     fn ends_after(&mut self, count: usize) -> bool {
         match self.whole {
-            [] => {
-                self.done += count;
-                self.done == self.copied.len()
-            }
-            whole => {
-                self.whole = &whole[count..];
-                false
-            }
+            [] => self.copied = &self.copied[count..],
+            whole => self.whole = &whole[count..],
         }
+        let ends = self.whole.is_empty() && self.copied.is_empty();
+        if ends {
+            *self.hash = bytes(self.state);
+        }
+        ends
     }
+}
+
+/// The blocks of a message that can be hashed where they lie, and the rest.
+fn in_place<'a>(prefix: &[u8], message: &'a [u8]) -> (&'a [[u8; 64]], &'a [u8]) {
+    match prefix {
+        [] => message.as_chunks(),
+        _ => (&[][..], message),
+    }
+}
+
+/// Appends what has to be copied of a message, padded: there is always some.
+fn lay_out(prefix: &[u8], message: &[u8], copied: &mut Vec<[u8; 64]>) {
+    let (_, rest) = in_place(prefix, message);
+    let (begin, len) = (copied.len(), prefix.len() + rest.len());
+    // FIPS 180-4 section 5.1.1: a one bit, zeros, and the length in bits.
+    copied.resize(begin + (len + 9).div_ceil(64), [0; 64]);
+    let flat = copied[begin..].as_flattened_mut();
+    flat[..prefix.len()].copy_from_slice(prefix);
+    flat[prefix.len()..len].copy_from_slice(rest);
+    flat[len] = 0x80;
+    let bits = 8 * (prefix.len() + message.len()) as u64;
+    let end = flat.len() - 8;
+    flat[end..].copy_from_slice(&bits.to_be_bytes());
 }
 
 fn bytes(state: [u32; 8]) -> Hash {

@@ -19,6 +19,8 @@ use crate::letter::LetterEntry;
 
 mod quick;
 
+pub use quick::RecordRef;
+
 /// The version of the entry format.
 pub const FORMAT: u8 = 1;
 /// The largest entry, so that C2SP entry bundles (u16 lengths) can carry it.
@@ -119,6 +121,19 @@ pub struct RecordEntry {
     /// When the owner's node recorded it.
     #[n(9)]
     pub recorded_at: UnixMillis,
+}
+
+impl RecordEntry {
+    /// As [`Entry::orders_destruction`].
+    pub fn orders_destruction(&self) -> bool {
+        self.operation == Operation::Erase || self.operation.is_anew()
+    }
+
+    /// As [`Entry::destroys_body_of`].
+    pub fn destroys_body_of(&self, earlier: &Self) -> bool {
+        let resealed = self.operation.is_anew() && earlier.content == self.content;
+        earlier.record == self.record && (self.operation == Operation::Erase || resealed)
+    }
 }
 
 /// One leaf of an access ledger. Everything about the reading is in its body.
@@ -300,8 +315,8 @@ impl Entry {
     /// # Errors
     /// [`CborError`] when they are too long, malformed or not canonical.
     pub fn decode(bytes: &[u8]) -> Result<Self, CborError> {
-        if let Some(entry) = quick::record(bytes) {
-            return Ok(Entry::Record(entry));
+        if let Some(entry) = RecordRef::read(bytes) {
+            return Ok(Entry::Record(entry.to_entry()));
         }
         let entry: Entry = cbor::from_slice("entry", bytes, ENTRY_MAX)?;
         match entry.suite() {
@@ -350,7 +365,7 @@ impl Entry {
     /// Whether this entry may order bodies of earlier entries of its record to be destroyed.
     pub fn orders_destruction(&self) -> bool {
         match self {
-            Entry::Record(e) => e.operation == Operation::Erase || e.operation.is_anew(),
+            Entry::Record(e) => e.orders_destruction(),
             Entry::Grant(e) => e.operation.replaces_parcels() && e.record.is_some(),
             Entry::Recovery(_) => true,
             Entry::Letter(e) => e.step == crate::letter::Step::Close,
@@ -364,10 +379,7 @@ impl Entry {
     /// parcel of the record, the end of a proposal that of the proposal or of its answer.
     pub fn destroys_body_of(&self, earlier: &Entry) -> bool {
         match (earlier, self) {
-            (Entry::Record(earlier), Entry::Record(later)) => {
-                let resealed = later.operation.is_anew() && earlier.content == later.content;
-                earlier.record == later.record && (later.operation == Operation::Erase || resealed)
-            }
+            (Entry::Record(earlier), Entry::Record(later)) => later.destroys_body_of(earlier),
             (Entry::Grant(earlier), Entry::Grant(later)) => {
                 earlier.record.is_some()
                     && earlier.record == later.record

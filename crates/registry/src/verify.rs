@@ -278,10 +278,11 @@ fn prefix_roots(snapshot: &Snapshot<Fact>, origin: &Origin) -> Vec<Hash> {
     let mut frontier = Frontier::new();
     let mut roots = vec![frontier.root()];
     for (at, (rest, fact)) in (0u64..).zip(snapshot.notes(origin.as_str(), table::ENTRY, &[])) {
-        let Some(Fact::Entry(seen)) = fact.filter(|_| *rest == at.to_be_bytes()) else {
+        let fact = fact.filter(|_| *rest == at.to_be_bytes());
+        let Some(leaf) = fact.and_then(Fact::leaf) else {
             break;
         };
-        frontier.append(seen.leaf);
+        frontier.append(leaf);
         roots.push(frontier.root());
     }
     roots

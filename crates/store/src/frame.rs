@@ -54,6 +54,8 @@ pub(crate) struct FrameRef {
     pub erased: bool,
     pub at: u32,
     pub key_len: u16,
+    /// Of the table's name in the key; 0 when the key is none of the group's shard.
+    table_len: u16,
     pub value_len: u32,
     /// Its checksum holds and its key and lengths are what its kind allows.
     pub good: bool,
@@ -72,6 +74,17 @@ impl FrameRef {
     pub(crate) fn key<'a>(&self, group: &'a [u8]) -> &'a [u8] {
         let start = self.at as usize + FRAME_FIXED;
         &group[start..start + self.key_len as usize]
+    }
+
+    /// As [`key::in_shard`] of a frame that was found in a group of the shard, without looking again.
+    pub(crate) fn in_shard<'a>(
+        &self,
+        group: &'a [u8],
+        shard: &str,
+    ) -> Option<(&'a [u8], &'a [u8])> {
+        let after = self.key(group).get(shard.len() + 1..)?;
+        let (table, rest) = after.split_at_checked(usize::from(self.table_len))?;
+        (!table.is_empty()).then_some((table, rest.get(1..)?))
     }
 
     pub(crate) fn value<'a>(&self, group: &'a [u8]) -> &'a [u8] {
@@ -95,6 +108,8 @@ pub(crate) fn push_frame(
         erased: false,
         at: start as u32,
         key_len: key.len() as u16,
+        // Nobody asks a frame that is being written.
+        table_len: 0,
         value_len: value.len() as u32,
         good: true,
     };
@@ -161,6 +176,19 @@ fn covered_by_trailer<'a>(frame: &FrameRef, group: &'a [u8]) -> [&'a [u8]; 3] {
     [kind, &group[named], checksum]
 }
 
+/// Appends the same, copied with as few steps as there are for what is most of a scan's frames.
+fn cover(covered: &mut Vec<u8>, frame: &FrameRef, group: &[u8]) {
+    let start = frame.at as usize;
+    let named = start + FRAME_FIXED + frame.key_len as usize;
+    let form = covered.len() + 1;
+    covered.extend_from_slice(&group[start..named]);
+    covered[form] = 0;
+    if frame.kind != Kind::Body {
+        let end = start + frame.len() as usize;
+        covered.extend_from_slice(&group[end - CRC..end]);
+    }
+}
+
 /// Closes the trailer over the frames fed so far and the header, checksum included.
 pub(crate) fn finish_trailer(mut trailer: Sha256, header: &[u8]) -> [u8; TRAILER] {
     trailer.update(header);
@@ -193,9 +221,7 @@ pub(crate) fn inspect(
         let Some(frame) = frame_at(&group[..end], at, shard) else {
             break;
         };
-        for part in covered_by_trailer(&frame, group) {
-            covered.extend_from_slice(part);
-        }
+        cover(&mut covered, &frame, group);
         at += frame.len() as usize;
         frames.push(frame);
     }
@@ -215,6 +241,7 @@ fn frame_at(frames: &[u8], at: usize, shard: &str) -> Option<FrameRef> {
         erased: head[1] == ERASED,
         at: at as u32,
         key_len: u16::from_le_bytes([head[2], head[3]]),
+        table_len: 0,
         value_len: u32_at(head, 4),
         good: false,
     };
@@ -226,8 +253,11 @@ fn frame_at(frames: &[u8], at: usize, shard: &str) -> Option<FrameRef> {
         Kind::Delete => frame.value_len == 0,
         Kind::Erase => frame.value_len == 12,
     };
-    let key = frame.key(frames);
-    frame.good = form && value && crc_holds(bytes) && key::in_shard(key, shard).is_some();
+    if let Some((table, _)) = key::in_shard(frame.key(frames), shard) {
+        // A key has at most 512 bytes.
+        frame.table_len = table.len() as u16;
+    }
+    frame.good = form && value && frame.table_len > 0 && crc_holds(bytes);
     Some(frame)
 }
 
@@ -314,6 +344,21 @@ mod tests {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             assert!(!is_whole(&flipped), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_frame_found_gives_the_parts_of_its_key() {
+        let bytes = group();
+        let HeaderFound::Header(header) = group_header(&bytes, 16) else {
+            panic!("the header is good");
+        };
+        let mut frames = Vec::new();
+        inspect(&bytes, &header, &mut frames);
+        for frame in &frames {
+            let parts = key::in_shard(frame.key(&bytes), "s");
+            assert!(parts.is_some());
+            assert_eq!(frame.in_shard(&bytes, "s"), parts);
         }
     }
 

@@ -147,13 +147,14 @@ pub(crate) fn is_of_shard(key: &[u8], shard: &str) -> bool {
     key.get(shard.len()) == Some(&0) && key.starts_with(shard.as_bytes())
 }
 
-/// Table and rest of a key of this shard; `None` when these bytes are not one.
-pub(crate) fn in_shard<'a>(key: &'a [u8], shard: &str) -> Option<(&'a str, &'a [u8])> {
+/// Table and rest of a key of this shard; `None` when these bytes are not one. The table is UTF-8.
+pub(crate) fn in_shard<'a>(key: &'a [u8], shard: &str) -> Option<(&'a [u8], &'a [u8])> {
     let after = key.strip_prefix(shard.as_bytes())?.strip_prefix(&[0])?;
     let end = after.iter().position(|&byte| byte == 0)?;
-    let table = std::str::from_utf8(&after[..end]).ok()?;
+    let (table, rest) = (&after[..end], &after[end + 1..]);
+    let is_text = table.is_ascii() || std::str::from_utf8(table).is_ok();
     let fits = key.len() <= KEY_BYTES_MAX && !table.is_empty();
-    fits.then_some((table, &after[end + 1..]))
+    (is_text && fits).then_some((table, rest))
 }
 
 /// Whether a shard may have this name.

@@ -48,8 +48,8 @@ impl Look for () {
 pub struct Value<'a> {
     /// The shard of its key.
     pub shard: &'a str,
-    /// The table of its key.
-    pub table: &'a str,
+    /// The table of its key, in UTF-8.
+    pub table: &'a [u8],
     /// The rest of its key.
     pub rest: &'a [u8],
     /// The value.
@@ -210,7 +210,7 @@ impl<N> Snapshot<N> {
 
     /// The note of the value of a key; `None` also when its bytes fail their checksum.
     pub fn note(&self, shard: &str, table: &str, rest: &[u8]) -> Option<&N> {
-        self.tables.table(shard, table)?.get(rest)?.note.as_ref()
+        self.tables.table(shard, table)?.get(rest)?.note
     }
 
     /// The rows of one table in the order of their keys, with what was noted of each value:
@@ -224,7 +224,7 @@ impl<N> Snapshot<N> {
         let table = self.tables.table(shard, table);
         let rows = table.map(|table| table.range(from));
         let rows = rows.into_iter().flatten();
-        rows.map(|(rest, slot)| (rest, slot.note.as_ref()))
+        rows.map(|(rest, slot)| (rest, slot.note))
     }
 
     fn values(&self, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, ReadError> {

@@ -7,47 +7,88 @@
 use super::{FORMAT, Operation, RecordEntry, SUITE};
 use crate::id::{Hash, RecordId, UnixMillis};
 
-/// The entry, if these are the canonical bytes of a record's.
-pub(super) fn record(bytes: &[u8]) -> Option<RecordEntry> {
-    let mut rest = Rest(bytes);
-    // An array of three: format, type, a map of nine fields, or of ten with `previous`.
-    rest.literal(&[0x83, FORMAT, 0x01])?;
-    let [fields] = rest.array()?;
-    let has_previous = match fields {
-        0xa9 => false,
-        0xaa => true,
-        _ => return None,
-    };
-    rest.literal(&[0x00, SUITE, 0x01, 0x50])?;
-    let record = RecordId(rest.array()?);
-    rest.literal(&[0x02])?;
-    let version = rest.number()?;
-    rest.literal(&[0x03])?;
-    let operation = operation(rest.number()?)?;
-    let previous = match has_previous {
-        true => Some(rest.hash(0x04)?),
-        false => None,
-    };
-    rest.literal(&[0x05])?;
-    let schema = u32::try_from(rest.number()?).ok()?;
-    rest.literal(&[0x06])?;
-    let epoch = u32::try_from(rest.number()?).ok()?;
-    let content = rest.hash(0x07)?;
-    let body = rest.hash(0x08)?;
-    rest.literal(&[0x09])?;
-    let recorded_at = UnixMillis(rest.number()?);
-    rest.0.is_empty().then_some(RecordEntry {
-        suite: SUITE,
-        record,
-        version,
-        operation,
-        previous,
-        schema,
-        epoch,
-        content,
-        body,
-        recorded_at,
-    })
+/// An entry of a record, read where its bytes lie. Its suite is [`SUITE`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordRef<'a> {
+    /// Which record.
+    pub record: RecordId,
+    /// As [`RecordEntry::version`].
+    pub version: u64,
+    /// What happened.
+    pub operation: Operation,
+    /// Leaf hash of the record's previous entry; absent in the first.
+    pub previous: Option<&'a Hash>,
+    /// The version of the kind's schema.
+    pub schema: u32,
+    /// The shard's key epoch.
+    pub epoch: u32,
+    /// Root over the field commitments.
+    pub content: &'a Hash,
+    /// SHA-256 of the sealed body.
+    pub body: &'a Hash,
+    /// When the owner's node recorded it.
+    pub recorded_at: UnixMillis,
+}
+
+impl<'a> RecordRef<'a> {
+    /// The entry, if these are the canonical bytes of a record's. `None` says nothing of what else
+    /// they are: [`super::Entry::decode`] does.
+    pub fn read(bytes: &'a [u8]) -> Option<Self> {
+        let mut rest = Rest(bytes);
+        // An array of three: format, type, a map of nine fields, or of ten with `previous`.
+        rest.literal(&[0x83, FORMAT, 0x01])?;
+        let [fields] = *rest.array()?;
+        let has_previous = match fields {
+            0xa9 => false,
+            0xaa => true,
+            _ => return None,
+        };
+        rest.literal(&[0x00, SUITE, 0x01, 0x50])?;
+        let record = RecordId(*rest.array()?);
+        rest.literal(&[0x02])?;
+        let version = rest.number()?;
+        rest.literal(&[0x03])?;
+        let operation = operation(rest.number()?)?;
+        let previous = match has_previous {
+            true => Some(rest.hash(0x04)?),
+            false => None,
+        };
+        rest.literal(&[0x05])?;
+        let schema = u32::try_from(rest.number()?).ok()?;
+        rest.literal(&[0x06])?;
+        let epoch = u32::try_from(rest.number()?).ok()?;
+        let content = rest.hash(0x07)?;
+        let body = rest.hash(0x08)?;
+        rest.literal(&[0x09])?;
+        let recorded_at = UnixMillis(rest.number()?);
+        rest.0.is_empty().then_some(Self {
+            record,
+            version,
+            operation,
+            previous,
+            schema,
+            epoch,
+            content,
+            body,
+            recorded_at,
+        })
+    }
+
+    /// The same with bytes of its own.
+    pub fn to_entry(self) -> RecordEntry {
+        RecordEntry {
+            suite: SUITE,
+            record: self.record,
+            version: self.version,
+            operation: self.operation,
+            previous: self.previous.copied(),
+            schema: self.schema,
+            epoch: self.epoch,
+            content: *self.content,
+            body: *self.body,
+            recorded_at: self.recorded_at,
+        }
+    }
 }
 
 fn operation(number: u64) -> Option<Operation> {
@@ -68,33 +109,33 @@ fn operation(number: u64) -> Option<Operation> {
 /// What has not been read yet.
 struct Rest<'a>(&'a [u8]);
 
-impl Rest<'_> {
+impl<'a> Rest<'a> {
     fn literal(&mut self, bytes: &[u8]) -> Option<()> {
         self.0 = self.0.strip_prefix(bytes)?;
         Some(())
     }
 
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+    fn array<const N: usize>(&mut self) -> Option<&'a [u8; N]> {
         let (array, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
-        Some(*array)
+        Some(array)
     }
 
     /// A key of the map, and 32 bytes.
-    fn hash(&mut self, key: u8) -> Option<Hash> {
+    fn hash(&mut self, key: u8) -> Option<&'a Hash> {
         self.literal(&[key, 0x58, 0x20])?;
         self.array()
     }
 
     /// An unsigned integer in its shortest form.
     fn number(&mut self) -> Option<u64> {
-        let [first] = self.array()?;
+        let [first] = *self.array()?;
         let (number, least) = match first {
             0..=0x17 => return Some(first.into()),
-            0x18 => (self.array().map(u8::from_be_bytes)?.into(), 0x18),
-            0x19 => (self.array().map(u16::from_be_bytes)?.into(), 1 << 8),
-            0x1a => (self.array().map(u32::from_be_bytes)?.into(), 1 << 16),
-            0x1b => (self.array().map(u64::from_be_bytes)?, 1 << 32),
+            0x18 => (u8::from_be_bytes(*self.array()?).into(), 0x18),
+            0x19 => (u16::from_be_bytes(*self.array()?).into(), 1 << 8),
+            0x1a => (u32::from_be_bytes(*self.array()?).into(), 1 << 16),
+            0x1b => (u64::from_be_bytes(*self.array()?), 1 << 32),
             _ => return None,
         };
         (number >= least).then_some(number)
@@ -106,6 +147,10 @@ mod tests {
     use super::super::{ENTRY_MAX, Entry};
     use super::*;
     use crate::cbor;
+
+    fn record(bytes: &[u8]) -> Option<RecordEntry> {
+        RecordRef::read(bytes).map(RecordRef::to_entry)
+    }
 
     fn general(bytes: &[u8]) -> Option<Entry> {
         cbor::from_slice("entry", bytes, ENTRY_MAX).ok()

@@ -19,8 +19,8 @@ use crate::table;
 use crate::verify::VerifyFinding;
 use crate::verify::look::Fact;
 
-/// For each page, its chunks and how many records need each.
-type Needed = BTreeMap<u32, BTreeMap<ChunkAt, u64>>;
+/// For each page, its chunks in order and how many records need each.
+type Needed = BTreeMap<u32, Vec<(ChunkAt, u64)>>;
 
 /// What is wrong with the pages of a directory, and what is only unfinished.
 ///
@@ -35,7 +35,7 @@ pub(crate) fn verify_secrets(
     if !dir.join("secrets").exists() && !Files::new(dir).keystore().exists() {
         return Ok((Vec::new(), Vec::new()));
     }
-    let mut needed = Needed::new();
+    let mut places = Vec::new();
     let failed = |error| RegistryError::Store(words(&error));
     // The segments were read before: a node that runs meanwhile adds pages and chunks.
     let there = numbers(dir).map_err(failed)?;
@@ -45,20 +45,27 @@ pub(crate) fn verify_secrets(
             continue;
         };
         if origin.division() == config.division && origin.is_shard() {
-            note_needed(snapshot, &origin, &moved, &mut needed);
+            note_needed(snapshot, &origin, &moved, &mut places);
         }
+    }
+    places.sort_unstable();
+    let mut needed = Needed::new();
+    for same in places.chunk_by(|a, b| a == b) {
+        let chunks = needed.entry(same[0].page).or_default();
+        chunks.push((same[0], same.len() as u64));
     }
     let (mut findings, mut remarks) = (Vec::new(), Vec::new());
     for page in there {
         needed.entry(page).or_default();
     }
     for (page, chunks) in &needed {
-        let wanted: Vec<ChunkAt> = chunks.keys().copied().collect();
+        let wanted: Vec<ChunkAt> = chunks.iter().map(|(at, _)| *at).collect();
         let inspected = inspect(dir, *page, &wanted).map_err(failed)?;
         let file = inspected.file.display();
         let what = match (inspected.lost.first(), inspected.fault) {
             (Some(_), _) => {
-                let records: u64 = inspected.lost.iter().filter_map(|at| chunks.get(at)).sum();
+                let lost = chunks.iter().filter(|(at, _)| inspected.lost.contains(at));
+                let records: u64 = lost.map(|(_, records)| records).sum();
                 format!(
                     "第 {page} 页记录密钥缺损，{records} 条记录打不开；请由备份恢复 / page {page} of record secrets is damaged: {records} records cannot be opened; restore it from its backup"
                 )
@@ -87,19 +94,18 @@ pub(crate) fn verify_secrets(
     Ok((findings, remarks))
 }
 
-/// Notes the chunks that the records of a shard point to. A value that cannot be read has a finding
-/// of its own.
+/// Notes where the chunks are that the records of a shard point to. A value that cannot be read has
+/// a finding of its own.
 fn note_needed(
     snapshot: &Snapshot<Fact>,
     origin: &Origin,
     moved: &BTreeMap<u32, u32>,
-    needed: &mut Needed,
+    places: &mut Vec<ChunkAt>,
 ) {
     for (_, fact) in snapshot.notes(origin.as_str(), table::RECORD, &[]) {
         if let Some(Fact::Secret(at)) = fact {
             let page = page_now(moved, at.page);
-            let at = ChunkAt { page, ..*at };
-            *needed.entry(page).or_default().entry(at).or_default() += 1;
+            places.push(ChunkAt { page, ..*at });
         }
     }
 }

@@ -15,7 +15,7 @@ use record::id::{Hash, Origin};
 use seal::parcel::Parcel;
 use store::{Snapshot, Store};
 
-use super::look::{Fact, Seen};
+use super::look::{Fact, Line};
 use crate::table;
 
 /// Entries of a stretch: whole tiles, enough to outweigh the handing over, few enough to keep every
@@ -28,8 +28,10 @@ const PARCELS: usize = 64;
 pub(super) struct Stretch<'a> {
     /// Index of the first entry.
     pub first: u64,
-    /// Of each entry its leaf hash, and the entry if it can be decoded.
-    pub rows: Vec<(Hash, Option<&'a Entry>)>,
+    /// The leaf hash of each entry.
+    pub leaves: Vec<Hash>,
+    /// Each entry, if it can be decoded.
+    pub lines: Vec<Option<Line<'a>>>,
     /// The roots of the whole tiles of leaves.
     pub tiles: Vec<Hash>,
     /// The root over the entries that an act says it signs, by the act's index.
@@ -63,12 +65,8 @@ fn entries<'a>(
     snapshot: &'a Snapshot<Fact>,
     origin: &Origin,
     from: u64,
-) -> impl Iterator<Item = (store::Rest<'a>, Option<&'a Seen>)> {
-    let rows = snapshot.notes(origin.as_str(), table::ENTRY, &from.to_be_bytes());
-    rows.map(|(rest, fact)| match fact {
-        Some(Fact::Entry(seen)) => (rest, Some(&**seen)),
-        _ => (rest, None),
-    })
+) -> impl Iterator<Item = (store::Rest<'a>, Option<&'a Fact>)> {
+    snapshot.notes(origin.as_str(), table::ENTRY, &from.to_be_bytes())
 }
 
 /// Looks through the entries of `range` with their bodies.
@@ -80,7 +78,8 @@ pub(super) fn stretch<'a>(
     let first = range.start;
     let mut stretch = Stretch {
         first,
-        rows: Vec::with_capacity(STRETCH as usize),
+        leaves: Vec::with_capacity(STRETCH as usize),
+        lines: Vec::with_capacity(STRETCH as usize),
         tiles: Vec::new(),
         signed: Vec::new(),
         cited: BTreeMap::new(),
@@ -92,7 +91,7 @@ pub(super) fn stretch<'a>(
     };
     let mut rows = entries(snapshot, origin, first);
     for at in range {
-        let Some((rest, seen)) = rows.next() else {
+        let Some((rest, fact)) = rows.next() else {
             stretch.end = End::Last;
             break;
         };
@@ -100,7 +99,7 @@ pub(super) fn stretch<'a>(
             stretch.end = End::Broken(format!("缺第 {at} 条 / entry {at} is missing"));
             break;
         }
-        let Some(seen) = seen else {
+        let Some((fact, leaf)) = fact.and_then(|fact| Some((fact, fact.leaf()?))) else {
             let why = match snapshot.get(&table::entry(origin, at)) {
                 Err(error) => error.to_string(),
                 Ok(_) => "it changed meanwhile; verify again".to_owned(),
@@ -110,17 +109,21 @@ pub(super) fn stretch<'a>(
             ));
             break;
         };
-        stretch.entry(snapshot, origin, at, seen);
+        stretch.entry(snapshot, origin, at, fact);
+        stretch.leaves.push(leaf);
+        stretch.lines.push(fact.line());
     }
-    let leaves: Vec<Hash> = stretch.rows.iter().map(|(leaf, _)| *leaf).collect();
-    let (tiles, _) = leaves.as_chunks::<TILE_WIDTH>();
+    let (tiles, _) = stretch.leaves.as_chunks::<TILE_WIDTH>();
     stretch.tiles = tiles.iter().map(|tile| root_of(tile)).collect();
     stretch.check_bodies(snapshot, origin);
     stretch
 }
 
 impl<'a> Stretch<'a> {
-    fn entry(&mut self, snapshot: &Snapshot<Fact>, origin: &Origin, at: u64, seen: &'a Seen) {
+    fn entry(&mut self, snapshot: &Snapshot<Fact>, origin: &Origin, at: u64, fact: &Fact) {
+        let Fact::Entry(seen) = fact else {
+            return;
+        };
         if let Err(error) = &seen.entry {
             let what = format!("第 {at} 条读不懂 / entry {at} cannot be read: {error}");
             self.fault(at, what);
@@ -137,7 +140,6 @@ impl<'a> Stretch<'a> {
                 self.signed.push((at, root));
             }
         }
-        self.rows.push((seen.leaf, seen.entry.as_ref().ok()));
     }
 
     /// The root over the entries between the first that an act says it signs and itself.
@@ -153,24 +155,27 @@ impl<'a> Stretch<'a> {
             return None;
         }
         let before = self.first.saturating_sub(act.first).min(count);
-        let here = &self.rows[self.rows.len() - (count - before) as usize..];
+        let here = &self.leaves[self.leaves.len() - (count - before) as usize..];
+        if before == 0 {
+            return Some(root_of(here));
+        }
         let earlier = entries(snapshot, origin, act.first).take(before as usize);
         let leaves: Vec<Hash> = earlier
-            .filter_map(|(_, seen)| Some(seen?.leaf))
-            .chain(here.iter().map(|(leaf, _)| *leaf))
+            .filter_map(|(_, fact)| fact?.leaf())
+            .chain(here.iter().copied())
             .collect();
         (leaves.len() as u64 == count).then(|| root_of(&leaves))
     }
 
     fn check_bodies(&mut self, snapshot: &Snapshot<Fact>, origin: &Origin) {
-        let rows = std::mem::take(&mut self.rows);
+        let lines = std::mem::take(&mut self.lines);
         let from = self.first.to_be_bytes();
         let mut bodies = snapshot
             .notes(origin.as_str(), table::BODY, &from)
             .peekable();
         let mut parcels: Vec<(u64, &GrantEntry)> = Vec::new();
-        for (at, (_, entry)) in (self.first..).zip(&rows) {
-            let Some((entry, hash)) = entry.and_then(|e| Some((e, e.body_hash()?))) else {
+        for (at, line) in (self.first..).zip(&lines) {
+            let Some((line, hash)) = line.and_then(|line| Some((line, line.body_hash()?))) else {
                 continue;
             };
             let index = at.to_be_bytes();
@@ -201,7 +206,7 @@ impl<'a> Stretch<'a> {
                 continue;
             }
             self.bodies += 1;
-            if let Entry::Grant(entry) = entry {
+            if let Line::Other(Entry::Grant(entry)) = line {
                 parcels.push((at, entry));
             }
         }
@@ -225,7 +230,7 @@ impl<'a> Stretch<'a> {
                 }
             }
         }
-        self.rows = rows;
+        self.lines = lines;
     }
 
     fn fault(&mut self, at: u64, what: String) {

@@ -3,7 +3,8 @@
 //!
 //! Everything here depends on what came before, so a ledger is walked by one thread at a time.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::hash_map::{Entry as Slot, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use ledger::checkpoint::Checkpoint;
 use ledger::hash::empty_root;
@@ -14,13 +15,16 @@ use record::entry::{Entry, GrantEntry, GrantOperation, Operation, RecordEntry};
 use record::id::{Hash, Origin, RecordId};
 use store::{Snapshot, Store};
 
-use super::look::Fact;
+use super::look::{Fact, Line};
 use super::read::{End, Stretch};
 use super::{Known, VerifiedLedger, VerifyFinding};
 use crate::chain;
 use crate::clock::TOLERANCE_MILLIS;
 use crate::replicate::log_verifier;
 use crate::table::{self, Head};
+
+/// Bytes that a record's entry takes in a segment at least.
+const ENTRY_LEAST: u64 = 128;
 
 /// What is remembered while a ledger is walked.
 pub(super) struct Walk<'a> {
@@ -94,6 +98,14 @@ impl<'a> Walk<'a> {
                 format!("账头读不出 / the head cannot be read: {error}"),
             ),
         }
+        if walk.takes == Takes::Records {
+            // What the head claims, but no more than there is room for in the files.
+            let entries = walk
+                .head
+                .size
+                .min(known.snapshot.stats().bytes / ENTRY_LEAST);
+            walk.records.reserve(entries as usize);
+        }
         if let Some(note) = walk.head.whole.clone() {
             walk.whole = walk.checkpoint(origin, &note);
         }
@@ -137,21 +149,22 @@ impl<'a> Walk<'a> {
         self.acts += stretch.acts;
         self.bodies += stretch.bodies;
         let mut signed = stretch.signed.iter().peekable();
-        for (at, (leaf, entry)) in (stretch.first..).zip(&stretch.rows) {
-            let signed = signed.next_if(|(act, _)| *act == at);
-            match entry {
-                Some(Entry::Act(act)) => {
+        // What a record says of its newest entry is looked up here.
+        self.leaves.extend_from_slice(&stretch.leaves);
+        for (at, line) in (stretch.first..).zip(&stretch.lines) {
+            match *line {
+                Some(Line::Other(Entry::Act(act))) => {
+                    let signed = signed.next_if(|(act, _)| *act == at);
                     self.act(at, act, signed.map(|(_, root)| *root));
                     self.tail = 0;
-                    self.previous_act = Some(*leaf);
+                    self.previous_act = self.leaf(at);
                 }
-                Some(entry) => {
-                    self.entry(at, entry, *leaf, &stretch);
+                Some(line) => {
+                    self.entry(at, line, &stretch);
                     self.tail += 1;
                 }
                 None => self.tail += 1,
             }
-            self.leaves.push(*leaf);
         }
         self.tiles.append(&mut stretch.tiles);
         match stretch.end {
@@ -162,8 +175,8 @@ impl<'a> Walk<'a> {
         self.end();
     }
 
-    fn entry(&mut self, at: u64, entry: &Entry, leaf: Hash, stretch: &Stretch<'_>) {
-        if !self.takes.takes(entry) {
+    fn entry(&mut self, at: u64, line: Line<'_>, stretch: &Stretch<'_>) {
+        if !self.takes.takes(line) {
             self.find(
                 Some(at),
                 format!("第 {at} 条不属于本账本 / entry {at} is of a kind that this ledger does not take"),
@@ -171,27 +184,32 @@ impl<'a> Walk<'a> {
         }
         if !stretch.missing.is_empty() && stretch.missing.binary_search(&at).is_ok() {
             // A later entry may say that it was to be destroyed; the end of the ledger decides.
+            let entry = line.to_entry();
             match entry.record().filter(|_| chain::has_chains(self.origin)) {
                 Some(record) => {
                     let missing = self.missing.entry(record).or_default();
-                    missing.push((at, entry.clone()));
+                    missing.push((at, entry));
                 }
                 None => self.unaccounted(at),
             }
         }
-        if entry.orders_destruction() {
-            self.destruction(at, entry);
+        if line.orders_destruction() {
+            self.destruction(at, &line.to_entry());
         }
-        match entry {
-            Entry::Record(entry) => {
-                self.version(at, entry, leaf);
+        let entry = match line {
+            Line::Record(entry) => {
+                self.version(at, entry);
                 // Neither has a sealed body.
                 if !matches!(entry.operation, Operation::Erase | Operation::TransferOut)
                     && self.tail_epochs.last() != Some(&entry.epoch)
                 {
                     self.tail_epochs.insert(entry.epoch);
                 }
+                return;
             }
+            Line::Other(entry) => entry,
+        };
+        match entry {
             Entry::Grant(entry) => self.granted(at, entry, stretch),
             Entry::Letter(letter) if !letter.fits(self.origin.is_proposals()) => self.find(
                 Some(at),
@@ -199,10 +217,14 @@ impl<'a> Walk<'a> {
             ),
             _ => {}
         }
-        if !matches!(entry, Entry::Record(_))
-            && let Some(record) = entry.record()
-        {
-            self.records.entry(record).or_default().places.push(at);
+        if let Some(record) = entry.record() {
+            match self.records.entry(record) {
+                Slot::Vacant(slot) => drop(slot.insert(Record::One(at))),
+                Slot::Occupied(slot) => {
+                    let many = slot.into_mut().many(self.known.snapshot, self.origin);
+                    many.places.push(at);
+                }
+            }
         }
     }
 
@@ -233,16 +255,16 @@ impl<'a> Walk<'a> {
                 self.missing.remove(&record);
             }
         }
-        let places = self.records.get(&record).map(|record| record.places.all());
+        let places = self.records.get(&record).map(Record::places);
         for index in places.unwrap_or_default() {
-            let Some(before) = self.noted(index) else {
+            let Some(before) = noted(self.snapshot(), self.origin, index) else {
                 continue;
             };
             let here = table::body(self.origin, index);
             let here = self
                 .snapshot()
                 .note(self.origin.as_str(), table::BODY, here.rest());
-            if entry.destroys_body_of(before) && here.is_some() {
+            if here.is_some() && entry.destroys_body_of(&before.to_entry()) {
                 self.find(
                     Some(index),
                     format!(
@@ -250,18 +272,6 @@ impl<'a> Walk<'a> {
                     ),
                 );
             }
-        }
-    }
-
-    /// An entry of this ledger, if it can be decoded.
-    fn noted(&self, index: u64) -> Option<&'a Entry> {
-        let rest = index.to_be_bytes();
-        match self
-            .snapshot()
-            .note(self.origin.as_str(), table::ENTRY, &rest)?
-        {
-            Fact::Entry(seen) => seen.entry.as_ref().ok(),
-            _ => None,
         }
     }
 
@@ -367,47 +377,36 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn version(&mut self, at: u64, entry: &RecordEntry, leaf: Hash) {
-        // Taken out of the map's sight, since what it is compared with is read through `self`.
-        let mut record = std::mem::take(self.records.entry(entry.record).or_default());
-        record.places.push(at);
-        let resealed = entry.operation.is_anew();
-        let follows = match &record.newest {
-            None => !resealed && entry.version == 1 && entry.previous.is_none(),
-            Some(newest) => {
-                let version = match resealed {
-                    // The same version once more, of those before.
-                    true => (1..=newest.version).contains(&entry.version),
-                    false => Some(entry.version) == newest.version.checked_add(1),
-                };
-                let content = !resealed || self.seals_content_anew(entry, &record.places);
-                version && content && !newest.erased && entry.previous == Some(newest.leaf)
+    /// Of an entry that was walked along.
+    fn leaf(&self, index: u64) -> Option<Hash> {
+        self.leaves.get(usize::try_from(index).ok()?).copied()
+    }
+
+    fn version(&mut self, at: u64, entry: &RecordEntry) {
+        let first = !entry.operation.is_anew() && entry.version == 1 && entry.previous.is_none();
+        let follows = match self.records.entry(entry.record) {
+            Slot::Vacant(slot) => {
+                slot.insert(Record::One(at));
+                first
+            }
+            Slot::Occupied(slot) => {
+                let (snapshot, origin) = (self.known.snapshot, self.origin);
+                let many = slot.into_mut().many(snapshot, origin);
+                let follows = many.newest.as_ref().map_or(first, |known| {
+                    let leaf = self.leaves.get(known.at as usize);
+                    let previous = leaf.is_some() && entry.previous.as_ref() == leaf;
+                    previous && known.is_followed_by(entry, &many.places, snapshot, origin)
+                });
+                many.push(at, entry);
+                follows
             }
         };
-        let known = record.newest.as_ref();
-        record.newest = Some(Newest {
-            version: known.map_or(entry.version, |known| known.version.max(entry.version)),
-            leaf,
-            erased: entry.operation == Operation::Erase,
-        });
-        self.records.insert(entry.record, record);
         if !follows {
             self.find(
                 Some(at),
                 format!("第 {at} 条与该记录的前一版不衔接 / entry {at} does not follow the version of its record before it"),
             );
         }
-    }
-
-    /// Whether a reseal has the content of the version that it says it seals anew.
-    fn seals_content_anew(&self, reseal: &RecordEntry, places: &Places) -> bool {
-        places.all().into_iter().any(|index| {
-            matches!(
-                self.noted(index),
-                Some(Entry::Record(entry))
-                    if entry.version == reseal.version && entry.content == reseal.content
-            )
-        })
     }
 
     /// An act; `root` is that over the entries from the first that it says it signs up to it.
@@ -613,45 +612,116 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// What came of a record so far.
-#[derive(Default)]
-struct Record {
-    newest: Option<Newest>,
-    places: Places,
-}
-
-/// Where the entries of a record are: most have one, and there are millions of them.
-#[derive(Default)]
-enum Places {
-    #[default]
-    None,
+/// What came of a record so far: most have one entry, and there are millions of them.
+enum Record {
+    /// The index of its only entry.
     One(u64),
-    Many(Vec<u64>),
+    Many(Box<Many>),
 }
 
-impl Places {
-    fn push(&mut self, at: u64) {
+/// Several entries of a record.
+struct Many {
+    places: Vec<u64>,
+    newest: Option<Newest>,
+}
+
+impl Record {
+    fn places(&self) -> Vec<u64> {
         match self {
-            Places::None => *self = Places::One(at),
-            Places::One(first) => *self = Places::Many(vec![*first, at]),
-            Places::Many(places) => places.push(at),
+            Record::One(at) => vec![*at],
+            Record::Many(many) => many.places.clone(),
         }
     }
 
-    fn all(&self) -> Vec<u64> {
-        match self {
-            Places::None => Vec::new(),
-            Places::One(at) => vec![*at],
-            Places::Many(places) => places.clone(),
+    /// The same, as it takes a further entry.
+    fn many(&mut self, snapshot: &Snapshot<Fact>, origin: &Origin) -> &mut Many {
+        loop {
+            match self {
+                Record::Many(many) => return many,
+                Record::One(at) => {
+                    let newest = match noted(snapshot, origin, *at) {
+                        Some(Line::Record(entry)) => Some(Newest::of(*at, entry)),
+                        _ => None,
+                    };
+                    let places = vec![*at];
+                    *self = Record::Many(Box::new(Many { places, newest }));
+                }
+            }
         }
+    }
+}
+
+impl Many {
+    /// Takes the next version.
+    fn push(&mut self, at: u64, entry: &RecordEntry) {
+        self.places.push(at);
+        let mut newest = Newest::of(at, entry);
+        if let Some(known) = &self.newest {
+            newest.version = newest.version.max(known.version);
+        }
+        self.newest = Some(newest);
     }
 }
 
 /// The newest entry of a record.
 struct Newest {
+    /// Its index, under which its leaf hash is found.
+    at: u64,
+    /// The highest version so far.
     version: u64,
-    leaf: Hash,
     erased: bool,
+}
+
+impl Newest {
+    fn of(at: u64, entry: &RecordEntry) -> Self {
+        Self {
+            at,
+            version: entry.version,
+            erased: entry.operation == Operation::Erase,
+        }
+    }
+
+    /// Whether an entry may come next, but for the hash that it names.
+    fn is_followed_by(
+        &self,
+        entry: &RecordEntry,
+        places: &[u64],
+        snapshot: &Snapshot<Fact>,
+        origin: &Origin,
+    ) -> bool {
+        let follows = match entry.operation.is_anew() {
+            // The same version once more, of those before.
+            true => {
+                (1..=self.version).contains(&entry.version)
+                    && seals_content_anew(snapshot, origin, entry, places)
+            }
+            false => Some(entry.version) == self.version.checked_add(1),
+        };
+        follows && !self.erased
+    }
+}
+
+/// An entry of a ledger, if it can be read.
+fn noted<'a>(snapshot: &'a Snapshot<Fact>, origin: &Origin, index: u64) -> Option<Line<'a>> {
+    let rest = index.to_be_bytes();
+    snapshot.note(origin.as_str(), table::ENTRY, &rest)?.line()
+}
+
+/// Whether a reseal has the content of the version that it says it seals anew, which is at one of
+/// these places.
+fn seals_content_anew(
+    snapshot: &Snapshot<Fact>,
+    origin: &Origin,
+    reseal: &RecordEntry,
+    places: &[u64],
+) -> bool {
+    places.iter().any(|index| {
+        matches!(
+            noted(snapshot, origin, *index),
+            Some(Line::Record(entry))
+                if entry.version == reseal.version && entry.content == reseal.content
+        )
+    })
 }
 
 /// Which entries a ledger takes, beside acts.
@@ -677,7 +747,11 @@ impl Takes {
         }
     }
 
-    fn takes(self, entry: &Entry) -> bool {
+    fn takes(self, line: Line<'_>) -> bool {
+        let entry = match line {
+            Line::Record(_) => return self == Self::Records,
+            Line::Other(entry) => entry,
+        };
         match entry {
             Entry::Act(_) => true,
             Entry::Record(_) => self == Self::Records,

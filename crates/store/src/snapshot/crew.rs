@@ -12,7 +12,6 @@ use super::{Look, Value};
 use crate::error::ReadError;
 use crate::format::GROUP_FIXED;
 use crate::frame::{self, FrameRef, Inspection};
-use crate::key;
 use crate::segment::Order;
 
 /// Threads, however many cores there are.
@@ -21,6 +20,9 @@ const CREW_MAX: usize = 16;
 const ALONE_BYTES: u64 = 1 << 20;
 /// Pieces that wait for their turn: more, and whoever checked one waits too.
 const WAITING_MAX: usize = 32;
+
+/// Values that a piece is expected to have.
+const VALUES: usize = 1024;
 
 /// A piece with what its groups are.
 pub(super) struct Checked<N> {
@@ -155,7 +157,7 @@ impl<N> Checked<N> {
             }
             _ => None,
         });
-        let mut values = Vec::new();
+        let mut values = Vec::with_capacity(VALUES);
         for (bytes, header) in groups {
             let begun = frames.len();
             let inspection = frame::inspect(bytes, header, frames);
@@ -166,7 +168,7 @@ impl<N> Checked<N> {
             let shown = frames[begun..].iter().filter(|frame| frame.shows_value());
             values.extend(shown.map(|frame| {
                 // A good frame has a key of its shard.
-                let (table, rest) = key::in_shard(frame.key(bytes), shard).unwrap_or_default();
+                let (table, rest) = frame.in_shard(bytes, shard).unwrap_or_default();
                 Value {
                     shard,
                     table,

@@ -14,7 +14,7 @@ use super::{Finding, Look, Seen, Snapshot};
 use crate::error::{ReadError, read_io};
 use crate::format::Pointer;
 use crate::frame::{FrameRef, Held, Kind};
-use crate::key::{self, Key};
+use crate::key::Key;
 use crate::segment::{self, Order, Segments, Wanted};
 use crate::walk::Group;
 
@@ -211,7 +211,7 @@ impl<N> Scan<'_, N> {
             };
             // Under a good trailer the key is certain even where the value is not.
             if frame.good || group.inspection.trailer_good {
-                self.frame(group, number, frame, note);
+                self.frame(group, (shard, number), frame, note);
             }
         }
         let fault = group.fault();
@@ -221,16 +221,22 @@ impl<N> Scan<'_, N> {
         }
     }
 
-    fn frame(&mut self, group: &Group<'_>, shard: usize, frame: &FrameRef, note: Option<N>) {
+    /// `shard` is the group's, by name and number.
+    fn frame(
+        &mut self,
+        group: &Group<'_>,
+        shard: (&str, usize),
+        frame: &FrameRef,
+        note: Option<N>,
+    ) {
         let pointer = group.pointer(frame);
         let offset = u64::from(pointer.offset);
-        let bytes = group.key(frame);
-        let Some((table, rest)) = key::in_shard(bytes, group.shard()) else {
+        let Some((table, rest)) = frame.in_shard(group.bytes, shard.0) else {
             let what = "the frame's key is none";
             return self.damaged(group.segment, offset, None, what);
         };
         // Most frames need their key in no other form than this.
-        let key = || Key::from_bytes(bytes).ok();
+        let key = || Key::from_bytes(group.key(frame)).ok();
         let tables = &mut self.snapshot.tables;
         match frame.kind {
             Kind::Erase => {
@@ -244,8 +250,10 @@ impl<N> Scan<'_, N> {
                     }
                 };
             }
-            Kind::Put | Kind::Body => tables.set(shard, table, rest, Some(Slot { pointer, note })),
-            Kind::Delete => tables.set(shard, table, rest, None),
+            Kind::Put | Kind::Body => {
+                tables.set(shard.1, table, rest, Some(Slot { pointer, note }))
+            }
+            Kind::Delete => tables.set(shard.1, table, rest, None),
         }
         if frame.good {
             // A body that was erased while compaction copied it is erased in the copy too; the

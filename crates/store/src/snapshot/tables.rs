@@ -6,17 +6,36 @@
 //! Refuses to know what a value means.
 
 use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroUsize;
 use std::ops::Deref;
 use std::sync::OnceLock;
 
 use crate::format::Pointer;
 use crate::key;
 
+/// The longest gap between numbers that is kept as such.
+const GAP_MAX: u64 = 8;
+
 /// Where the value of a key lies, and the note of it.
 #[derive(Debug)]
 pub(super) struct Slot<N> {
     pub pointer: Pointer,
     pub note: Option<N>,
+}
+
+/// A slot as it is found.
+pub(super) struct Found<'a, N> {
+    pub pointer: Pointer,
+    pub note: Option<&'a N>,
+}
+
+impl<'a, N> Found<'a, N> {
+    fn of(slot: &'a Slot<N>) -> Self {
+        Found {
+            pointer: slot.pointer,
+            note: slot.note.as_ref(),
+        }
+    }
 }
 
 /// What distinguishes a key within its table; the bytes of it when dereferenced.
@@ -39,11 +58,14 @@ impl Deref for Rest<'_> {
     }
 }
 
+/// A table under its name.
+type Named<N> = (Box<[u8]>, Table<N>);
+
 /// All tables of all shards.
 pub(super) struct Tables<N> {
     numbers: HashMap<Box<str>, usize>,
     /// The tables of each shard; a dozen at most, so a name is found by looking.
-    shards: Vec<Vec<(Box<str>, Table<N>)>>,
+    shards: Vec<Vec<Named<N>>>,
 }
 
 impl<N> Tables<N> {
@@ -66,7 +88,7 @@ impl<N> Tables<N> {
     }
 
     /// Gives a key of the shard of this number its slot, or takes it away.
-    pub(super) fn set(&mut self, shard: usize, table: &str, rest: &[u8], slot: Option<Slot<N>>) {
+    pub(super) fn set(&mut self, shard: usize, table: &[u8], rest: &[u8], slot: Option<Slot<N>>) {
         let tables = &mut self.shards[shard];
         let at = tables.iter().position(|(name, _)| **name == *table);
         let at = at.unwrap_or_else(|| {
@@ -77,35 +99,42 @@ impl<N> Tables<N> {
     }
 
     /// The slot of a key, in the bytes that [`crate::Key::as_bytes`] gives.
-    pub(super) fn get(&self, key: &[u8]) -> Option<&Slot<N>> {
+    pub(super) fn get(&self, key: &[u8]) -> Option<Found<'_, N>> {
         let (shard, table, rest) = key::split(key)?;
         self.table(shard, table)?.get(rest)
     }
 
     pub(super) fn table(&self, shard: &str, table: &str) -> Option<&Table<N>> {
         let mut tables = self.shards[*self.numbers.get(shard)?].iter();
-        tables.find(|(name, _)| **name == *table).map(|(_, t)| t)
+        let found = tables.find(|(name, _)| **name == *table.as_bytes());
+        found.map(|(_, table)| table)
     }
 }
 
 /// One table of a shard.
 pub(super) struct Table<N> {
-    /// Under 0, 1, 2, … as eight bytes, from 0 on without a gap but for what was deleted.
+    /// Under 0, 1, 2, … as eight bytes, from 0 on without a gap of more than [`GAP_MAX`] but for what
+    /// was deleted.
     dense: Vec<Option<Slot<N>>>,
     /// Under other numbers of eight bytes; all are beyond the end of `dense`.
     ahead: BTreeMap<u64, Slot<N>>,
     /// Changes of all other keys, in the order in which they came.
-    changes: Vec<Change<N>>,
+    changes: Vec<Change>,
     /// The rests of their keys, one after the other.
     rests: Vec<u8>,
+    /// What was noted of their values: of most tables nothing is.
+    notes: Vec<N>,
     /// The changes that count in the end, by key; made when first asked for.
     settled: OnceLock<Vec<usize>>,
 }
 
-struct Change<N> {
+struct Change {
     rest_at: usize,
     rest_len: u16,
-    slot: Option<Slot<N>>,
+    /// Where the value lies, if there is one.
+    pointer: Option<Pointer>,
+    /// How many notes there are up to its own, if it has one.
+    note: Option<NonZeroUsize>,
 }
 
 impl<N> Table<N> {
@@ -115,6 +144,7 @@ impl<N> Table<N> {
             ahead: BTreeMap::new(),
             changes: Vec::new(),
             rests: Vec::new(),
+            notes: Vec::new(),
             settled: OnceLock::new(),
         }
     }
@@ -122,63 +152,90 @@ impl<N> Table<N> {
     fn set(&mut self, rest: &[u8], slot: Option<Slot<N>>) {
         let Ok(number) = <[u8; 8]>::try_from(rest).map(u64::from_be_bytes) else {
             self.settled.take();
+            let (pointer, note) = slot.map(|slot| (slot.pointer, slot.note)).unzip();
+            let note = note.flatten().and_then(|note| {
+                self.notes.push(note);
+                NonZeroUsize::new(self.notes.len())
+            });
             self.changes.push(Change {
                 rest_at: self.rests.len(),
                 rest_len: rest.len() as u16,
-                slot,
+                pointer,
+                note,
             });
             return self.rests.extend_from_slice(rest);
         };
         let end = self.dense.len() as u64;
         if number < end {
             self.dense[number as usize] = slot;
-        } else if number > end {
+        } else if number - end > GAP_MAX {
             match slot {
                 Some(slot) => drop(self.ahead.insert(number, slot)),
                 None => drop(self.ahead.remove(&number)),
             }
-        } else if let Some(slot) = slot {
-            self.dense.push(Some(slot));
+        } else {
+            // Acts have no body, so the bodies of a ledger have gaps of one.
+            self.dense
+                .extend((end..number).map(|gap| self.ahead.remove(&gap)));
+            self.ahead.remove(&number);
+            self.dense.push(slot);
             while let Some(next) = self.ahead.remove(&(self.dense.len() as u64)) {
                 self.dense.push(Some(next));
             }
         }
     }
 
-    fn rest(&self, change: &Change<N>) -> &[u8] {
+    fn rest(&self, change: &Change) -> &[u8] {
         &self.rests[change.rest_at..change.rest_at + usize::from(change.rest_len)]
+    }
+
+    fn found(&self, change: &Change) -> Option<Found<'_, N>> {
+        let note = change.note.map(|count| &self.notes[count.get() - 1]);
+        let pointer = change.pointer?;
+        Some(Found { pointer, note })
     }
 
     fn settled(&self) -> &[usize] {
         self.settled.get_or_init(|| {
-            let rest = |at: &usize| self.rest(&self.changes[*at]);
-            let mut order: Vec<usize> = (0..self.changes.len()).collect();
-            order.sort_unstable_by(|a, b| rest(a).cmp(rest(b)).then(b.cmp(a)));
+            let rest = |at: usize| self.rest(&self.changes[at]);
+            // Most keys differ in their first eight bytes, which are compared as one number.
+            let changes = 0..self.changes.len();
+            let mut order: Vec<(u64, usize)> =
+                changes.map(|at| (first_eight(rest(at)), at)).collect();
+            order.sort_unstable_by(|(first, a), (other, b)| {
+                let by_rest = || rest(*a).cmp(rest(*b)).then(b.cmp(a));
+                first.cmp(other).then_with(by_rest)
+            });
             // The last change of each key comes first of its like.
-            order.dedup_by(|later, kept| rest(later) == rest(kept));
-            order.retain(|at| self.changes[*at].slot.is_some());
-            order
+            order.dedup_by(|(other, later), (first, kept)| {
+                first == other && rest(*later) == rest(*kept)
+            });
+            let settled = order.into_iter().map(|(_, at)| at);
+            settled
+                .filter(|at| self.changes[*at].pointer.is_some())
+                .collect()
         })
     }
 
-    pub(super) fn get(&self, rest: &[u8]) -> Option<&Slot<N>> {
+    pub(super) fn get(&self, rest: &[u8]) -> Option<Found<'_, N>> {
         if let Ok(number) = <[u8; 8]>::try_from(rest).map(u64::from_be_bytes) {
-            return match self.dense.get(usize::try_from(number).ok()?) {
+            let slot = match self.dense.get(usize::try_from(number).ok()?) {
                 Some(slot) => slot.as_ref(),
                 None => self.ahead.get(&number),
             };
+            return slot.map(Found::of);
         }
         let settled = self.settled();
         let change = |at: &usize| &self.changes[*at];
         let found = settled.binary_search_by(|at| self.rest(change(at)).cmp(rest));
-        change(&settled[found.ok()?]).slot.as_ref()
+        self.found(change(&settled[found.ok()?]))
     }
 
     /// The slots from a rest on, in the order of keys.
     pub(super) fn range<'a>(
         &'a self,
         from: &[u8],
-    ) -> impl Iterator<Item = (Rest<'a>, &'a Slot<N>)> + use<'a, N> {
+    ) -> impl Iterator<Item = (Rest<'a>, Found<'a, N>)> + use<'a, N> {
         let mut numbers = self.numbers(from).peekable();
         let settled = self.settled();
         let change = |at: &usize| &self.changes[*at];
@@ -194,10 +251,10 @@ impl<N> Table<N> {
             match first {
                 true => numbers
                     .next()
-                    .map(|(number, slot)| (Rest::Eight(number.to_be_bytes()), slot)),
+                    .map(|(number, slot)| (Rest::Eight(number.to_be_bytes()), Found::of(slot))),
                 false => {
                     let change = others.next()?;
-                    Some((Rest::Other(self.rest(change)), change.slot.as_ref()?))
+                    Some((Rest::Other(self.rest(change)), self.found(change)?))
                 }
             }
         })
@@ -205,10 +262,8 @@ impl<N> Table<N> {
 
     /// The slots under numbers of eight bytes from a rest on.
     fn numbers<'a>(&'a self, from: &[u8]) -> impl Iterator<Item = (u64, &'a Slot<N>)> + use<'a, N> {
-        let (head, more) = from.split_at(from.len().min(8));
-        let mut first = [0; 8];
-        first[..head.len()].copy_from_slice(head);
-        let first = u64::from_be_bytes(first);
+        let first = first_eight(from);
+        let more = &from[from.len().min(8)..];
         // A longer rest comes after the eight bytes that it begins with.
         let first = match more {
             [] => Some(first),
@@ -230,11 +285,20 @@ impl<N> Table<N> {
     }
 }
 
+/// Zeros stand for what is not there, so this is ordered as the bytes are, or equal.
+fn first_eight(rest: &[u8]) -> u64 {
+    let mut first = [0; 8];
+    let len = rest.len().min(8);
+    first[..len].copy_from_slice(&rest[..len]);
+    u64::from_be_bytes(first)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn slot(offset: u32) -> Option<Slot<()>> {
+    /// Of some values something is noted.
+    fn slot(offset: u32) -> Option<Slot<u32>> {
         let pointer = Pointer {
             segment: 1,
             offset,
@@ -242,8 +306,12 @@ mod tests {
         };
         Some(Slot {
             pointer,
-            note: None,
+            note: noted(offset),
         })
+    }
+
+    fn noted(offset: u32) -> Option<u32> {
+        (!offset.is_multiple_of(3)).then_some(offset)
     }
 
     /// Every change in turn, against a plain map of keys.
@@ -280,13 +348,13 @@ mod tests {
                 continue;
             }
             for from in &rests {
-                let found: Vec<(Vec<u8>, u32)> = table
+                let found: Vec<(Vec<u8>, u32, Option<u32>)> = table
                     .range(from)
-                    .map(|(rest, slot)| (rest.to_vec(), slot.pointer.offset))
+                    .map(|(rest, slot)| (rest.to_vec(), slot.pointer.offset, slot.note.copied()))
                     .collect();
                 let expected = map
                     .range(from.clone()..)
-                    .map(|(rest, at)| (rest.clone(), *at));
+                    .map(|(rest, at)| (rest.clone(), *at, noted(*at)));
                 assert_eq!(
                     found,
                     expected.collect::<Vec<_>>(),
@@ -296,5 +364,26 @@ mod tests {
                 assert_eq!(one, map.get(from).copied(), "step {step} at {from:?}");
             }
         }
+    }
+
+    /// Acts have no body: else all bodies after the first act would lie in the map.
+    #[test]
+    fn numbers_beside_short_gaps_lie_in_the_list_and_a_far_one_joins_it_when_reached() {
+        let mut table = Table::new();
+        let number = |number: u64| number.to_be_bytes();
+        table.set(&number(600), slot(600));
+        let there = |at: &u64| at % 257 != 256 && at % 5 != 4;
+        for at in (0..600).filter(there) {
+            table.set(&number(at), slot(at as u32));
+        }
+        assert_eq!(table.ahead.len(), 1, "only what is too far");
+        table.set(&number(599), slot(599));
+        assert!(table.ahead.is_empty());
+        let expected: Vec<u64> = (0..=600u64).filter(|at| there(at) || *at >= 599).collect();
+        let found: Vec<u64> = table
+            .range(&[])
+            .map(|(_, found)| u64::from(found.pointer.offset))
+            .collect();
+        assert_eq!(found, expected);
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! A ratio says how near a figure comes to its limit: 1 is at the limit, 0.5 takes twice as long.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
+use crate::fault::{Fault, Result};
 use crate::output;
 
 /// What was measured so far.
@@ -63,6 +65,45 @@ fn rounded(value: f64) -> f64 {
     let places = 3 - value.abs().log10().floor() as i32;
     let scale = 10f64.powi(places);
     (value * scale).round() / scale
+}
+
+/// What some work took.
+#[derive(Clone, Copy, Default)]
+pub struct Spent {
+    /// By the clock on the wall, which other work on the machine lengthens.
+    pub clock: Duration,
+    /// On all cores together, by whatever this process did meanwhile.
+    pub cores: Duration,
+}
+
+impl std::ops::AddAssign for Spent {
+    fn add_assign(&mut self, more: Self) {
+        self.clock += more.clock;
+        self.cores += more.cores;
+    }
+}
+
+impl Spent {
+    /// Nanoseconds of a core for each of so many.
+    pub fn nanos_each(&self, count: u64) -> f64 {
+        self.cores.as_secs_f64() * 1e9 / count as f64
+    }
+}
+
+/// Does some work, and says what it took.
+pub fn spent<T>(work: impl FnOnce() -> Result<T>) -> Result<(T, Spent)> {
+    let (start, before) = (Instant::now(), on_cores()?);
+    let done = work()?;
+    let cores = on_cores()?.saturating_sub(before);
+    let clock = start.elapsed();
+    Ok((done, Spent { clock, cores }))
+}
+
+/// How long the threads of this process have been on cores, those that ended among them.
+fn on_cores() -> Result<Duration> {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::try_from(time)
+        .map_err(|_| Fault::failed("the time of this process on cores cannot be read here"))
 }
 
 /// How many a second.

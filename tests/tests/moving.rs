@@ -862,13 +862,13 @@ fn what_is_written_after_a_closing_and_a_second_successor_are_found_wherever_the
         let leaves = forge::leaves(&store, &shard);
         let authority = forge::head(&store, &origin("jinfu", "authority"));
         drop(store);
-        let outs = leaves.into_iter().filter_map(|(entry, body)| match entry {
+        let mut outs = leaves.into_iter().filter_map(|(entry, body)| match entry {
             Entry::Record(entry) if entry.operation == Operation::TransferOut => {
                 Some((entry, body))
             }
             _ => None,
         });
-        let (mut entry, body) = outs.last().unwrap();
+        let (mut entry, body) = outs.next_back().unwrap();
         let before = leaf_hash(&Entry::Record(entry.clone()).encode());
         (entry.version, entry.previous) = (entry.version + 1, Some(before));
         let sign = keystore(dir).sign.signing_key();
@@ -932,7 +932,7 @@ fn a_batch_that_is_claimed_without_proof_moves_nothing_and_without_agreement_is_
     let batch = {
         let store = Snapshot::open(&world.old.dir).unwrap();
         let stated = forge::leaves(&store, &origin("jinfu", "authority"));
-        let offers = stated.into_iter().filter_map(|(entry, _)| match entry {
+        let mut offers = stated.into_iter().filter_map(|(entry, _)| match entry {
             Entry::Authority(AuthorityEntry {
                 statement: Statement::Moving(moving),
                 ..
@@ -942,7 +942,7 @@ fn a_batch_that_is_claimed_without_proof_moves_nothing_and_without_agreement_is_
             },
             _ => None,
         });
-        offers.last().unwrap()
+        offers.next_back().unwrap()
     };
     assert_eq!(batch.items.len(), SECOND_GRID);
     let mut forged = genuine.clone();

@@ -236,6 +236,12 @@ fn secrets_are_destroyed_when_their_time_is_over_and_the_history_stays() {
     let restored = restore(&site.folder, &old, &site.identities, &back, true, None).unwrap();
     assert!(!restored.secrets && back.join("node.json").exists());
     assert!(!back.join("keystore").exists());
+    // What it is to be known by comes with the rest, or not at all.
+    assert!(!back.join("restored").exists());
+    let marked = site.dir.with_file_name("marked");
+    let mark = Some("restored");
+    restore(&site.folder, &old, &site.identities, &marked, true, mark).unwrap();
+    assert!(marked.join("restored").exists());
     assert!(
         check(&site.folder, &old, None, 31 * DAY)
             .unwrap()

@@ -317,3 +317,15 @@ fn within(what: &str, bytes: usize, max: usize) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_other_node_would_take_is_refused_with_its_size() {
+        assert!(within("entry", ENTRY_MAX, ENTRY_MAX).is_ok());
+        let refused = within("entry", ENTRY_MAX + 1, ENTRY_MAX).unwrap_err();
+        assert!(refused.to_string().contains("65536 bytes"), "{refused}");
+    }
+}

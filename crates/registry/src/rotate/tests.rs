@@ -14,6 +14,8 @@ use crate::config::KeyCustody;
 use crate::error::Result;
 use crate::keys::Opener;
 use crate::node::{NewNode, Registry, purpose};
+use crate::plan::approve::plan_id;
+use crate::plan::request::PlanRequest;
 use crate::read::{Comparison, Filter, ReadRequest};
 use crate::register::{Amendment, ImportChunk};
 use crate::session::{NewOperator, Session};
@@ -420,4 +422,36 @@ fn a_plan_cut_off_after_its_epoch_began_is_run_again_and_begins_no_other() {
     node.registry.run_plan(&node.officer, &plan, NOW).unwrap();
     let current = node.registry.authority().current_epoch(&node.shard());
     assert_eq!(current, 2);
+}
+
+/// Killed after the work and before the word that the plan was run: running it again says the word,
+/// and makes no keys.
+#[test]
+fn a_change_of_node_keys_that_was_done_is_not_begun_again_under_its_plan() {
+    let node = node();
+    let plan = node
+        .registry
+        .plan(&node.officer, &PlanRequest::RotateNode {}, NOW)
+        .unwrap();
+    let plan = plan_id(&plan.id).unwrap();
+    node.registry
+        .approve(&node.second, &plan, true, NOW)
+        .unwrap();
+    let warrant = node.registry.warrant(&plan, NOW).unwrap();
+    node.registry
+        .rotate_node(&node.officer, &warrant, NOW)
+        .unwrap();
+    for _ in 0..8 {
+        node.registry.renewal_step(NOW).unwrap();
+    }
+    assert!(node.registry.renewal().unwrap().is_none());
+    let charter = node.registry.chain().unwrap().swap_remove(0);
+
+    node.registry.run_plan(&node.officer, &plan, NOW).unwrap();
+    assert!(node.registry.renewal().unwrap().is_none());
+    assert!(node.registry.keys.unlocked().unwrap().next().is_none());
+    node.registry.renewal_step(NOW).unwrap();
+    assert_eq!(node.registry.chain().unwrap()[0], charter);
+    // It was run, and is not run again.
+    assert!(node.registry.run_plan(&node.officer, &plan, NOW).is_err());
 }

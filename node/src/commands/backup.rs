@@ -43,9 +43,10 @@ fn fault(error: &BackupError) -> Fault {
             Fault::new(exit::NOT_VERIFIED, "not-verified", message)
         }
         BackupError::Busy { .. } => Fault::new(exit::BUSY, "busy", message),
-        BackupError::Key(_) | BackupError::NotEmpty { .. } | BackupError::OtherNode { .. } => {
-            Fault::usage(message)
-        }
+        BackupError::Key(_)
+        | BackupError::OtherKey { .. }
+        | BackupError::NotEmpty { .. }
+        | BackupError::OtherNode { .. } => Fault::usage(message),
         _ => Fault::failed(message),
     }
 }
@@ -283,11 +284,11 @@ fn rehearse(command: &Rehearse, json: bool) -> Result<ExitCode> {
     let token = registry::keys::token()?;
     let above = command.scratch.clone().unwrap_or_else(std::env::temp_dir);
     let scratch = Scratch(above.join(format!("fangzhi-rehearsal-{}", &token[..12])));
-    backup::restore(&folder, &set, &identities, &scratch.0, true).map_err(|e| fault(&e))?;
+    let now = api::now().0;
+    backup::restore(&folder, &set, &identities, &scratch.0, true, now).map_err(|e| fault(&e))?;
     let findings = compare(&scratch.0, &set)?;
     // The part that opens records is opened and compared, but written nowhere.
-    let checked =
-        backup::check(&folder, &set, Some(&identities), api::now().0).map_err(|e| fault(&e))?;
+    let checked = backup::check(&folder, &set, Some(&identities), now).map_err(|e| fault(&e))?;
     if findings.is_empty()
         && let Some(dir) = &command.at.dir
     {
@@ -347,8 +348,9 @@ fn restore(command: &Restore, json: bool) -> Result<ExitCode> {
     let set = folder.set(command.set).map_err(|e| fault(&e))?;
     let identities = Identities::read(&command.identity).map_err(|e| fault(&e))?;
     let into = std::path::absolute(&command.into).map_err(|e| Fault::file(&command.into, &e))?;
-    let restored = backup::restore(&folder, &set, &identities, &into, command.history_only)
-        .map_err(|e| fault(&e))?;
+    let (only, now) = (command.history_only, api::now().0);
+    let restored =
+        backup::restore(&folder, &set, &identities, &into, only, now).map_err(|e| fault(&e))?;
     let has_parent = NodeConfig::read(&into)?.parent.is_some();
     if !command.nothing_signed_since {
         registry::guard::mark_restored(&into)?;

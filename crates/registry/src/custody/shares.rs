@@ -12,7 +12,7 @@ use minicbor::{Decode, Encode};
 use record::authority::{Role, Sharing, Statement};
 use record::cbor;
 use record::id::{Hash, OperatorId, UnixMillis};
-use record::plan::Work;
+use record::plan::{ShareHolder, Work};
 use seal::grant::SealPrivateKey;
 use seal::recovery::RecoveryInfo;
 use seal::share::{Header, Share, ShareContext, split};
@@ -149,6 +149,22 @@ impl Ceremony {
 }
 
 impl Registry {
+    /// Refuses holders who are no security officers of this node.
+    pub(crate) fn all_officers_here(&self, holders: &[ShareHolder], now: UnixMillis) -> Result<()> {
+        let authority = self.authority();
+        let is_officer = |holder: &ShareHolder| {
+            let known = authority.operator(&holder.organization, &holder.operator);
+            holder.organization == self.config.division
+                && known.is_some_and(|c| c.role == Role::SecurityOfficer && c.not_after > now)
+        };
+        match holders.iter().all(is_officer) {
+            true => Ok(()),
+            false => Err(bad(
+                "持有人须是本节点登记在册的安全员；上级安全员须先在本节点登记 / every holder is a security officer enrolled at this node; an officer from above is enrolled here first",
+            )),
+        }
+    }
+
     /// Begins the sharing of the root among officers.
     ///
     /// # Errors
@@ -174,17 +190,7 @@ impl Registry {
                 "另一次分份尚未完成 / another ceremony is under way; finish it, or abandon it with `fangzhi keys share abandon`",
             ));
         }
-        for holder in holders {
-            let officer = self
-                .authority()
-                .operator(&holder.organization, &holder.operator)
-                .is_some_and(|c| c.role == Role::SecurityOfficer && c.not_after > now);
-            if holder.organization != self.config.division || !officer {
-                return Err(bad(
-                    "持有人须是本节点登记在册的安全员；上级安全员须先在本节点登记 / every holder is a security officer enrolled at this node; an officer from above is enrolled here first",
-                ));
-            }
-        }
+        self.all_officers_here(holders, now)?;
         let mut rng = rng()?;
         let mut root = Zeroizing::new([0u8; 32]);
         rand_core::Rng::fill_bytes(&mut rng, root.as_mut());

@@ -365,6 +365,12 @@ fn restore(command: &Restore, json: bool) -> Result<ExitCode> {
         into.display(),
         restored.files
     ));
+    if command.history_only {
+        output::line(
+            "只恢复了历史，没有密钥，不能启动；可供核验和审计，密钥用 fangzhi recover 恢复 / history alone, without keys: it can be verified and audited, and does not start; `fangzhi recover` brings the keys",
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
     output::line(match (command.nothing_signed_since, has_parent) {
         (true, _) => "按您的确认，节点可直接签名 / as you confirmed, the node signs at once",
         (false, true) => {

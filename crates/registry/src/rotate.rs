@@ -107,7 +107,7 @@ impl Registry {
         }
         if parcels > 0 {
             return Err(RegistryError::BadRequest(format!(
-                "第 {epoch} 期下还有 {parcels} 份授权递件；密钥外泄后授权须续订（grant renew）或终止 / {parcels} parcels of grants of `{origin}` still lie under epoch {epoch}; after a compromise a grant is not keyed by itself: `fangzhi grant renew` or end those that wait for keys, see `fangzhi grant list`"
+                "第 {epoch} 期下还有 {parcels} 份授权递件：等上级联署、持有方换齐；密钥外泄后的授权须续订（grant renew）或终止 / {parcels} parcels of grants of `{origin}` still lie under epoch {epoch}: they wait for the parent's cosignature, or, after a compromise, for `fangzhi grant renew` or the grant's end; see `fangzhi grant list`"
             )));
         }
         // Destroyed before it is said to be; when the word is lost, running the plan again finds

@@ -370,6 +370,12 @@ pub enum Schema {
         #[arg(long, env = "FANGZHI_DIR")]
         dir: Option<PathBuf>,
     },
+    /// 用途表 / the purposes that a reading, an act or a grant may name
+    Purposes {
+        /// 节点目录；省略则只看程序自带的 / the node's directory; what the program carries when left out
+        #[arg(long, env = "FANGZHI_DIR")]
+        dir: Option<PathBuf>,
+    },
     /// 一个类别的字段 / the fields of a kind
     Show {
         /// 类别 / the kind

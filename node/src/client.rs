@@ -133,6 +133,29 @@ pub fn passphrase(file: Option<&Path>, what: &str) -> Result<Zeroizing<String>> 
     }
 }
 
+/// A new passphrase from a file, or asked for twice on the terminal.
+pub fn new_passphrase(file: Option<&Path>, what: &str) -> Result<Zeroizing<String>> {
+    match file {
+        Some(path) => passphrase_file(path),
+        None => chosen(what, |what| passphrase(None, what)),
+    }
+}
+
+/// What is typed unseen and never shown again is typed twice.
+fn chosen(
+    what: &str,
+    mut ask: impl FnMut(&str) -> Result<Zeroizing<String>>,
+) -> Result<Zeroizing<String>> {
+    let first = ask(what)?;
+    let again = ask("再输一次 / the same again")?;
+    match *first == *again {
+        true => Ok(first),
+        false => Err(Fault::usage(
+            "两次输入不同，未作改动 / the two differ; nothing was changed, begin again",
+        )),
+    }
+}
+
 /// What opens the keystore of a node that is not running.
 pub fn opener(open: &Open) -> Result<Opener> {
     match &open.passphrase_file {
@@ -147,6 +170,14 @@ pub fn operator_passphrase(dir: &Path, who: &As, login: &str) -> Result<Zeroizin
     match &who.operator_passphrase_file {
         Some(path) => passphrase_file(path),
         None if beside.exists() => passphrase_file(&beside),
+        // Before somebody types a passphrase for nobody.
+        None if !beside.with_extension("json").exists() => Err(Fault::new(
+            exit::USAGE,
+            "bad-login",
+            format!(
+                "本节点没有操作员 `{login}` / no operator `{login}` is enrolled at this node; see `fangzhi operator list`"
+            ),
+        )),
         None => passphrase(
             None,
             &format!("操作员 {login} 的口令 / passphrase of {login}"),
@@ -398,4 +429,40 @@ fn answer(status: u16, bytes: Vec<u8>) -> Result<Vec<u8>> {
         ));
     }
     Err(fault)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_passphrase_that_is_typed_differently_the_second_time_is_refused() {
+        let typed = |words: [&str; 2]| {
+            let mut words = words.into_iter();
+            chosen("x", |_| {
+                Ok(Zeroizing::new(words.next().unwrap().to_owned()))
+            })
+        };
+        assert_eq!(
+            *typed(["correct horse", "correct horse"]).unwrap(),
+            "correct horse"
+        );
+        let refused = typed(["correct horse", "correct hose"]).unwrap_err();
+        assert_eq!(refused.exit, exit::USAGE);
+    }
+
+    #[test]
+    fn nobody_is_asked_for_the_passphrase_of_an_operator_who_does_not_exist() {
+        let dir = std::env::temp_dir().join("fangzhi-no-such-node");
+        let who = As {
+            operator: Some("nosuch".into()),
+            operator_passphrase_file: None,
+        };
+        let refused = operator_passphrase(&dir, &who, "nosuch").unwrap_err();
+        assert_eq!(
+            (refused.exit, refused.code.as_str()),
+            (exit::USAGE, "bad-login")
+        );
+        assert!(refused.message.contains("nosuch"));
+    }
 }

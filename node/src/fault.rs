@@ -68,6 +68,7 @@ impl Fault {
             "denied" | "not-approved" | "discounted" => exit::DENIED,
             "bad-request" | "no-kind" | "invalid" => exit::USAGE,
             "conflict" | "underway" => exit::BUSY,
+            "altered" => exit::NOT_VERIFIED,
             _ => exit::FAILED,
         }
     }
@@ -85,6 +86,10 @@ impl Fault {
         eprintln!("失败 / failed: {}", self.message);
         for line in &self.details {
             eprintln!("  {line}");
+        }
+        // The manual of the ferry says by code what to do.
+        if self.code.starts_with("ferry-") {
+            eprintln!("  代码 / code: {}", self.code);
         }
     }
 

@@ -224,4 +224,13 @@ fn a_spoilt_backup_is_told_and_nothing_is_restored_from_it() {
     // The next backup seals it again, because the object is not what it should be.
     site.json(["backup", "make"]);
     site.json(["backup", "rehearse", "--identity", key]);
+    // With another's key the backup is not the one that is wrong.
+    let elsewhere = base.join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    let (other, _) = identity(&elsewhere);
+    let other = other.to_str().unwrap();
+    for command in ["rehearse", "verify"] {
+        site.run(["backup", command, "--identity", other])
+            .expect_code(2);
+    }
 }

@@ -48,6 +48,10 @@ impl Gap {
     }
 
     fn disk(&self, name: &str) -> PathBuf {
+        let name = match name.contains('.') {
+            true => name.to_owned(),
+            false => format!("{name}.ferry"),
+        };
         self.base.path().join("disk").join(name)
     }
 
@@ -326,7 +330,7 @@ fn many_disks_are_given_in_any_order_and_one_by_one_and_the_missing_one_is_named
         assert!(length <= 1 << 20, "{length}");
     }
     let names: Vec<String> = (1..=files.len())
-        .map(|part| format!("big.{part:03}"))
+        .map(|part| format!("big.ferry.{part:03}"))
         .collect();
     let mut names: Vec<&str> = names.iter().map(String::as_str).collect();
     names.reverse();
@@ -382,6 +386,39 @@ fn the_wrong_receiver_a_repeated_a_missing_and_a_reordered_bundle_change_nothing
         assert_eq!(gap.open(PARENT, &[old])["repeated"], true);
     }
     assert_eq!(gap.holds(PARENT), before);
+    // A spoilt copy of what was opened long ago is spoilt all the same.
+    let good = std::fs::read(gap.disk("1")).unwrap();
+    let mut altered = good.clone();
+    *altered.last_mut().unwrap() ^= 1;
+    for (bytes, code) in [
+        (&altered[..], "ferry-altered"),
+        (&good[..good.len() - 9], "ferry-cut"),
+    ] {
+        std::fs::write(gap.disk("x"), bytes).unwrap();
+        gap.refused(PARENT, &["x"], code);
+    }
+    // A folder that is not there is no file, and uses up no number.
+    let away = gap.base.path().join("usb");
+    let dir = gap.dir(CHILD);
+    let refused = ran(&[
+        "ferry",
+        "pack",
+        "--to",
+        PARENT,
+        "--since",
+        "0",
+        "--dir",
+        dir.to_str().unwrap(),
+        "--out",
+        away.to_str().unwrap(),
+    ]);
+    assert_eq!(refused.code, Some(2), "{}", refused.answer);
+    assert!(!away.exists());
+    let list = gap.ask(CHILD, &["ferry", "list"]);
+    assert_eq!(list[0]["packed"], 4, "{list}");
+    // Nor does a file that is not there fail to hold.
+    let missing = ran(&["ferry", "check", gap.disk("nosuch").to_str().unwrap()]);
+    assert_eq!(missing.code, Some(1), "{}", missing.answer);
     // Nothing is new; nobody carries an empty disk.
     let ran = gap.try_pack(CHILD, PARENT, "5", &[]);
     assert_eq!(

@@ -42,7 +42,7 @@ impl Disks {
         self.count.set(self.count.get() + 1);
         let mut request = PackRequest {
             to: to.registry.config().division.clone(),
-            out: self.dir.path().join(self.count.get().to_string()),
+            out: self.dir.path().join(format!("{}.ferry", self.count.get())),
             max_bytes: None,
             since: None,
             one_way: false,

@@ -316,7 +316,18 @@ fn after_a_compromise_no_holder_gets_the_new_keys_until_an_officer_grants_again(
     assert_eq!(world.state(&id, NOW), GrantState::Unkeyed);
     let retirement = world.retirement(NOW);
     let refused = world.retire(&retirement, NOW);
-    assert!(matches!(refused, Err(RegistryError::BadRequest(_))));
+    assert!(
+        matches!(&refused, Err(RegistryError::BadRequest(why)) if why.contains("grant renew")),
+        "{refused:?}"
+    );
+    // The plan had said so.
+    let plan = world.community.registry.plan_line(&retirement, NOW);
+    let figures = plan.unwrap().figures;
+    let parcels = figures.iter().find(|f| f.name.as_str() == "grant-parcels");
+    assert!(
+        parcels.is_some_and(|figure| figure.count > 0),
+        "{figures:?}"
+    );
     world
         .community
         .registry

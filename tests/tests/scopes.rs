@@ -823,6 +823,11 @@ fn a_department_whose_process_is_stopped_catches_up_and_the_command_line_amends_
     tests::until("the subset", || held(&trio) == 8);
     let list = || community.json(["grant", "list"])["grants"][0].clone();
     let id = list()["id"].as_str().unwrap().to_owned();
+    // What the table says is what the other commands take.
+    let table = community.run(["grant", "list"]).expect_code(0).printed();
+    assert!(table.contains(&id) && table.contains("until"), "{table}");
+    let renewed = community.json(["grant", "renew", &id, "--days", "90", "--as", "anquan"]);
+    assert_eq!(renewed["not_after"], list()["not_after"], "{renewed}");
 
     // The department's process ends. Rows leave and enter, and the epoch turns.
     let department = trio.department.site.clone();
@@ -1174,8 +1179,14 @@ fn a_file_that_was_cut_or_changed_in_one_bit_proves_nothing() {
     let holds = |bytes: &[u8]| {
         let path = at.path().join("altered.fzg");
         std::fs::write(&path, bytes).unwrap();
-        verify_file(&path, None)
-            .is_ok_and(|v| v.grants.iter().all(|g| g.ok) && !v.grants.is_empty())
+        match verify_file(&path, None) {
+            Ok(v) => v.grants.iter().all(|g| g.ok) && !v.grants.is_empty(),
+            Err(error) => {
+                assert_eq!(error.code(), "altered", "{error}");
+                assert!(!error.to_string().contains("fangzhi verify"), "{error}");
+                false
+            }
+        }
     };
     assert!(holds(&bytes));
     for cut in [10, bytes.len() / 2, bytes.len() - 1] {

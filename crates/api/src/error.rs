@@ -42,7 +42,9 @@ impl ApiError {
             | RegistryError::NotApproved(_)
             | RegistryError::Discounted(_) => StatusCode::FORBIDDEN,
             RegistryError::BadLogin | RegistryError::NoSession => StatusCode::UNAUTHORIZED,
-            RegistryError::Invalid(_) | RegistryError::Ferry(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            RegistryError::Invalid(_) | RegistryError::Ferry(_) | RegistryError::Altered { .. } => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
             RegistryError::BadRequest(_) => StatusCode::BAD_REQUEST,
             RegistryError::NotFound { .. }
             | RegistryError::NoKind(_)

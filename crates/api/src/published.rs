@@ -11,6 +11,7 @@ use registry::RegistryError;
 use registry::plan::approve::plan_id;
 use registry::published::plan::{Proposed, PublishRequest};
 use registry::published::show::PublishedStatus;
+use serde_json::Value;
 
 use crate::error::ApiError;
 use crate::given::Given;
@@ -23,6 +24,7 @@ pub fn routes() -> Router<AppState> {
     Router::new()
         .route("/api/v1/published", get(list))
         .route("/api/v1/published/catalogue", get(catalogue))
+        .route("/api/v1/published/purposes", get(purposes))
         .route("/api/v1/published/files/{what}", get(files))
         .route("/api/v1/published/plans", post(make))
         .route("/api/v1/published/plans/{id}", get(show))
@@ -40,6 +42,17 @@ async fn catalogue(State(state): State<AppState>) -> Answered<Vec<PublishedSet>>
     Ok(Json(
         state.run(registry::Registry::published_catalogue).await?,
     ))
+}
+
+async fn purposes(State(state): State<AppState>) -> Answered<Value> {
+    let listed = state
+        .run(|registry| serde_json::to_value(registry.purposes()).map_err(unwritable))
+        .await?;
+    Ok(Json(listed))
+}
+
+fn unwritable(error: serde_json::Error) -> RegistryError {
+    RegistryError::Store(error.to_string())
 }
 
 async fn files(

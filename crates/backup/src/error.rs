@@ -41,6 +41,18 @@ pub enum BackupError {
     /// Objects do not hold.
     #[error("备份有 {} 处不符 / {} objects of the backup do not hold, the first: {}", .0.len(), .0.len(), .0.first().map_or("", String::as_str))]
     Broken(Vec<String>),
+    /// Objects are as they were written, and sealed to other keys than those given.
+    #[error(
+        "私钥不对：第 {number} 份完好，但 {of} 个对象中有 {unopened} 个不是封给它的 / this identity does not open set {number}: {unopened} of {of} objects are whole and sealed to another key; give the identity that the backup was made for"
+    )]
+    OtherKey {
+        /// The set.
+        number: u64,
+        /// How many objects do not open.
+        unopened: usize,
+        /// How many there are.
+        of: usize,
+    },
     /// The part that opens records was destroyed when its time was over, or is not wanted.
     #[error(
         "该备份的密钥部分已到期销毁 / the part of this backup that opens records has expired; restore with `--history-only`, then recover the keys"

@@ -7,9 +7,10 @@ use std::fs;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::check::{as_written, judged};
 use crate::error::{BackupError, Result};
 use crate::folder::{Folder, Part};
-use crate::sealed::{self, Identities};
+use crate::sealed::{self, Identities, Unopened};
 use crate::set::{Item, Set};
 
 /// What came back.
@@ -25,7 +26,8 @@ pub struct Restored {
     pub secrets: bool,
 }
 
-/// Restores a set into `dir`, which must be empty or not there.
+/// Restores a set into `dir`, which must be empty or not there. `now` says whether the part that
+/// opens records may be gone.
 ///
 /// # Errors
 /// [`BackupError`]; then `dir` is as it was.
@@ -35,6 +37,7 @@ pub fn restore(
     identities: &Identities,
     dir: &Path,
     history_only: bool,
+    now: u64,
     mark: Option<&str>,
 ) -> Result<Restored> {
     let filled = dir
@@ -46,7 +49,7 @@ pub fn restore(
         });
     }
     let beside = beside(dir);
-    let made = write(folder, set, identities, &beside, history_only).and_then(|restored| {
+    let made = write(folder, set, identities, &beside, (history_only, now)).and_then(|restored| {
         // With the rest, in one step: a directory without its mark would not know what it is.
         if let Some(mark) = mark {
             let path = beside.join(mark);
@@ -77,7 +80,7 @@ fn write(
     set: &Set,
     identities: &Identities,
     dir: &Path,
-    history_only: bool,
+    (history_only, now): (bool, u64),
 ) -> Result<Restored> {
     let _ = fs::remove_dir_all(dir);
     let folders: &[&str] = if history_only {
@@ -99,7 +102,7 @@ fn write(
         bytes: 0,
         secrets: !history_only,
     };
-    let mut broken = Vec::new();
+    let (mut broken, mut other_key) = (Vec::new(), Vec::new());
     for (part, items) in [(Part::History, &set.history), (Part::Secrets, &set.secrets)] {
         for item in items {
             // Who the node is is no secret, and without it there is no node.
@@ -107,7 +110,7 @@ fn write(
                 continue;
             }
             let object = folder.object(part, item);
-            if part == Part::Secrets && !object.exists() {
+            if part == Part::Secrets && now >= set.secrets_expire && !object.exists() {
                 return Err(BackupError::SecretsGone);
             }
             match write_one(&object, item, identities, dir) {
@@ -115,13 +118,14 @@ fn write(
                     restored.files += 1;
                     restored.bytes += item.bytes;
                 }
-                Err(why) => broken.push(format!("`{}` ({}): {why}", item.path, object.display())),
+                Err(Unopened::OtherKey) => other_key.push(item.path.clone()),
+                Err(Unopened::Broken(why)) => {
+                    broken.push(format!("`{}` ({}): {why}", item.path, object.display()));
+                }
             }
         }
     }
-    if !broken.is_empty() {
-        return Err(BackupError::Broken(broken));
-    }
+    judged(broken, other_key, set)?;
     for name in folders.iter().rev() {
         let path = dir.join(name);
         fs::File::open(&path)
@@ -136,18 +140,25 @@ fn write_one(
     item: &Item,
     identities: &Identities,
     dir: &Path,
-) -> std::result::Result<(), String> {
-    let sealed = fs::File::open(object).map_err(|e| e.to_string())?;
+) -> std::result::Result<(), Unopened> {
+    let sealed = fs::File::open(object).map_err(Unopened::broken)?;
     // The list was read by `Set::decode`: its names stay within the directory.
     let mut out = fs::OpenOptions::new()
         .create_new(true)
         .write(true)
         .mode(0o600)
         .open(dir.join(&item.path))
-        .map_err(|e| e.to_string())?;
-    let opened = sealed::open(sealed, &mut out, identities)?;
+        .map_err(Unopened::broken)?;
+    let opened = match sealed::open(sealed, &mut out, identities) {
+        // Who changed the first lines of an object changed whom it is sealed to.
+        Err(Unopened::OtherKey) => {
+            as_written(object, item)?;
+            return Err(Unopened::OtherKey);
+        }
+        other => other?,
+    };
     if opened != (item.bytes, item.sha256.clone()) {
-        return Err("it opens to something else".into());
+        return Err(Unopened::broken("it opens to something else"));
     }
-    out.sync_all().map_err(|e| e.to_string())
+    out.sync_all().map_err(Unopened::broken)
 }

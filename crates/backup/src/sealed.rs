@@ -169,17 +169,34 @@ pub(crate) fn seal(
     })
 }
 
+/// Why an object does not come back as it was.
+pub(crate) enum Unopened {
+    /// It is sealed to other keys than those given.
+    OtherKey,
+    /// It was cut, changed, or cannot be read.
+    Broken(String),
+}
+
+impl Unopened {
+    pub(crate) fn broken(error: impl std::fmt::Display) -> Self {
+        Self::Broken(error.to_string())
+    }
+}
+
 /// Opens an object into a writer; length and SHA-256 of what came out.
 pub(crate) fn open(
     from: impl Read,
     to: &mut impl Write,
     identities: &Identities,
-) -> std::result::Result<(u64, String), String> {
-    let decryptor = age::Decryptor::new(io::BufReader::new(from)).map_err(|e| e.to_string())?;
+) -> std::result::Result<(u64, String), Unopened> {
+    let decryptor = age::Decryptor::new(io::BufReader::new(from)).map_err(Unopened::broken)?;
     let all = identities.0.iter().map(|one| one as &dyn age::Identity);
-    let mut plain = decryptor.decrypt(all).map_err(|e| e.to_string())?;
+    let mut plain = decryptor.decrypt(all).map_err(|error| match error {
+        age::DecryptError::NoMatchingKeys => Unopened::OtherKey,
+        other => Unopened::broken(other),
+    })?;
     let mut out = Hashing::new(to);
-    copy(&mut plain, &mut out).map_err(|e| e.to_string())?;
+    copy(&mut plain, &mut out).map_err(Unopened::broken)?;
     let (_, bytes, hash) = out.end();
     Ok((bytes, hash))
 }

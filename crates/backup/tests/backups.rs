@@ -123,7 +123,7 @@ fn a_backup_made_while_the_node_writes_and_erases_holds_all_that_was_committed_b
             assert_eq!(set.number, made.number);
             check(&site.folder, &set, Some(&site.identities), round).unwrap();
             let back = site.dir.with_file_name(format!("back{round}"));
-            restore(&site.folder, &set, &site.identities, &back, false, None).unwrap();
+            restore(&site.folder, &set, &site.identities, &back, false, 1, None).unwrap();
             let snapshot = store::Snapshot::open(&back).unwrap();
             drop(snapshot);
             assert!(count(&back) >= before);
@@ -172,7 +172,9 @@ fn a_backup_cut_or_changed_anywhere_is_detected_with_and_without_a_key() {
                 let found = check(&site.folder, &set, None, 1).unwrap_err();
                 assert!(matches!(&found, BackupError::Broken(all) if all.len() == 1));
                 let back = site.dir.with_file_name("back");
-                assert!(restore(&site.folder, &set, &site.identities, &back, false, None).is_err());
+                assert!(
+                    restore(&site.folder, &set, &site.identities, &back, false, 1, None).is_err()
+                );
                 assert!(!back.exists() && !back.with_file_name("back.restoring").exists());
             }
             fs::remove_file(&object).unwrap();
@@ -191,10 +193,28 @@ fn the_wrong_key_another_node_and_a_filled_directory_are_refused() {
     let set = site.folder.set(None).unwrap();
     let other = crate::site();
     let back = site.dir.with_file_name("back");
-    let refused = restore(&site.folder, &set, &other.identities, &back, false, None);
-    assert!(matches!(refused, Err(BackupError::Broken(_))));
+    let refused = restore(&site.folder, &set, &other.identities, &back, false, 1, None);
+    assert!(matches!(refused, Err(BackupError::OtherKey { .. })));
+    let refused = check(&site.folder, &set, Some(&other.identities), 1);
+    assert!(matches!(refused, Err(BackupError::OtherKey { unopened, of, .. }) if unopened == of));
+    // With damage besides, the damage is what counts.
+    fs::write(&site.objects("history")[0], "age-encryption.org/v1").unwrap();
+    for refused in [
+        check(&site.folder, &set, Some(&other.identities), 1).map(drop),
+        restore(&site.folder, &set, &other.identities, &back, false, 1, None).map(drop),
+    ] {
+        assert!(matches!(&refused, Err(BackupError::Broken(all)) if all.len() == 1));
+    }
     assert!(matches!(
-        restore(&site.folder, &set, &site.identities, &site.dir, false, None),
+        restore(
+            &site.folder,
+            &set,
+            &site.identities,
+            &site.dir,
+            false,
+            1,
+            None
+        ),
         Err(BackupError::NotEmpty { .. })
     ));
     let wanted = Wanted {
@@ -230,23 +250,62 @@ fn secrets_are_destroyed_when_their_time_is_over_and_the_history_stays() {
     let old = site.folder.set(Some(1)).unwrap();
     let back = site.dir.with_file_name("back");
     assert!(matches!(
-        restore(&site.folder, &old, &site.identities, &back, false, None),
+        restore(
+            &site.folder,
+            &old,
+            &site.identities,
+            &back,
+            false,
+            31 * DAY,
+            None
+        ),
         Err(BackupError::SecretsGone)
     ));
-    let restored = restore(&site.folder, &old, &site.identities, &back, true, None).unwrap();
+    let restored = restore(
+        &site.folder,
+        &old,
+        &site.identities,
+        &back,
+        true,
+        31 * DAY,
+        None,
+    )
+    .unwrap();
     assert!(!restored.secrets && back.join("node.json").exists());
     assert!(!back.join("keystore").exists());
     // What it is to be known by comes with the rest, or not at all.
     assert!(!back.join("restored").exists());
     let marked = site.dir.with_file_name("marked");
     let mark = Some("restored");
-    restore(&site.folder, &old, &site.identities, &marked, true, mark).unwrap();
+    restore(
+        &site.folder,
+        &old,
+        &site.identities,
+        &marked,
+        true,
+        31 * DAY,
+        mark,
+    )
+    .unwrap();
     assert!(marked.join("restored").exists());
     assert!(
         check(&site.folder, &old, None, 31 * DAY)
             .unwrap()
             .secrets_gone
     );
+}
+
+#[test]
+fn a_missing_secret_is_named_as_missing_and_not_called_expired() {
+    let site = site();
+    drop(site.store());
+    site.make(1).unwrap();
+    let set = site.folder.set(None).unwrap();
+    fs::remove_file(&site.objects("secrets")[0]).unwrap();
+    let back = site.dir.with_file_name("back");
+    let refused = restore(&site.folder, &set, &site.identities, &back, false, 2, None);
+    assert!(matches!(&refused, Err(BackupError::Broken(all)) if all.len() == 1));
+    assert!(!back.exists());
 }
 
 #[test]

@@ -21,7 +21,7 @@ pub enum Reason {
     NothingPermits,
     /// A rule or the question could not be evaluated, which denies.
     #[error(
-        "it could not be evaluated, which denies; have the policy set and the question checked"
+        "无法评估，故不允许；请检查策略 / it could not be evaluated, which denies; have the policy set and the question checked"
     )]
     Failed,
     /// The purpose is not in the realm's list.

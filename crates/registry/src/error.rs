@@ -3,12 +3,18 @@
 use record::draft::Violation;
 use record::id::{DivisionId, Kind, Origin, RecordId};
 
+/// The Chinese and the English half of words that have both; else the same twice.
+fn halves(words: &str) -> (&str, &str) {
+    words.split_once(" / ").unwrap_or((words, words))
+}
+
 /// Why a use case did not happen. Nothing was written unless a variant says so.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
     /// The policy does not allow it.
     #[error(
-        "不允许：{reason}（规则 {rule}；请联系 {ask}） / not allowed: {reason} (rule `{rule}`; ask {ask})"
+        "不允许：{}（规则 {rule}；请联系 {}） / not allowed: {} (rule `{rule}`; ask {})",
+        halves(.reason).0, halves(.ask).0, halves(.reason).1, halves(.ask).1
     )]
     Denied {
         /// The rule's id.
@@ -99,6 +105,16 @@ pub enum RegistryError {
         /// What, in words.
         what: String,
     },
+    /// A file that was given does not hold: it was altered or cut, or is something else.
+    #[error(
+        "`{path}` 被改动、截断或不是此类文件，什么也证明不了 / `{path}` was altered or cut, or is no file of this kind, and proves nothing: {why}; fetch it again from whoever made it"
+    )]
+    Altered {
+        /// The file.
+        path: String,
+        /// What does not hold, in words.
+        why: String,
+    },
     /// The secret that opens a record is lost, with others of its page.
     #[error(
         "`{origin}` 的记录 {record} 打不开：第 {page} 页记录密钥缺损 / record {record} of `{origin}` cannot be opened, page {page} of record secrets is damaged: {what}"
@@ -144,6 +160,7 @@ impl RegistryError {
             Self::Discounted(_) => "discounted",
             Self::Underway { .. } => "underway",
             Self::Damaged { .. } | Self::Unreadable { .. } => "damaged",
+            Self::Altered { .. } => "altered",
             Self::Ferry(refused) => refused.code(),
             Self::Store(_) => "store",
             Self::File(_) => "file",
@@ -184,3 +201,21 @@ impl From<store::ReadError> for RegistryError {
 
 /// The result of a use case.
 pub type Result<T> = std::result::Result<T, RegistryError>;
+
+#[cfg(test)]
+mod tests {
+    use super::RegistryError;
+
+    #[test]
+    fn a_denial_says_each_half_once() {
+        let denied = RegistryError::Denied {
+            rule: "r1".into(),
+            ask: "本社区登记员 / a clerk".into(),
+            reason: "没有规则允许 / no rule permits it".into(),
+        };
+        assert_eq!(
+            denied.to_string(),
+            "不允许：没有规则允许（规则 r1；请联系 本社区登记员） / not allowed: no rule permits it (rule `r1`; ask a clerk)"
+        );
+    }
+}

@@ -240,7 +240,7 @@ impl Registry {
                 denied = RegistryError::Denied {
                     rule: "not-granted".into(),
                     ask: format!("{owner} 的安全员 / the security officer of `{owner}`"),
-                    reason: "a proposal is about fields and records that its proposer was granted"
+                    reason: "提议限于授权给提议方的字段和记录 / a proposal is about fields and records that its proposer was granted"
                         .into(),
                 };
                 continue;

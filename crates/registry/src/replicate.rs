@@ -11,6 +11,7 @@ use ledger::hash::leaf_hash;
 use ledger::note::{KeyKind, Note, NoteSigner, SignatureLine, Verifier};
 use ledger::tile::{TreeEdge, plan_append};
 use ledger::verify::Verified;
+use minicbor::bytes::ByteArray;
 use minicbor::{Decode, Encode};
 use record::authority::{Charter, DivisionCode, Level, NodeKeys, Revocation, Statement};
 use record::cbor;
@@ -112,6 +113,10 @@ pub struct Invitation {
     pub secret: String,
     /// Valid until.
     pub expires: UnixMillis,
+    /// Whether an invitation that nobody had used is void from here on; told to the officer, not
+    /// written to the file.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replaces: bool,
 }
 
 impl std::fmt::Debug for Invitation {
@@ -160,7 +165,14 @@ pub(crate) struct Invited {
     /// The transport key that used it: the same node may ask again when the answer was lost.
     #[cbor(n(6), with = "minicbor::bytes")]
     pub(crate) used_by: Option<[u8; 32]>,
+    /// Secrets' hashes of the invitations that this one replaced, at most [`REPLACED_MAX`].
+    #[n(7)]
+    #[cbor(default)]
+    replaced: Vec<ByteArray<32>>,
 }
+
+/// How many invitations that were replaced are told apart from wrong ones.
+const REPLACED_MAX: usize = 8;
 
 /// Something about a ledger that an officer must look at. Kept until the ledger is mended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Encode, Decode)]
@@ -220,7 +232,7 @@ impl Registry {
         self.may(session, policy::Action::Administer, &purpose("security"))?;
         if new.division == self.config.division || new.level <= self.config.level {
             return Err(RegistryError::BadRequest(
-                "a node invites divisions of a level below its own; check division and level"
+                "只能邀请级别低于本节点的单位，请核对单位代号和级别 / a node invites divisions of a level below its own; check division and level"
                     .into(),
             ));
         }
@@ -232,6 +244,17 @@ impl Registry {
         self.may_charter(&new.division, None)?;
         let mut secret = zeroize::Zeroizing::new([0u8; 32]);
         rand_core::Rng::fill_bytes(&mut rng()?, secret.as_mut());
+        let before = self.invited(&new.division)?;
+        let open = |old: &Invited| old.used_by.is_none() && now <= old.expires;
+        let replaces = before.as_ref().is_some_and(open);
+        let mut replaced = Vec::new();
+        if let Some(old) = before {
+            replaced = old.replaced;
+            if old.used_by.is_none() {
+                replaced.push(old.secret_hash.into());
+            }
+            replaced.drain(..replaced.len().saturating_sub(REPLACED_MAX));
+        }
         let invited = Invited {
             division: new.division.clone(),
             name: new.name.clone(),
@@ -240,6 +263,7 @@ impl Registry {
             secret_hash: hash_secret(&secret),
             expires: UnixMillis(now.0 + INVITATION_MILLIS),
             used_by: None,
+            replaced,
         };
         self.keep_local(
             table::INVITATION,
@@ -261,6 +285,7 @@ impl Registry {
             quorum: self.config.quorum,
             secret: data_encoding::HEXLOWER.encode(secret.as_ref()),
             expires: invited.expires,
+            replaces,
         })
     }
 
@@ -286,7 +311,19 @@ impl Registry {
     ) -> Result<Vec<Charter>> {
         let refused = not_invited;
         let invited = self.invited(division)?.ok_or_else(refused)?;
-        let fits = bool::from(hash_secret(secret).ct_eq(&invited.secret_hash));
+        let hash = hash_secret(secret);
+        let fits = bool::from(hash.ct_eq(&invited.secret_hash));
+        // Only whoever was invited knows the secret of an earlier invitation.
+        if !fits
+            && invited
+                .replaced
+                .iter()
+                .any(|old| bool::from(hash.ct_eq(&old[..])))
+        {
+            return Err(RegistryError::BadRequest(
+                "此邀请已被后发的邀请取代 / this invitation was replaced by a later one for the same division; join with that, or ask the parent's security officer for another".into(),
+            ));
+        }
         if !fits || now > invited.expires {
             return Err(refused());
         }

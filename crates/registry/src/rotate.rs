@@ -98,21 +98,16 @@ impl Registry {
             return Err(other_work());
         };
         let schema = self.shard_of_own(origin)?;
-        let current = self.authority().current_epoch(origin);
-        if *epoch >= current || *epoch == 0 {
+        self.may_be_retired(origin, *epoch)?;
+        let (bodies, parcels) = self.left_under(origin, *epoch)?;
+        if bodies > 0 {
             return Err(RegistryError::BadRequest(format!(
-                "第 {epoch} 期不是旧密钥期 / epoch {epoch} is not one before the present epoch {current} of `{origin}`; see `fangzhi keys status`"
+                "第 {epoch} 期下还有 {bodies} 份正文 / {bodies} bodies of `{origin}` still lie under epoch {epoch}; wait for the resealing, see `fangzhi keys status`"
             )));
         }
-        if self.authority().epoch(origin, *epoch) == Some(EpochStep::Retired) {
+        if parcels > 0 {
             return Err(RegistryError::BadRequest(format!(
-                "第 {epoch} 期已退役 / epoch {epoch} of `{origin}` was retired before"
-            )));
-        }
-        let left = self.left_under(origin, *epoch)?;
-        if left > 0 {
-            return Err(RegistryError::BadRequest(format!(
-                "第 {epoch} 期下还有 {left} 份正文 / {left} bodies of `{origin}` or its grants still lie under epoch {epoch}; wait for the resealing, see `fangzhi keys status`"
+                "第 {epoch} 期下还有 {parcels} 份授权递件：等上级联署、持有方换齐；密钥外泄后的授权须续订（grant renew）或终止 / {parcels} parcels of grants of `{origin}` still lie under epoch {epoch}: they wait for the parent's cosignature, or, after a compromise, for `fangzhi grant renew` or the grant's end; see `fangzhi grant list`"
             )));
         }
         // Destroyed before it is said to be; when the word is lost, running the plan again finds
@@ -135,10 +130,26 @@ impl Registry {
 
     /// How many bodies of an own shard, and parcels of its grants, lie under an epoch: found by
     /// looking at each.
-    pub(crate) fn left_under(&self, origin: &Origin, epoch: u32) -> Result<u64> {
+    pub(crate) fn left_under(&self, origin: &Origin, epoch: u32) -> Result<(u64, u64)> {
         let end = Head::read(self.store.as_ref(), origin)?.size;
         let bodies = self.count_under(origin, end, &|of| of == epoch)?;
-        Ok(bodies + self.parcels_under(origin, epoch)?)
+        Ok((bodies, self.parcels_under(origin, epoch)?))
+    }
+
+    /// Refuses the present epoch, those that never were, and those that are retired.
+    pub(crate) fn may_be_retired(&self, origin: &Origin, epoch: u32) -> Result<()> {
+        let current = self.authority().current_epoch(origin);
+        if epoch >= current || epoch == 0 {
+            return Err(RegistryError::BadRequest(format!(
+                "第 {epoch} 期不是旧密钥期 / epoch {epoch} is not one before the present epoch {current} of `{origin}`; see `fangzhi keys status`"
+            )));
+        }
+        if self.authority().epoch(origin, epoch) == Some(EpochStep::Retired) {
+            return Err(RegistryError::BadRequest(format!(
+                "第 {epoch} 期已退役 / epoch {epoch} of `{origin}` was retired before"
+            )));
+        }
+        Ok(())
     }
 
     fn shard_of_own(&self, origin: &Origin) -> Result<&record::schema::Schema> {

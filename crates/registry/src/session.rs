@@ -152,10 +152,10 @@ pub(crate) fn unlock(files: &Files, login: &str, passphrase: &str) -> Result<Unl
     })
 }
 
-fn no_operator() -> RegistryError {
+fn no_operator(login: &str) -> RegistryError {
     RegistryError::NotFound {
         what: "操作员 / operator",
-        name: "named".into(),
+        name: login.to_owned(),
         next: "see `fangzhi operator list`",
     }
 }
@@ -262,6 +262,11 @@ impl Registry {
                 }
             }
         }
+        if (new.role == Role::GridWorker) != new.grid.is_some() {
+            return Err(RegistryError::BadRequest(
+                "网格员须指明网格，其他角色不得有网格 / a grid worker is enrolled for a grid, and may do nothing without; nobody else has one: give `--grid` with `--role grid-worker` only".into(),
+            ));
+        }
         // An officer whose plan was never run left a file that opens nothing.
         let taken = path.exists() && {
             let file = read_file(&path)?;
@@ -299,13 +304,13 @@ impl Registry {
         long_enough(passphrase)?;
         let path = path_of(&self.files, login)?;
         if !path.exists() {
-            return Err(no_operator());
+            return Err(no_operator(login));
         }
         let file = read_file(&path)?;
         let certificate = {
             let authority = self.authority();
             let all = authority.certificates(&self.config.division, &file.operator);
-            all.last().cloned().ok_or_else(no_operator)?
+            all.last().cloned().ok_or_else(|| no_operator(login))?
         };
         if !self.is_grid(&certificate, file.grid.as_deref()) {
             return Err(altered());
@@ -454,7 +459,7 @@ impl Registry {
         self.may(by, policy::Action::Administer, &purpose("security"))?;
         let path = path_of(&self.files, login)?;
         if !path.exists() {
-            return Err(no_operator());
+            return Err(no_operator(login));
         }
         let file = read_file(&path)?;
         if file.login != login {
@@ -464,12 +469,17 @@ impl Registry {
             )));
         }
         let operator = file.operator;
-        if self
-            .authority()
-            .operator(&self.config.division, &operator)
-            .is_none()
-        {
-            return Err(no_operator());
+        let own = &self.config.division;
+        if self.authority().operator(own, &operator).is_none() {
+            return Err(
+                if self.authority().certificates(own, &operator).is_empty() {
+                    no_operator(login)
+                } else {
+                    RegistryError::BadRequest(format!(
+                        "操作员 `{login}` 早已停用 / operator `{login}` is disabled already; `fangzhi operator renew` enables the operator again"
+                    ))
+                },
+            );
         }
         let officers = self
             .authority()

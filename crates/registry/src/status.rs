@@ -483,7 +483,7 @@ impl Registry {
             "charter",
             health,
             format!("证书链还有 {days} 天 / the charter chain is valid for {days} days"),
-            "ask the parent's security officer to renew it",
+            "请上级安全员续发证书 / ask the parent's security officer to renew it",
         );
         let status = self.status()?;
         let health = if status.alarms.is_empty() {
@@ -499,7 +499,7 @@ impl Registry {
                 status.alarms.len(),
                 status.alarms.len()
             ),
-            "see `fangzhi status` and tell the security officers of both nodes",
+            "看 `fangzhi status`，告知两个节点的安全员 / see `fangzhi status` and tell the security officers of both nodes",
         );
         let health = if status.halted.is_empty() {
             Health::Ok
@@ -514,7 +514,7 @@ impl Registry {
                 status.halted.len(),
                 status.halted.len()
             ),
-            "this directory was restored or copied: let the node reach its parent, and stop any other copy",
+            "此目录是恢复或复制来的：让节点连上上级，停掉其他副本 / this directory was restored or copied: let the node reach its parent, and stop any other copy",
         );
         let counts = self.destruction_counts(now)?;
         let health = match (counts.unfinished, counts.overdue) {
@@ -528,7 +528,7 @@ impl Registry {
                 "{0} 项销毁未完成，{1} 项待回执，其中 {2} 项逾期 / {0} destructions are not finished, {1} wait for receipts, {2} of these overdue",
                 counts.unfinished, counts.waiting, counts.overdue
             ),
-            "see `fangzhi receipts`, and ask the nodes that it names to connect",
+            "看 `fangzhi receipts`，请所列节点联网 / see `fangzhi receipts`, and ask the nodes that it names to connect",
         );
         let health = if self.guard.is_outside() {
             Health::Ok
@@ -544,7 +544,7 @@ impl Registry {
             "second-place",
             health,
             found.into(),
-            "give the node's user a writable folder above its directory",
+            "让节点用户可写目录的上一级 / give the node's user a writable folder above its directory",
         );
         if status.parent.is_some() {
             let behind: u64 = status
@@ -562,7 +562,7 @@ impl Registry {
                 "cosigned",
                 health,
                 format!("{behind} 个条目尚未联署 / {behind} entries are not cosigned yet"),
-                "start the node and see that the parent can be reached",
+                "启动节点，确认连得上上级 / start the node and see that the parent can be reached",
             );
         }
         let demo = std::fs::read_dir(self.files.operators())
@@ -580,7 +580,7 @@ impl Registry {
             } else {
                 "无明文口令 / no passphrase lies in the directory".into()
             },
-            "this is right for a demonstration only; delete `operators/*.pass`",
+            "只宜于演示；请删除 `operators/*.pass` / this is right for a demonstration only; delete `operators/*.pass`",
         );
         let file = matches!(self.config.custody, crate::config::KeyCustody::File);
         let health = if file { Health::Warning } else { Health::Ok };
@@ -592,7 +592,7 @@ impl Registry {
             } else {
                 "密钥库由口令打开 / the keystore is opened by a passphrase".into()
             },
-            "keep the directory on an encrypted disk, or make the node with `--passphrase-file`",
+            "目录放在加密磁盘上，或建节点时用 `--passphrase-file` / keep the directory on an encrypted disk, or make the node with `--passphrase-file`",
         );
         let dir = self.files.dir();
         let (well, found) = match (BackupConfig::read(dir), BackupState::read(dir)) {
@@ -604,7 +604,7 @@ impl Registry {
             "backup",
             health,
             found,
-            "`fangzhi backup configure`, `fangzhi backup make`, then `fangzhi backup rehearse` with the identity",
+            "依次 `fangzhi backup configure`、`backup make`，再用私钥 `backup rehearse` / `fangzhi backup configure`, `fangzhi backup make`, then `fangzhi backup rehearse` with the identity",
         );
         let failed: u64 = status
             .epochs
@@ -621,7 +621,7 @@ impl Registry {
             "resealing",
             health,
             format!("{failed} 份正文重封失败 / {failed} bodies could not be resealed"),
-            "see `fangzhi keys status` for which and why; `fangzhi verify` tells whether they are damaged",
+            "看 `fangzhi keys status` 列出哪些、为何；`fangzhi verify` 查是否损坏 / see `fangzhi keys status` for which and why; `fangzhi verify` tells whether they are damaged",
         );
         let overdue = self.overdue_grants(now).len();
         let health = if overdue == 0 {
@@ -635,7 +635,7 @@ impl Registry {
             format!(
                 "{overdue} 份授权终止后逾期无回执 / {overdue} grants ended and their holder's receipt is overdue"
             ),
-            "see `fangzhi grant list` for whose, and ask the holder",
+            "看 `fangzhi grant list` 是谁的，联系持有方 / see `fangzhi grant list` for whose, and ask the holder",
         );
         let waiting = &status.proposals;
         let late = waiting
@@ -649,7 +649,7 @@ impl Registry {
                 "{0} 件变更建议待答复 / {0} proposals wait for an answer",
                 waiting.inbox_open
             ),
-            "the oldest waits for more than a week: see `fangzhi inbox list`, and answer it",
+            "最久的已等一周以上：看 `fangzhi inbox list`，予以答复 / the oldest waits for more than a week: see `fangzhi inbox list`, and answer it",
         );
         let days = status
             .transfers
@@ -666,7 +666,7 @@ impl Registry {
             format!(
                 "{open} 项迁移未办结，最久 {days} 天 / {open} transfers are open, the oldest for {days} days"
             ),
-            "see `fangzhi transfer list`, and let the other node connect; one that never will be back has its charter revoked by its parent",
+            "看 `fangzhi transfer list`，让对方节点联网；不再回来的，由其上级吊销证书 / see `fangzhi transfer list`, and let the other node connect; one that never will be back has its charter revoked by its parent",
         );
         let operators = self.operators()?.len();
         let health = if operators == 0 {
@@ -678,7 +678,7 @@ impl Registry {
             "operators",
             health,
             format!("{operators} 名操作员 / {operators} operators"),
-            "enrol a security officer and a clerk with `fangzhi operator add`",
+            "用 `fangzhi operator add` 登记安全员和登记员 / enrol a security officer and a clerk with `fangzhi operator add`",
         );
         checks.extend(store::checks(&status.store));
         checks.extend(self.custody_checks(now)?);

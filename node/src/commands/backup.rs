@@ -43,9 +43,10 @@ fn fault(error: &BackupError) -> Fault {
             Fault::new(exit::NOT_VERIFIED, "not-verified", message)
         }
         BackupError::Busy { .. } => Fault::new(exit::BUSY, "busy", message),
-        BackupError::Key(_) | BackupError::NotEmpty { .. } | BackupError::OtherNode { .. } => {
-            Fault::usage(message)
-        }
+        BackupError::Key(_)
+        | BackupError::OtherKey { .. }
+        | BackupError::NotEmpty { .. }
+        | BackupError::OtherNode { .. } => Fault::usage(message),
         _ => Fault::failed(message),
     }
 }
@@ -283,11 +284,12 @@ fn rehearse(command: &Rehearse, json: bool) -> Result<ExitCode> {
     let token = registry::keys::token()?;
     let above = command.scratch.clone().unwrap_or_else(std::env::temp_dir);
     let scratch = Scratch(above.join(format!("fangzhi-rehearsal-{}", &token[..12])));
-    backup::restore(&folder, &set, &identities, &scratch.0, true, None).map_err(|e| fault(&e))?;
+    let now = api::now().0;
+    backup::restore(&folder, &set, &identities, &scratch.0, true, now, None)
+        .map_err(|e| fault(&e))?;
     let findings = compare(&scratch.0, &set)?;
     // The part that opens records is opened and compared, but written nowhere.
-    let checked =
-        backup::check(&folder, &set, Some(&identities), api::now().0).map_err(|e| fault(&e))?;
+    let checked = backup::check(&folder, &set, Some(&identities), now).map_err(|e| fault(&e))?;
     if findings.is_empty()
         && let Some(dir) = &command.at.dir
     {
@@ -354,6 +356,7 @@ fn restore(command: &Restore, json: bool) -> Result<ExitCode> {
         &identities,
         &into,
         command.history_only,
+        api::now().0,
         mark,
     )
     .map_err(|e| fault(&e))?;
@@ -368,6 +371,12 @@ fn restore(command: &Restore, json: bool) -> Result<ExitCode> {
         into.display(),
         restored.files
     ));
+    if command.history_only {
+        output::line(
+            "只恢复了历史，没有密钥，不能启动；可供核验和审计，密钥用 fangzhi recover 恢复 / history alone, without keys: it can be verified and audited, and does not start; `fangzhi recover` brings the keys",
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
     output::line(match (command.nothing_signed_since, has_parent) {
         (true, _) => "按您的确认，节点可直接签名 / as you confirmed, the node signs at once",
         (false, true) => {

@@ -180,7 +180,13 @@ pub fn share(command: &Share, json: bool) -> Result<ExitCode> {
                     );
                 }
                 None if json => output::json(&answer),
-                None => output::line(share.as_str()),
+                None => {
+                    output::line(share.as_str());
+                    // Beside the share itself, which may be piped to a printer.
+                    eprintln!(
+                        "份额只给这一次；抄好后确认 / the share is given this once; copy it, then confirm it: fangzhi keys share confirm"
+                    );
+                }
             }
         }
         Share::Confirm {

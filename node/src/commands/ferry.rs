@@ -53,7 +53,7 @@ pub mod args {
         /// 给谁：上级或下级 / for whom: the parent or a child
         #[arg(long)]
         pub to: DivisionId,
-        /// 写到文件，或目录（自动取名）/ the file to write, or a folder to write it in
+        /// 已有的目录（自动取名），或带扩展名的文件 / a folder that is there, or a file to write, with an extension
         #[arg(long, short, default_value = ".")]
         pub out: PathBuf,
         /// 每盘容量，可用 K、M、G / room on one disk, such as 600M
@@ -110,7 +110,7 @@ pub mod args {
         /// 给谁 / for whom
         #[arg(long)]
         pub to: DivisionId,
-        /// 写到文件，或目录（自动取名）/ the file to write, or a folder to write it in
+        /// 已有的目录（自动取名），或带扩展名的文件 / a folder that is there, or a file to write, with an extension
         #[arg(long, short, default_value = ".")]
         pub out: PathBuf,
     }
@@ -274,7 +274,12 @@ fn opened(report: &OpenReport, as_json: bool) -> Result<ExitCode> {
 /// What a boundary scanner may ask: well formed, typed, whole, by whom, for whom, how much.
 fn check(paths: &[PathBuf], as_json: bool) -> Result<ExitCode> {
     let refused = |error: registry::ferry::Refused| {
-        Fault::new(exit::NOT_VERIFIED, error.code(), error.to_string())
+        let exit = match error {
+            // That a file is not there says nothing about it.
+            registry::ferry::Refused::File { .. } => exit::FAILED,
+            _ => exit::NOT_VERIFIED,
+        };
+        Fault::new(exit, error.code(), error.to_string())
     };
     let files = Files::read(paths).map_err(refused)?;
     files.check_parts().map_err(refused)?;

@@ -41,10 +41,11 @@ pub fn run(command: &Grant, json: bool) -> Result<ExitCode> {
                         .map(text)
                         .collect();
                     vec![
-                        text(&g["id"]).chars().take(16).collect(),
+                        text(&g["id"]),
                         text(&g["origin"]),
                         text(&g["holder"]),
                         state(&g["state"]),
+                        time(&g["not_after"]),
                         text(&g["purpose"]),
                         g["records"]
                             .as_u64()
@@ -60,6 +61,7 @@ pub fn run(command: &Grant, json: bool) -> Result<ExitCode> {
                     "账本 shard",
                     "持有方 holder",
                     "状态 state",
+                    "期限 until",
                     "用途 purpose",
                     "记录 records",
                     "回执待/逾期 receipts",
@@ -304,11 +306,21 @@ fn renew(command: &GrantRenew, json: bool) -> Result<ExitCode> {
     let one = &command.one;
     let path = format!("/api/v1/grants/{}/renewed", one.grant);
     let days = serde_json::json!({ "days": command.days });
-    let answer: Value = client(&one.at, &one.who)?.post(&path, &days)?;
+    let client = client(&one.at, &one.who)?;
+    let mut answer: Value = client.post(&path, &days)?;
+    let grant: Value = client.get(&format!("/api/v1/grants/{}", one.grant))?;
+    let until = &grant["line"]["not_after"];
     if json {
+        if let Some(answer) = answer.as_object_mut() {
+            answer.insert("not_after".into(), until.clone());
+        }
         output::json(&answer);
     } else {
-        output::line(format!("已续 / renewed: {}", one.grant));
+        output::line(format!(
+            "已续至 {0} / renewed until {0}: {1}",
+            time(until),
+            one.grant
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }

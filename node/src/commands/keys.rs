@@ -4,6 +4,7 @@
 
 pub mod args;
 mod status;
+mod words;
 
 use std::process::ExitCode;
 
@@ -36,8 +37,8 @@ pub fn run(command: &Keys, json: bool) -> Result<ExitCode> {
         }
         Keys::List(command) => list(command, json),
         Keys::Show(one) => {
-            let (_, plan) = find(one)?;
-            shown(&plan, json);
+            let (client, plan) = find(one)?;
+            shown(&client, &plan, json);
             Ok(ExitCode::SUCCESS)
         }
         Keys::Export(command) => export(command, json),
@@ -49,7 +50,7 @@ pub fn run(command: &Keys, json: bool) -> Result<ExitCode> {
             let _: Value = client.post("/api/v1/custody/next", &command.means()?)?;
             let path = format!("/api/v1/plans/{}/run", text(&plan["id"]));
             let plan: Value = client.post(&path, &json!({}))?;
-            shown(&plan, json);
+            shown(&client, &plan, json);
             Ok(ExitCode::SUCCESS)
         }
         Keys::Run(one) => change(one, "run", &json!({}), json),
@@ -136,12 +137,15 @@ pub(super) fn client(whose: &Whose) -> Result<Client> {
 }
 
 pub(super) fn make(whose: &Whose, request: &PlanRequest, json: bool) -> Result<ExitCode> {
-    let plan: Value = client(whose)?.post("/api/v1/plans", request)?;
-    shown(&plan, json);
+    let client = client(whose)?;
+    let plan: Value = client.post("/api/v1/plans", request)?;
+    shown(&client, &plan, json);
     if !json {
-        output::line(
-            "下一步：由另一名安全员批准 / next: another security officer approves: fangzhi keys approve PLAN",
-        );
+        let missing = plan["state"]["missing"].as_u64().unwrap_or(1);
+        output::line(format!(
+            "下一步：由另外 {missing} 名安全员批准 / next: {missing} other security officers approve: fangzhi keys approve {}",
+            text(&plan["id"])
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -177,12 +181,13 @@ fn change(one: &One, what: &str, body: &Value, json: bool) -> Result<ExitCode> {
     let (client, plan) = find(one)?;
     let path = format!("/api/v1/plans/{}/{what}", text(&plan["id"]));
     let plan: Value = client.post(&path, body)?;
-    shown(&plan, json);
+    shown(&client, &plan, json);
     Ok(ExitCode::SUCCESS)
 }
 
 fn list(command: &List, json: bool) -> Result<ExitCode> {
-    let mut plans: Vec<Value> = client(&command.whose)?.get("/api/v1/plans")?;
+    let client = client(&command.whose)?;
+    let mut plans: Vec<Value> = client.get("/api/v1/plans")?;
     if !command.all {
         plans.retain(|plan| {
             matches!(
@@ -195,6 +200,7 @@ fn list(command: &List, json: bool) -> Result<ExitCode> {
         output::json(&json!({ "plans": plans }));
         return Ok(ExitCode::SUCCESS);
     }
+    let logins = words::logins(&client);
     let rows: Vec<Vec<String>> = plans
         .iter()
         .map(|plan| {
@@ -203,7 +209,9 @@ fn list(command: &List, json: bool) -> Result<ExitCode> {
                 text(&plan["division"]),
                 text(&plan["work"]["work"]),
                 state(plan),
+                words::login(&logins, &plan["made_by"]),
                 time(&plan["not_after"]),
+                words::in_force_until(plan).unwrap_or_else(|| "–".into()),
             ]
         })
         .collect();
@@ -213,7 +221,9 @@ fn list(command: &List, json: bool) -> Result<ExitCode> {
             "节点 node",
             "事项 work",
             "状态 state",
-            "期限 until",
+            "制单人 made by",
+            "方案期限 approve and run until",
+            "常令至 order ends",
         ],
         &rows,
     );
@@ -252,13 +262,16 @@ fn approve(command: &Approve, json: bool) -> Result<ExitCode> {
         .ok_or_else(|| Fault::usage("请用 --as 指明批准人 / say who approves with `--as`"))?;
     if !json {
         output::line(format!(
-            "方案 / plan: {} {} ({})",
+            "方案 / plan: {}：{}",
             plan.division,
-            plan.work.as_str(),
-            serde_json::to_string(&plan.work).unwrap_or_default()
+            words::work(&serde_json::to_value(&plan.work).unwrap_or_default())
         ));
         for figure in &plan.figures {
-            output::line(format!("  {}: {}", figure.name, figure.count));
+            output::line(format!(
+                "  {}: {}",
+                words::figure(figure.name.as_str()),
+                figure.count
+            ));
         }
     }
     let phrase = operator_passphrase(&whose.at.dir, &whose.who, &login)?;
@@ -286,8 +299,9 @@ fn approve(command: &Approve, json: bool) -> Result<ExitCode> {
 
 fn take(command: &Take, json: bool) -> Result<ExitCode> {
     let file: ApprovalFile = read(&command.file, "批准 / approval")?;
-    let plan: Value = client(&command.whose)?.post("/api/v1/approvals", &file)?;
-    shown(&plan, json);
+    let client = client(&command.whose)?;
+    let plan: Value = client.post("/api/v1/approvals", &file)?;
+    shown(&client, &plan, json);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -333,18 +347,34 @@ fn state(plan: &Value) -> String {
 }
 
 /// Prints a plan.
-fn shown(plan: &Value, json: bool) {
+fn shown(client: &Client, plan: &Value, json: bool) {
     if json {
         output::json(plan);
         return;
     }
     output::line(format!("方案 / plan {}", text(&plan["id"])));
     output::line(format!("  节点 / node: {}", text(&plan["division"])));
-    output::line(format!("  事项 / work: {}", plan["work"]));
+    let logins = words::logins(client);
+    output::line(format!("  事项 / work: {}", words::work(&plan["work"])));
+    output::line(format!(
+        "  制单人 / made by: {}，{}",
+        words::who(&logins, &plan["made_by"]),
+        time(&plan["made_at"])
+    ));
     output::line(format!("  状态 / state: {}", state(plan)));
-    output::line(format!("  期限 / until: {}", time(&plan["not_after"])));
+    output::line(format!(
+        "  方案期限，此前须批准并执行 / to be approved and run until: {}",
+        time(&plan["not_after"])
+    ));
+    if let Some(until) = words::in_force_until(plan) {
+        output::line(format!("  常令至 / the order is in force until: {until}"));
+    }
     for figure in plan["figures"].as_array().into_iter().flatten() {
-        output::line(format!("  {}: {}", text(&figure["name"]), figure["count"]));
+        output::line(format!(
+            "  {}: {}",
+            words::figure(&text(&figure["name"])),
+            figure["count"]
+        ));
     }
     let away: Vec<String> = plan["unreachable"]
         .as_array()
@@ -367,7 +397,7 @@ fn shown(plan: &Value, json: bool) {
         output::line(format!(
             "  {verdict}: {} {}{counts}",
             text(&word["organization"]),
-            text(&word["operator"])
+            words::who(&logins, &word["operator"])
         ));
     }
 }

@@ -19,7 +19,7 @@ use sync::output::Enrolment;
 use sync::session::{Config, Session};
 
 use crate::args::{Dir, FirstOfficer, Init, Invite, Join, Listen, Open, Revoke, Run, Witness};
-use crate::client::{Client, opener, passphrase};
+use crate::client::{Client, new_passphrase, opener};
 use crate::fault::{Fault, Result, exit};
 use crate::ways::{self, Answerer, Ways};
 use crate::{output, peer, serve};
@@ -74,7 +74,7 @@ pub fn first_officer(dir: &Path, opener: &Opener, login: &str, passphrase: &str)
 }
 
 fn officer_passphrase(officer: &FirstOfficer) -> Result<zeroize::Zeroizing<String>> {
-    let phrase = passphrase(
+    let phrase = new_passphrase(
         officer.officer_passphrase_file.as_deref(),
         &format!(
             "为安全员 {} 设口令 / choose the passphrase of {}",
@@ -443,7 +443,24 @@ pub fn doctor(at: &Dir, json: bool) -> Result<ExitCode> {
     })
 }
 
+/// Refuses to write an invitation over anything but an earlier one for the same division.
+fn may_be_replaced(command: &Invite) -> Result<()> {
+    let Ok(bytes) = std::fs::read(&command.out) else {
+        return Ok(());
+    };
+    let same = serde_json::from_slice::<Invitation>(&bytes)
+        .is_ok_and(|earlier| earlier.division == command.division);
+    match same || bytes.is_empty() {
+        true => Ok(()),
+        false => Err(Fault::usage(format!(
+            "`{0}` 已存在，且不是给同一单位的邀请 / `{0}` is there and is no invitation for this division; choose another name",
+            command.out.display()
+        ))),
+    }
+}
+
 pub fn invite(command: &Invite, json: bool) -> Result<ExitCode> {
+    may_be_replaced(command)?;
     let mut client = Client::connect(&command.at)?;
     client.login(&command.who, &["security-officer"])?;
     let new = NewInvitation {
@@ -453,14 +470,21 @@ pub fn invite(command: &Invite, json: bool) -> Result<ExitCode> {
         codes: codes(&command.codes)?,
         address: command.address.clone(),
     };
-    let invitation: Invitation = client.post("/api/v1/invitations", &new)?;
+    let mut invitation: Invitation = client.post("/api/v1/invitations", &new)?;
+    let replaces = std::mem::take(&mut invitation.replaces);
     let bytes = serde_json::to_vec_pretty(&invitation).map_err(|e| Fault::failed(e.to_string()))?;
     store::atomic::replace(&command.out, &bytes).map_err(|e| Fault::failed(e.to_string()))?;
     if json {
         output::json(
-            &json!({ "invitation": command.out, "division": command.division, "expires": invitation.expires }),
+            &json!({ "invitation": command.out, "division": command.division, "expires": invitation.expires, "replaces": replaces }),
         );
     } else {
+        if replaces {
+            output::line(format!(
+                "此前给 `{0}` 而未用的邀请就此作废 / the invitation made for `{0}` before and not used is void from here on",
+                command.division
+            ));
+        }
         output::line(format!(
             "邀请已写入 / the invitation is in {}; 七日内有效，一次有效 / valid for a week, once",
             command.out.display()

@@ -6,7 +6,7 @@ use registry::session::NewOperator;
 use serde_json::{Value, json};
 
 use crate::args::{Operator, OperatorAdd, OperatorDisable, OperatorList, OperatorRenew};
-use crate::client::{Client, passphrase};
+use crate::client::{Client, new_passphrase};
 use crate::fault::Result;
 use crate::output;
 
@@ -22,7 +22,7 @@ pub fn run(command: &Operator, json: bool) -> Result<ExitCode> {
 fn add(command: &OperatorAdd, json: bool) -> Result<ExitCode> {
     let mut client = Client::connect(&command.at)?;
     client.login(&command.who, &["security-officer"])?;
-    let phrase = passphrase(
+    let phrase = new_passphrase(
         command.new_passphrase_file.as_deref(),
         &format!(
             "为 {} 设口令 / choose the passphrase of {}",
@@ -64,7 +64,7 @@ fn waits(answer: &Value) -> bool {
 fn renew(command: &OperatorRenew, json: bool) -> Result<ExitCode> {
     let mut client = Client::connect(&command.at)?;
     client.login(&command.who, &["security-officer"])?;
-    let phrase = passphrase(
+    let phrase = new_passphrase(
         command.new_passphrase_file.as_deref(),
         &format!(
             "为 {0} 设新口令 / choose the new passphrase of {0}",

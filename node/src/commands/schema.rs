@@ -1,8 +1,10 @@
-//! Schemas: what kinds there are and what fields they have.
+//! Schemas: what kinds there are, what fields they have, and for what purposes they are used.
 
 use std::borrow::Cow;
+use std::path::Path;
 use std::process::ExitCode;
 
+use policy::{PolicySet, PurposeCode};
 use record::schema::Catalogue;
 use serde_json::json;
 
@@ -11,17 +13,52 @@ use crate::client::Client;
 use crate::fault::{Fault, Result};
 use crate::output;
 
+fn connect(dir: &Path) -> Result<Client> {
+    Client::connect(&Dir {
+        dir: dir.to_owned(),
+        open: Open::default(),
+    })
+}
+
+fn purposes(dir: Option<&Path>, json: bool) -> Result<ExitCode> {
+    let purposes: Vec<PurposeCode> = match dir {
+        Some(dir) => connect(dir)?.get("/api/v1/published/purposes")?,
+        None => PolicySet::builtin()
+            .map_err(|error| Fault::failed(error.to_string()))?
+            .purposes()
+            .to_vec(),
+    };
+    if json {
+        output::json(&json!({ "purposes": purposes }));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let rows: Vec<Vec<String>> = purposes
+        .into_iter()
+        .map(|p| vec![p.code.to_string(), p.name, p.english, p.basis])
+        .collect();
+    output::table(
+        &[
+            "用途 purpose",
+            "名称 name",
+            "英文 English",
+            "依据类别 basis",
+        ],
+        &rows,
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
 pub fn run(command: &Schema, json: bool) -> Result<ExitCode> {
-    let (Schema::List { dir } | Schema::Show { dir, .. }) = command;
+    let (Schema::List { dir } | Schema::Purposes { dir } | Schema::Show { dir, .. }) = command;
+    if matches!(command, Schema::Purposes { .. }) {
+        return purposes(dir.as_deref(), json);
+    }
     let catalogue = match dir {
-        Some(dir) => Client::connect(&Dir {
-            dir: dir.clone(),
-            open: Open::default(),
-        })?
-        .catalogue()?,
+        Some(dir) => connect(dir)?.catalogue()?,
         None => Cow::Borrowed(Catalogue::builtin()),
     };
     match command {
+        Schema::Purposes { .. } => {}
         Schema::List { .. } => {
             let kinds = catalogue.kinds();
             if json {

@@ -146,7 +146,7 @@ impl Registry {
                 Err(RegistryError::Denied {
                     rule: "not-granted".into(),
                     ask: format!("{owner} 的安全员 / the security officer of `{owner}`"),
-                    reason: "the list of changed fields is not granted to this node".into(),
+                    reason: "变更项未授权给本节点 / the list of changed fields is not granted to this node".into(),
                 })
             }
             _ => Ok(()),

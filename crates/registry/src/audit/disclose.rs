@@ -416,7 +416,9 @@ pub(super) fn whole(permit: &Permit, wanted: &BTreeSet<Position>) -> Result<()> 
             return Err(RegistryError::Denied {
                 rule: refusal.rule.clone(),
                 ask: refusal.ask.clone(),
-                reason: format!("the field at position {position} may not leave"),
+                reason: format!(
+                    "第 {position} 位字段不得外传 / the field at position {position} may not leave"
+                ),
             });
         }
         if permit.shown().get(position) != Some(&Shown::Shown) {
@@ -424,7 +426,7 @@ pub(super) fn whole(permit: &Permit, wanted: &BTreeSet<Position>) -> Result<()> 
                 rule: "masked".into(),
                 ask: "本社区登记员 / a clerk of this community".into(),
                 reason: format!(
-                    "the field at position {position} is shown masked, and a proof would show it whole"
+                    "第 {position} 位字段只可脱敏显示，证明则须全文 / the field at position {position} is shown masked, and a proof would show it whole"
                 ),
             });
         }

@@ -90,13 +90,14 @@ impl Registry {
         let mut files = Files::read(&request.files)?;
         let (line, sender) = self.line_of(&files.manifest, now)?;
         let course = self.course(&sender.division)?;
+        // Before all else: an altered copy of what was opened long ago is still an altered file.
+        files.check_parts()?;
         if self.was_opened(&files, &course)? {
             return Ok(OpenReport {
                 repeated: true,
                 ..report(&files.manifest)
             });
         }
-        files.check_parts()?;
         self.gather(&mut files)?;
         let (info, sealed) = (files.manifest.info(), &files.manifest.payload.key.0);
         let keys = self.keys.unlocked()?;

@@ -48,7 +48,8 @@ const LEDGER_LINES_BYTES: u64 = 512;
 pub struct PackRequest {
     /// For whom.
     pub to: DivisionId,
-    /// Absolute: the file to write, or a folder to write it in under a name of its own.
+    /// Absolute: a folder to write it in under a name of its own, or the file to write, whose name
+    /// has an extension.
     pub out: PathBuf,
     /// Room on one disk, in bytes.
     #[serde(default)]
@@ -367,6 +368,13 @@ impl Registry {
             let name = name.ok_or_else(|| {
                 RegistryError::BadRequest("`out` 不是文件名 / `out` names no file".into())
             })?;
+            // A folder that is not there, such as a disk that is not mounted, names no file.
+            if request.out.extension().is_none() {
+                return Err(RegistryError::BadRequest(format!(
+                    "没有文件夹 `{0}`；写成文件须带扩展名 / there is no folder `{0}`: mount or make it first; a file to write has an extension, as in `{0}.ferry`",
+                    request.out.display()
+                )));
+            }
             let dir = request.out.parent().unwrap_or(Path::new("/"));
             (dir.to_owned(), name.to_owned())
         };

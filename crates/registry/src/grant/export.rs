@@ -60,10 +60,10 @@ pub struct VerifiedFile {
 }
 
 fn broken(path: &Path, why: impl std::fmt::Display) -> RegistryError {
-    RegistryError::BadRequest(format!(
-        "`{}` 不是完整的授权导出文件 / is no whole file of a grant: {why}; export it again with `fangzhi grant export`",
-        path.display()
-    ))
+    RegistryError::Altered {
+        path: path.display().to_string(),
+        why: why.to_string(),
+    }
 }
 
 /// Writes what a directory has of a grant to a file. Reads the directory only; the node may run.
@@ -192,12 +192,18 @@ impl Drop for Unpacked {
 /// Verifies the subset in a file, up to a checkpoint of the shard when one is named.
 ///
 /// # Errors
-/// [`RegistryError::BadRequest`] when the file is none, or was cut; when it cannot be read.
+/// [`RegistryError::Altered`] when the file is none, was cut or changed; [`RegistryError::File`] when
+/// it cannot be read; [`RegistryError::BadRequest`] when the checkpoint is none.
 pub fn verify_file(path: &Path, named: Option<&str>) -> Result<VerifiedFile> {
     let bytes = store::atomic::read_bounded(path, FILE_MAX)?;
     let unpacked = unpack(path, &bytes)?;
-    let config = NodeConfig::read(&unpacked.dir)?;
-    let grants = verify_grants_to(&unpacked.dir, None, named)?;
+    let of_file = |error| match error {
+        RegistryError::Damaged { what } => broken(path, what),
+        RegistryError::Store(why) | RegistryError::Directory(why) => broken(path, why),
+        other => other,
+    };
+    let config = NodeConfig::read(&unpacked.dir).map_err(of_file)?;
+    let grants = verify_grants_to(&unpacked.dir, None, named).map_err(of_file)?;
     Ok(VerifiedFile {
         root: config.root,
         holder: config.division,

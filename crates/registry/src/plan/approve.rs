@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::list::{PlanLine, PlanState};
 use super::{Discounted, NotApproved};
+use crate::authority::Authority;
 use crate::config::{Files, NodeConfig};
 use crate::error::{RegistryError, Result};
 use crate::node::{Registry, purpose};
@@ -153,6 +154,17 @@ pub fn sign_file(
     })
 }
 
+impl Authority {
+    /// Whether the same officer said the same of a plan before, and it counts.
+    fn said_before(&self, plan: &Plan, approval: &Approval, now: UnixMillis) -> bool {
+        self.approvals(&approval.plan).iter().any(|known| {
+            (&known.organization, known.operator, known.approved)
+                == (&approval.organization, approval.operator, approval.approved)
+                && self.weigh(plan, known, now).is_ok()
+        })
+    }
+}
+
 impl Registry {
     /// A plan of this node or one below, if it is still open.
     fn open_plan(&self, id: &Hash, now: UnixMillis) -> Result<Plan> {
@@ -203,6 +215,12 @@ impl Registry {
         let by = (session.operator, session.key());
         let approval = signed(&plan, &self.config.division, by, approved, now);
         self.authority().weigh(&plan, &approval, now)?;
+        if self.authority().said_before(&plan, &approval, now) {
+            return Err(RegistryError::BadRequest(match approved {
+                true => "您已批准过此方案，再批不计；尚缺的须由另一名安全员批准 / you approved this plan before, and count once; another officer gives what is missing".into(),
+                false => "您已否决过此方案 / you refused this plan before".into(),
+            }));
+        }
         let signer = session.signer(purpose("security"), None);
         self.state(vec![Statement::Approval(approval)], &signer, now)?;
         self.plan_line(id, now)
@@ -235,11 +253,7 @@ impl Registry {
         let approval = file.approval()?;
         let plan = self.open_plan(&approval.plan, now)?;
         self.authority().weigh(&plan, &approval, now)?;
-        let known = self
-            .authority()
-            .approvals(&approval.plan)
-            .contains(&approval);
-        if !known {
+        if !self.authority().said_before(&plan, &approval, now) {
             let signer = session.signer(purpose("security"), None);
             self.state(vec![Statement::Approval(approval.clone())], &signer, now)?;
         }

@@ -159,10 +159,14 @@ impl Registry {
                 origin: self.own_shard(kind)?,
                 compromised: *compromised,
             },
-            PlanRequest::RetireEpoch { kind, epoch } => Work::RetireEpoch {
-                origin: self.own_shard(kind)?,
-                epoch: *epoch,
-            },
+            PlanRequest::RetireEpoch { kind, epoch } => {
+                let origin = self.own_shard(kind)?;
+                self.may_be_retired(&origin, *epoch)?;
+                Work::RetireEpoch {
+                    origin,
+                    epoch: *epoch,
+                }
+            }
             PlanRequest::EndGrant { grant, reason } => {
                 let known = self.authority().grant(grant).cloned();
                 if known.is_none_or(|g| g.origin.division() != self.config.division) {
@@ -381,7 +385,11 @@ impl Registry {
             }
             Work::RetireEpoch { origin, epoch } => {
                 let (bodies, bytes) = self.bodies_of(origin, Some(*epoch))?;
-                vec![figure("bodies", bodies), figure("bytes", bytes)]
+                vec![
+                    figure("bodies", bodies),
+                    figure("bytes", bytes),
+                    figure("grant-parcels", self.parcels_under(origin, *epoch)?),
+                ]
             }
             Work::EndGrant { grant, .. } => {
                 let ledger = self.authority().grant(grant).map(|g| g.origin.grant(grant));

@@ -153,6 +153,11 @@ impl Registry {
         })
     }
 
+    /// The purposes that readings, acts and grants may name here.
+    pub fn purposes(&self) -> &'static [policy::PurposeCode] {
+        self.policies().purposes()
+    }
+
     /// The sets of schemas and code lists that are in force here, in their order: with them anybody
     /// who has the program makes the same catalogue.
     ///

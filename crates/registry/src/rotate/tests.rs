@@ -455,3 +455,102 @@ fn a_change_of_node_keys_that_was_done_is_not_begun_again_under_its_plan() {
     // It was run, and is not run again.
     assert!(node.registry.run_plan(&node.officer, &plan, NOW).is_err());
 }
+
+#[test]
+fn what_could_never_be_run_is_not_planned_and_nobody_approves_twice() {
+    use crate::plan::request::PlanRequest;
+    use record::plan::ShareHolder;
+    let node = node();
+    node.register(0..3);
+    let plan = |request: &PlanRequest| node.registry.plan(&node.officer, request, NOW);
+    let retire = |epoch| PlanRequest::RetireEpoch {
+        kind: units(),
+        epoch,
+    };
+    for epoch in [0, 1, 2] {
+        let refused = plan(&retire(epoch)).unwrap_err();
+        assert!(refused.to_string().contains("不是旧密钥期"), "{refused}");
+    }
+    node.rotate().unwrap();
+    let line = plan(&retire(1)).unwrap();
+    let count = |name: &str| {
+        let mut figures = line.figures.iter();
+        let found = figures.find(|figure| figure.name.as_str() == name);
+        found.map(|figure| figure.count)
+    };
+    assert_eq!(
+        (count("bodies"), count("grant-parcels")),
+        (Some(3), Some(0))
+    );
+    let id = crate::plan::approve::plan_id(&line.id).unwrap();
+    let approve = |by: &Session, approved| node.registry.approve(by, &id, approved, NOW);
+    assert_eq!(approve(&node.second, true).unwrap().approvals.len(), 1);
+    let refused = approve(&node.second, true).unwrap_err();
+    assert!(refused.to_string().contains("再批不计"), "{refused}");
+    assert_eq!(
+        node.registry.plan_line(&id, NOW).unwrap().approvals.len(),
+        1
+    );
+    node.reseal_all();
+    node.registry.run_plan(&node.officer, &id, NOW).unwrap();
+    let refused = plan(&retire(1)).unwrap_err();
+    assert!(refused.to_string().contains("已退役"), "{refused}");
+    let holder = |session: &Session| ShareHolder {
+        organization: node.registry.config().division.clone(),
+        operator: session.operator,
+        key: None,
+    };
+    let share = |other: &Session| PlanRequest::Share {
+        threshold: 2,
+        holders: vec![holder(&node.officer), holder(other)],
+    };
+    let refused = plan(&share(&node.clerk)).unwrap_err();
+    assert!(refused.to_string().contains("安全员"), "{refused}");
+    plan(&share(&node.second)).unwrap();
+}
+
+#[test]
+fn an_operator_is_named_when_there_is_none_and_a_grid_worker_needs_a_grid() {
+    let node = node();
+    let disable = |login: &str| node.registry.disable_operator(&node.officer, login, NOW);
+    let refused = disable("nosuch").unwrap_err().to_string();
+    assert!(refused.contains("`nosuch`"), "{refused}");
+    disable("dengji").unwrap();
+    let refused = disable("dengji").unwrap_err().to_string();
+    assert!(refused.contains("早已停用"), "{refused}");
+    for (role, grid) in [(Role::GridWorker, None), (Role::Clerk, Some("G-01"))] {
+        let new = NewOperator {
+            login: "wangge".into(),
+            passphrase: PASSPHRASE.into(),
+            role,
+            grid: grid.map(str::to_owned),
+        };
+        let refused = node.registry.enrol_operator(Some(&node.officer), &new, NOW);
+        let refused = refused.unwrap_err().to_string();
+        assert!(refused.contains("--grid"), "{refused}");
+    }
+}
+
+#[test]
+fn an_invitation_that_was_replaced_is_told_from_a_wrong_one() {
+    use crate::replicate::NewInvitation;
+    let node = node();
+    let new = NewInvitation {
+        division: DivisionId::new("below").unwrap(),
+        name: "下级".into(),
+        level: Level::Department,
+        codes: vec![],
+        address: "127.0.0.1:3".into(),
+    };
+    let invite = || node.registry.invite(&node.officer, &new, NOW).unwrap();
+    let (first, second) = (invite(), invite());
+    assert!(!first.replaces && second.replaces);
+    let enrol = |secret: &str| {
+        let secret = crate::config::key_from_hex(secret).unwrap();
+        let keys = node.registry.keys.public();
+        let refused = node.registry.enrol(&new.division, &secret, &keys, NOW);
+        refused.unwrap_err().to_string()
+    };
+    assert!(enrol(&first.secret).contains("已被后发的邀请取代"));
+    assert!(enrol(&"07".repeat(32)).contains("邀请无效"));
+}

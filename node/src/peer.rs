@@ -77,6 +77,8 @@ struct Driver {
     waiting: Arc<AtomicUsize>,
     /// The peer's charters, its own first, once the session is open.
     chain: Vec<Charter>,
+    /// How far the peer's clock is ahead of this one, in milliseconds, when that is too much.
+    skew: i64,
     /// What was known of who is who when that chain was last looked at, and when to look again.
     looked_at_chain: Option<(u64, Instant)>,
     keeping: Keeping,
@@ -140,6 +142,7 @@ pub async fn drive(
         outgoing,
         waiting,
         chain: Vec::new(),
+        skew: 0,
         looked_at_chain: None,
         keeping: Keeping::default(),
         ahead: Ahead::default(),
@@ -529,6 +532,9 @@ impl Driver {
                 self.chain.clone_from(&chain);
                 self.registry.met(&chain, now);
                 if let Some(peer) = chain.first() {
+                    let theirs = record::id::UnixMillis(now.0.saturating_add_signed(self.skew));
+                    let who = peer.division.as_str();
+                    self.registry.compare_clock(who, theirs, now, now);
                     tracing::info!(peer = %peer.division, "replication session open");
                     self.registry
                         .peer_seen(peer.division.as_str(), true, None, false, now);
@@ -691,9 +697,8 @@ impl Driver {
                 Vec::new()
             }
             Output::ClockSkew { millis } => {
-                let theirs = now.0.saturating_add_signed(millis);
-                self.registry
-                    .compare_clock(record::id::UnixMillis(theirs), now);
+                // Who it is comes with the chain, next.
+                self.skew = millis;
                 Vec::new()
             }
             Output::Close { reason } => {

@@ -81,6 +81,8 @@ struct Driver {
     waiting: Arc<AtomicUsize>,
     /// The peer's charters, its own first, once the session is open.
     chain: Vec<Charter>,
+    /// How far the peer's clock is ahead of this one, in milliseconds, when that is too much.
+    skew: i64,
     /// What was known of who is who when that chain was last looked at, and when to look again.
     looked_at_chain: Option<(u64, Instant)>,
     keeping: Keeping,
@@ -148,6 +150,7 @@ pub async fn drive(
         outgoing,
         waiting,
         chain: Vec::new(),
+        skew: 0,
         looked_at_chain: None,
         keeping: Keeping::default(),
         ahead: Ahead::default(),
@@ -541,7 +544,9 @@ impl Driver {
                 self.chain.clone_from(&chain);
                 self.registry.met(&chain, now);
                 if let Some(peer) = chain.first() {
+                    let theirs = record::id::UnixMillis(now.0.saturating_add_signed(self.skew));
                     let (name, over) = (peer.division.as_str(), self.over);
+                    self.registry.compare_clock(name, theirs, now, now);
                     tracing::info!(
                         peer = name,
                         over = over.as_str(),
@@ -721,9 +726,8 @@ impl Driver {
                 Vec::new()
             }
             Output::ClockSkew { millis } => {
-                let theirs = now.0.saturating_add_signed(millis);
-                self.registry
-                    .compare_clock(record::id::UnixMillis(theirs), now);
+                // Who it is comes with the chain, next.
+                self.skew = millis;
                 Vec::new()
             }
             Output::Close { reason } => {

@@ -429,6 +429,12 @@ fn a_site_that_grew_is_compared_and_another_history_is_never_published_over_it()
     };
     assert_eq!(person(&grown)["outcome"], "extends");
     assert_eq!(person(&grown)["entries"], 4);
+    // The older side comes first: the other way round the ledger shrank.
+    let shrunk = call(["audit", "diff", text(&new), text(&old), "--json"])
+        .expect_code(7)
+        .json();
+    assert_eq!(person(&shrunk)["outcome"], "shorter");
+    assert_eq!(person(&shrunk)["entries"], 4);
     // The same from bare checkpoints, with the node's tiles.
     let head = |site: &Path| site.join("journey.example/jinfu/person/checkpoint");
     let bare = site.json(["audit", "diff", text(&head(&old)), text(&head(&new))]);

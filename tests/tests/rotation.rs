@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use record::authority::{Level, Role};
 use record::id::{GrantId, Hash, RecordId, UnixMillis};
+use registry::audit::realm::audit;
 use registry::grant::GrantRequest;
 use registry::grant::ending::GrantState;
 use registry::plan::request::PlanRequest;
@@ -22,7 +23,7 @@ use tests::realm::{
 const PERSONS: usize = 300;
 
 struct World {
-    _base: tempfile::TempDir,
+    base: tempfile::TempDir,
     district: Site,
     town: Site,
     community: Site,
@@ -51,7 +52,7 @@ impl World {
         }
         community.import(&clerk, "person", &persons, NOW);
         let world = Self {
-            _base: base,
+            base,
             district,
             town,
             community,
@@ -358,11 +359,77 @@ fn a_grant_that_is_ended_is_retracted_dropped_and_receipted() {
     assert!(world.read(NOW).is_err());
     assert_eq!(world.state(&id, NOW), GrantState::Dropped);
     assert_eq!(World::bodies(&world.department, ledger.as_str()), 0);
+    // It is finished: nobody waits for a heartbeat any more, neither the holder nor the owner.
+    for site in [&world.department, &world.community] {
+        let proofs = registry::grant::proof::verify_grants(&site.dir, Some(&id)).unwrap();
+        let proof = &proofs[0];
+        assert!(proof.ok && proof.finished, "{:?}", proof.findings);
+        assert_eq!((proof.unvouched, proof.ended_at), (0, Some(NOW)));
+        let report = audit(&site.dir, NOW).unwrap();
+        let open = report.findings.iter().filter(|f| f.code == "unfinished");
+        assert_eq!(
+            open.map(|f| &f.en).collect::<Vec<_>>(),
+            Vec::<&String>::new()
+        );
+        let line = report
+            .grants
+            .iter()
+            .find(|g| g.id == id.to_string())
+            .unwrap();
+        assert_eq!((line.state, line.not_after), ("ended", NOW));
+    }
     world.rotate(false, NOW).unwrap();
     world.come_to_rest(NOW);
     // The retired epoch does not wait for a holder that is none any more.
     world.retire(&world.retirement(NOW), NOW).unwrap();
     world.verifies();
+}
+
+#[test]
+fn a_grant_is_at_fault_only_while_its_holder_has_no_charter() {
+    let world = World::new();
+    let ended = world.grant(NOW);
+    world
+        .run(
+            &PlanRequest::EndGrant {
+                grant: ended,
+                reason: kind("agreement-ended"),
+            },
+            NOW,
+        )
+        .unwrap();
+    world.come_to_rest(NOW);
+    let id = world.grant(NOW);
+    let at_fault = || -> Vec<String> {
+        settle(
+            &[
+                (&world.community, &world.town),
+                (&world.town, &world.district),
+            ],
+            NOW,
+        );
+        let report = audit(&world.community.dir, NOW).unwrap();
+        let faults = report.findings.into_iter();
+        faults
+            .filter(|f| f.code == "grant-to-revoked")
+            .map(|f| f.subject)
+            .collect()
+    };
+    assert_eq!(at_fault(), Vec::<String>::new());
+    let (district, holder) = (&world.district, division("minzheng"));
+    district
+        .registry
+        .revoke(&district.officer, &holder, &kind("lost-key"), NOW)
+        .unwrap();
+    let ledger = origin("jinfu", "person").grant(&id);
+    assert_eq!(at_fault(), [ledger.to_string()]);
+    // Chartered again, under other keys: then the grant is to be renewed, which is no fault.
+    district.replace_charter("minzheng", NOW);
+    let again = world.base.path().join("again");
+    let fresh = Site::join(district, &again, "minzheng", Level::Department, NOW);
+    assert_eq!(fresh.charter().serial, 2);
+    assert_eq!(at_fault(), Vec::<String>::new());
+    fresh.close();
 }
 
 #[test]

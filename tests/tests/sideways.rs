@@ -26,6 +26,7 @@ use record::schema::{Catalogue, Position};
 use registry::RegistryError;
 use registry::grant::GrantRequest;
 use registry::read::{Answer, AnswerRow, Comparison, Filter, ReadRequest};
+use registry::register::Amendment;
 use registry::session::Session;
 use registry::verify::VerifyReport;
 use seal::body::{Body, CellContext, open_cell};
@@ -969,6 +970,160 @@ fn an_amended_row_reaches_the_department_and_one_that_leaves_the_scope_is_retrac
     assert_eq!(records.len(), PERSONS / 2);
     assert!(!records.contains(&row.record) && records.contains(&entering.record));
     drop(kept);
+}
+
+#[test]
+fn a_closed_record_is_read_only_when_closed_ones_are_asked_for_though_its_status_is_not_granted() {
+    let world = World::new();
+    world.grant();
+    let row = world.person(&world.persons[0]["citizen_number"]);
+    let close = Amendment {
+        kind: kind("person"),
+        record: row.record,
+        version: 1,
+        changes: BTreeMap::new(),
+        close: true,
+        reopen: false,
+        purpose: purpose("correction"),
+    };
+    let community = &world.community.registry;
+    community.amend(&world.clerk, &close, NOW).unwrap();
+    world.settle(NOW);
+    let all = ReadRequest {
+        closed: true,
+        ..reading(&[])
+    };
+    let holds = |site: &Site, officer: &Session, request: &ReadRequest| {
+        let rows = answered(site.registry.read(officer, request, NOW).unwrap());
+        rows.iter().any(|r| r.record == row.record)
+    };
+    let (department, officer) = (&world.department, &world.officer);
+    assert!(!holds(department, officer, &reading(&[])));
+    let name = world.persons[0]["name"].as_str();
+    assert!(!holds(department, officer, &reading(&[("name", name)])));
+    assert!(holds(department, officer, &all));
+    assert_eq!(world.read(&[], NOW).unwrap().len(), PERSONS / 2 - 1);
+
+    // The same after the index was made anew from the ledger; and a reopened one is back.
+    let reopen = Amendment {
+        version: 2,
+        close: false,
+        reopen: true,
+        ..close
+    };
+    let base = world.base.path().to_owned();
+    let kept = world.close();
+    std::fs::remove_dir_all(base.join("minzheng/working-index")).unwrap();
+    let open = |name: &str| Site::open(&base.join(name), NOW);
+    let [district, town, community, department] =
+        ["jiangjin", "shuangfu", "jinfu", "minzheng"].map(open);
+    let login = |site: &Site, role: Role| {
+        let registry = &site.registry;
+        registry.login(role.as_str(), PASSPHRASE, NOW).unwrap()
+    };
+    let officer = login(&department, Role::DepartmentOfficer);
+    assert!(!holds(&department, &officer, &reading(&[])));
+    assert!(holds(&department, &officer, &all));
+    let clerk = login(&community, Role::Clerk);
+    community.registry.amend(&clerk, &reopen, NOW).unwrap();
+    settle(
+        &[
+            (&community, &town),
+            (&town, &district),
+            (&department, &district),
+        ],
+        NOW,
+    );
+    assert!(holds(&department, &officer, &reading(&[])));
+    for site in [community, department, town, district] {
+        site.close();
+    }
+    drop(kept);
+}
+
+#[test]
+fn a_record_that_comes_with_two_grants_is_one_row_with_the_fields_of_both() {
+    let world = World::new();
+    let at = world.base.path();
+    let other = Site::join(&world.town, at, "xianfeng", Level::Community, NOW);
+    let clerk = other.operator(Role::Clerk, None, NOW);
+    other.import(&clerk, "person", &rows("person", 9, 2, 1), NOW);
+    let links = [
+        (&world.community, &world.town),
+        (&other, &world.town),
+        (&world.town, &world.district),
+        (&world.department, &world.district),
+    ];
+    settle(&links, NOW);
+    let grant = |owner: &Site, fields: &[&str], rows: BTreeMap<String, String>| {
+        let request = GrantRequest {
+            fields: fields.iter().map(|field| (*field).into()).collect(),
+            rows,
+            ..request()
+        };
+        let registry = &owner.registry;
+        registry.grant(&owner.officer, &request, NOW).unwrap();
+        settle(&links, NOW);
+    };
+    // Sex of half of the persons, the birth date of all; of the other owner's, the name only.
+    grant(&world.community, &["name", "sex"], request().rows);
+    grant(&world.community, &["name", "birth_date"], BTreeMap::new());
+    grant(&other, &["name"], BTreeMap::new());
+
+    let read = |request: &ReadRequest| {
+        let department = &world.department.registry;
+        department.read(&world.officer, request, NOW).unwrap()
+    };
+    let wanting = |filters: &[(&str, &str)], limit: Option<usize>| ReadRequest {
+        fields: Some(["name", "sex", "birth_date"].map(str::to_owned).to_vec()),
+        limit,
+        ..reading(filters)
+    };
+    let answer = read(&wanting(&[], None));
+    let answer = answer.value();
+    let records: BTreeSet<RecordId> = answer.rows.iter().map(|row| row.record).collect();
+    assert_eq!(
+        (answer.rows.len(), records.len()),
+        (PERSONS + 2, PERSONS + 2)
+    );
+    let having = |field: &str| {
+        let rows = answer.rows.iter();
+        rows.filter(|row| row.fields.contains_key(field)).count()
+    };
+    let both = ["name", "sex", "birth_date"].map(having);
+    assert_eq!(both, [PERSONS + 2, PERSONS / 2, PERSONS]);
+    // What is missing, where, and whom to ask for it.
+    let denied: BTreeSet<(&str, &str, Option<u64>)> = answer
+        .denied
+        .iter()
+        .map(|line| {
+            let owner = line.ask.split(' ').next().unwrap();
+            assert_eq!(line.rule, "not-granted");
+            (line.field.as_str(), owner, line.rows)
+        })
+        .collect();
+    let half = PERSONS as u64 / 2;
+    let expected = [
+        ("sex", "jinfu", Some(half)),
+        ("sex", "xianfeng", Some(2)),
+        ("birth_date", "xianfeng", Some(2)),
+    ];
+    assert_eq!(denied, BTreeSet::from(expected));
+
+    // A person of both grants: everything, and nothing is withheld.
+    let name = world.persons[0]["name"].as_str();
+    let one = read(&wanting(&[("name", name)], None));
+    assert_eq!(one.value().rows.len(), 1);
+    assert_eq!(one.value().rows[0].fields.len(), 3);
+    assert!(one.value().denied.is_empty());
+    // The limit counts records.
+    let few = read(&wanting(&[], Some(3)));
+    assert_eq!((few.value().rows.len(), few.value().more), (3, true));
+    let enough = read(&wanting(&[], Some(PERSONS + 2)));
+    assert_eq!(enough.value().rows.len(), PERSONS + 2);
+    assert!(!enough.value().more);
+    other.close();
+    world.close();
 }
 
 #[test]

@@ -141,6 +141,11 @@ impl Index {
         self.row(record).map(|Row(row)| self.found(row))
     }
 
+    /// The grid and status of a record, if it is here.
+    pub fn attributes_of(&self, record: RecordId) -> Option<Attributes<'_>> {
+        self.row(record).map(|Row(row)| self.attributes(row))
+    }
+
     /// From when a record's version is true, if it says so.
     pub fn valid_from(&self, record: RecordId) -> Option<&str> {
         let Row(row) = self.row(record)?;

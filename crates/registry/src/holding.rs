@@ -11,7 +11,7 @@ use record::authority::GrantStatement;
 use record::cbor;
 use record::entry::{Entry, GrantEntry, GrantOperation, Operation, RecordEntry};
 use record::id::{Kind, Origin, RecordId};
-use record::schema::{Position, Schema};
+use record::schema::{Position, STATUS, Schema};
 use seal::body::{Body, CellContext, Opened};
 use seal::grant::EnvelopeInfo;
 use seal::parcel::Parcel;
@@ -38,6 +38,9 @@ pub struct Holding {
     /// Records are missing in the index because their secrets could not be read. It is not kept, so
     /// that they are found again once the page is restored.
     pub(crate) incomplete: bool,
+    /// Versions of granted records that are known to be out of force, of rows that are not in the
+    /// index just now: a row retracted and given anew in one act does not tell it a second time.
+    out_of_force: BTreeMap<RecordId, u64>,
 }
 
 /// With what the records open.
@@ -242,6 +245,7 @@ impl Registry {
             index,
             access,
             incomplete: false,
+            out_of_force: BTreeMap::new(),
         };
         if holding.index.applied() > 0 {
             self.find_keys(&mut holding)?;
@@ -261,6 +265,7 @@ impl Registry {
     pub(crate) fn remake_holding(&self, origin: &Origin, schema: &Schema) -> Result<()> {
         let held = self.holding(origin)?;
         let mut fresh = self.open_holding_under(origin, schema, None)?;
+        fresh.out_of_force = out_of_force(&held.read().unwrap_or_else(PoisonError::into_inner));
         self.advance(&mut fresh)?;
         let mut held = held.write().unwrap_or_else(PoisonError::into_inner);
         // What was written meanwhile, and an epoch that began.
@@ -348,11 +353,22 @@ impl Registry {
                         return Ok(false);
                     }
                     let version = self.open_version(holding, at)?;
+                    let mut texts = version.texts();
+                    // The status may not be granted; what was done to the record is in its entry.
+                    if is_out_of_force(holding, &version.entry) {
+                        texts.entry(STATUS).or_insert_with(|| index::CLOSED.into());
+                    }
                     holding
                         .index
-                        .upsert(record, version.entry.version, at, &version.texts());
+                        .upsert(record, version.entry.version, at, &texts);
+                    holding.out_of_force.remove(&record);
                 }
-                (GrantOperation::Retract, Some(record)) => holding.index.remove(record),
+                (GrantOperation::Retract, Some(record)) => {
+                    if let Some(version) = closed_version(holding, record) {
+                        holding.out_of_force.insert(record, version);
+                    }
+                    holding.index.remove(record);
+                }
                 _ => {}
             },
             _ => {}
@@ -655,6 +671,43 @@ fn has_later(holding: &Holding, resealed: &RecordEntry) -> bool {
     known.is_some_and(|known| known.version > resealed.version)
 }
 
+/// Whether a granted version is out of force, as its entry says, or what came before it when the
+/// version was only sealed anew. Nothing but a reopening makes a closed record another version.
+fn is_out_of_force(holding: &Holding, entry: &RecordEntry) -> bool {
+    let known = || {
+        let before = closed_version(holding, entry.record);
+        before.or_else(|| holding.out_of_force.get(&entry.record).copied())
+    };
+    match entry.operation {
+        Operation::Close => true,
+        operation if operation.is_anew() => known() == Some(entry.version),
+        _ => false,
+    }
+}
+
+/// The version of a record in the index that is out of force.
+fn closed_version(holding: &Holding, record: RecordId) -> Option<u64> {
+    let attributes = holding.index.attributes_of(record)?;
+    let closed = attributes.status == index::CLOSED;
+    holding
+        .index
+        .get(record)
+        .filter(|_| closed)
+        .map(|known| known.version)
+}
+
+/// Everything that a grant's holding knows to be out of force.
+fn out_of_force(holding: &Holding) -> BTreeMap<RecordId, u64> {
+    let mut known = holding.out_of_force.clone();
+    if matches!(holding.access, Access::Grant { .. }) {
+        let closed = |row: &index::Attributes<'_>| row.status == index::CLOSED;
+        let page = holding.index.find(&[], &closed, usize::MAX, None);
+        let found = page.map(|page| page.found).unwrap_or_default();
+        known.extend(found.into_iter().map(|found| (found.record, found.version)));
+    }
+    known
+}
+
 /// What an envelope is bound to: nothing of it can be opened for another grant, holder or epoch.
 pub(crate) fn envelope_info(grant: &GrantStatement) -> EnvelopeInfo {
     EnvelopeInfo {
@@ -668,5 +721,5 @@ pub(crate) fn envelope_info(grant: &GrantStatement) -> EnvelopeInfo {
 }
 
 fn index_aad(origin: &Origin, page: usize) -> Vec<u8> {
-    cbor::to_vec(&("fangzhi/working-index/v1", origin.as_str(), page as u64))
+    cbor::to_vec(&("fangzhi/working-index/v2", origin.as_str(), page as u64))
 }

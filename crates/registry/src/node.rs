@@ -78,6 +78,8 @@ pub struct Registry {
     pub(crate) indexing: Mutex<()>,
     /// The latest time that an own ledger was signed at, in milliseconds.
     pub(crate) latest: AtomicU64,
+    /// Whose clocks say something else.
+    pub(crate) clocks: Mutex<crate::clock::Clocks>,
     /// Held while a checkpoint is checked, persisted and cosigned.
     pub(crate) witnessing: Places,
     /// Held while a proposal is taken in or answered: an answer and what it says are one thing.
@@ -385,6 +387,7 @@ impl Registry {
             letters_swept: AtomicU64::new(0),
             planning: Mutex::new(()),
             latest: AtomicU64::new(0),
+            clocks: Mutex::default(),
             transfers: crate::transfer::Desk::default(),
             counters: crate::status::Counters::default(),
             lines: RwLock::default(),

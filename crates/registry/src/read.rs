@@ -4,14 +4,14 @@
 //! `api` can send only what is marked with its receipt.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use index::Match;
 use minicbor::{Decode, Encode};
-use policy::{Action, Decision, Denied, Permit, Question, Shown};
+use policy::{Action, Decision, Denied, Question, Shown};
 use record::cbor;
 use record::entry::{AccessEntry, Entry, SUITE};
-use record::id::{DivisionId, Hash, Kind, OperatorId, Origin, Purpose, RecordId, UnixMillis};
+use record::id::{Hash, Kind, OperatorId, Origin, Purpose, RecordId, UnixMillis};
 use record::schema::{Position, STATUS, Schema};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -23,6 +23,10 @@ use crate::holding::{Access, Holding, Version};
 use crate::keys::rng;
 use crate::node::{Registry, lock};
 use crate::session::Session;
+
+mod joined;
+
+use joined::{Hit, Search, Source, Withheld};
 
 /// The most records one reading opens.
 pub const READ_RECORDS_MAX: usize = 1000;
@@ -99,6 +103,9 @@ pub struct DeniedField {
     pub rule: String,
     /// Whom to ask.
     pub ask: String,
+    /// In how many rows it is missing, when others have it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rows: Option<u64>,
 }
 
 /// One record of an answer.
@@ -176,7 +183,7 @@ pub struct Reading {
     pub denied: Option<String>,
 }
 
-/// One record that was opened.
+/// One version of a record that was opened; a row that comes with two grants has one of each.
 #[derive(Clone, Encode, Decode)]
 #[cbor(map)]
 pub struct Returned {
@@ -192,14 +199,6 @@ pub struct Returned {
     /// The version.
     #[n(3)]
     pub version: u64,
-}
-
-struct Hit {
-    holding: Origin,
-    record: RecordId,
-    version: u64,
-    at: u64,
-    permit: usize,
 }
 
 impl From<Denied> for RegistryError {
@@ -246,72 +245,47 @@ impl Registry {
         }
         let positions: Vec<Position> = filters.iter().map(|(position, _)| *position).collect();
 
-        let mut permits: Vec<Permit> = Vec::new();
-        let mut hits = Vec::new();
+        let mut hits: Vec<(Origin, Hit)> = Vec::new();
+        let mut without_rows = Vec::new();
         let mut more = false;
         let mut denial = None;
-        let mut not_granted = BTreeMap::new();
+        let mut fields: BTreeSet<Position> = BTreeSet::new();
+        let mut answered = false;
         // A locked node has no index either: it must not say that there is nothing.
         self.keys.unlocked()?;
-        for holding in self.holdings_of(&request.kind) {
-            let holding = holding.read().unwrap_or_else(PoisonError::into_inner);
-            if let Access::Grant { statement, .. } = &holding.access
-                && statement.not_after < now
-            {
-                continue;
-            }
-            if let Some(position) = ungranted_filter(&holding, &positions) {
-                denial = Some(Denied {
-                    rule: "not-granted".into(),
-                    ask: format!(
-                        "{0} 的安全员 / the security officer of `{0}`",
-                        holding.origin.division()
-                    ),
-                    reason: policy::Reason::NothingPermits,
-                    field: Some(position),
-                });
-                continue;
-            }
-            let held = granted(&holding, &wanted, &mut not_granted);
-            let permit = self
-                .decision(session, &holding, schema, request)
-                .and_then(|decision| {
-                    decision
-                        .permit(&held, &positions)
-                        .map(|permit| (decision, permit))
-                });
-            let (decision, permit) = match permit {
-                Ok(both) => both,
-                Err(denied) => {
-                    denial = Some(denied);
+        let search = Search {
+            filters: &filters,
+            closed: request.closed || positions.contains(&STATUS),
+            wanted: &wanted,
+        };
+        for (shard, holdings) in self.by_shard(&request.kind) {
+            let mut sources = Vec::new();
+            for holding in &holdings {
+                let holding = holding.read().unwrap_or_else(PoisonError::into_inner);
+                if let Access::Grant { statement, .. } = &holding.access
+                    && statement.not_after < now
+                {
                     continue;
                 }
-            };
-            let division = holding.origin.division();
-            let closed = request.closed || positions.contains(&STATUS);
-            let rows = |row: &index::Attributes<'_>| {
-                (closed || row.status != index::CLOSED)
-                    && decision.rows().matches(&policy::RowAttributes {
-                        grid: row.grid,
-                        status: row.status,
-                        division: division.as_str(),
-                    })
-            };
-            let page = holding
-                .index
-                .find(&filters, &rows, limit - hits.len(), None)
+                match self.source(session, holding, schema, request, &search) {
+                    Ok(source) => sources.push(source),
+                    Err(denied) => denial = Some(denied),
+                }
+            }
+            if let Some(denied) = joined::unanswerable(&sources, &positions) {
+                denial = denied.or(denial);
+                continue;
+            }
+            answered = true;
+            let (found, others) = joined::join(&sources, &search, limit - hits.len())
                 .map_err(|e| RegistryError::BadRequest(e.to_string()))?;
-            more |= page.more;
-            hits.extend(page.found.into_iter().map(|found| Hit {
-                holding: holding.origin.clone(),
-                record: found.record,
-                version: found.version,
-                at: found.at,
-                permit: permits.len(),
-            }));
-            permits.push(permit);
+            more |= others;
+            hits.extend(found.into_iter().map(|hit| (shard.clone(), hit)));
+            without_rows.push(joined::withheld(&sources, &wanted));
+            let permits = sources.iter().filter_map(|source| source.permit.as_ref());
+            fields.extend(permits.flat_map(|permit| permit.shown().keys().copied()));
         }
-        if permits.is_empty() {
+        if !answered {
             let denied = denial.map_or_else(
                 || RegistryError::NotFound {
                     what: "数据 / data of kind",
@@ -328,22 +302,20 @@ impl Registry {
             return Err(denied);
         }
 
-        let fields: BTreeSet<Position> = permits
-            .iter()
-            .flat_map(|permit| permit.shown().keys().copied())
-            .collect();
         let ids = fields
             .iter()
             .filter_map(|p| schema.at(*p))
             .map(|f| f.id.clone())
             .collect();
         let reading = self.reading(session, request, ids, hits.len() as u64, None);
-        let returned = hits
+        let parts = hits
             .iter()
-            .map(|hit| Returned {
-                origin: hit.holding.clone(),
+            .flat_map(|(_, hit)| hit.parts.iter().map(move |part| (hit, part)));
+        let returned = parts
+            .map(|(hit, part)| Returned {
+                origin: part.holding.clone(),
                 record: hit.record,
-                at: hit.at,
+                at: part.at,
                 version: hit.version,
             })
             .collect();
@@ -351,23 +323,32 @@ impl Registry {
         let receipt = self.record_access(session, reading, returned, now)?;
 
         let mut rows = Vec::with_capacity(hits.len());
-        for hit in &hits {
-            let holding = self.holding(&hit.holding)?;
-            let holding = holding.read().unwrap_or_else(PoisonError::into_inner);
-            let version = self.open_version(&holding, hit.at)?;
-            let schema = self.schema_version(&request.kind, version.entry.schema)?;
+        for (shard, hit) in &hits {
+            let mut fields = BTreeMap::new();
+            for part in &hit.parts {
+                let holding = self.holding(&part.holding)?;
+                let holding = holding.read().unwrap_or_else(PoisonError::into_inner);
+                let version = self.open_version(&holding, part.at)?;
+                let schema = self.schema_version(&request.kind, version.entry.schema)?;
+                fields.extend(shown(schema, &version, &part.fields));
+            }
             rows.push(AnswerRow {
                 record: hit.record,
-                origin: hit.holding.shard(),
+                origin: shard.clone(),
                 version: hit.version,
-                fields: shown(schema, &version, &permits[hit.permit]),
+                fields,
             });
         }
+        // Without rows it is told what none would give.
+        let withheld: Vec<&Withheld> = match hits.is_empty() {
+            true => without_rows.iter().collect(),
+            false => hits.iter().map(|(_, hit)| &hit.withheld).collect(),
+        };
         let answer = Answer {
             kind: request.kind.clone(),
             rows,
-            masked: masked(schema, &permits),
-            denied: denied_fields(schema, &permits, not_granted),
+            masked: masked(schema, &hits),
+            denied: joined::denied_fields(schema, withheld.into_iter()),
             more,
         };
         self.counters.answered(answer.rows.len() as u64);
@@ -376,6 +357,47 @@ impl Registry {
             &receipt,
             Opened::new(answer),
         ))
+    }
+
+    /// The holdings of a kind by the shard that they are of: a record of one shard may come with
+    /// several grants.
+    fn by_shard(&self, kind: &Kind) -> BTreeMap<Origin, Vec<Arc<RwLock<Holding>>>> {
+        let mut shards: BTreeMap<Origin, Vec<_>> = BTreeMap::new();
+        for holding in self.holdings_of(kind) {
+            let read = holding.read().unwrap_or_else(PoisonError::into_inner);
+            let shard = read.origin.shard();
+            drop(read);
+            shards.entry(shard).or_default().push(holding);
+        }
+        shards
+    }
+
+    /// What policy says of a holding.
+    fn source<'a>(
+        &self,
+        session: &Session,
+        holding: RwLockReadGuard<'a, Holding>,
+        schema: &Schema,
+        request: &ReadRequest,
+        search: &Search<'_>,
+    ) -> std::result::Result<Source<'a>, Denied> {
+        let positions: Vec<Position> = search.filters.iter().map(|(at, _)| *at).collect();
+        let held = granted(&holding, search.wanted);
+        let decision = self.decision(session, &holding, schema, request)?;
+        let permit = match decision.permit(&held, &positions) {
+            Ok(permit) => Some(permit),
+            // It may still find what another grant shows.
+            Err(_) if held.is_empty() && positions.iter().all(|at| decision.may_filter(*at)) => {
+                None
+            }
+            Err(denied) => return Err(denied),
+        };
+        Ok(Source {
+            searched: ungranted_filter(&holding, &positions).is_none(),
+            holding,
+            decision,
+            permit,
+        })
     }
 
     fn decision(
@@ -543,9 +565,12 @@ fn wanted(schema: &Schema, request: &ReadRequest) -> Result<BTreeSet<Position>> 
     }
 }
 
-fn shown(schema: &Schema, version: &Version, permit: &Permit) -> BTreeMap<String, String> {
-    permit
-        .shown()
+fn shown(
+    schema: &Schema,
+    version: &Version,
+    fields: &BTreeMap<Position, Shown>,
+) -> BTreeMap<String, String> {
+    fields
         .iter()
         .filter_map(|(position, how)| {
             let field = schema.at(*position)?;
@@ -559,12 +584,11 @@ fn shown(schema: &Schema, version: &Version, permit: &Permit) -> BTreeMap<String
         .collect()
 }
 
-fn masked(schema: &Schema, permits: &[Permit]) -> Vec<String> {
-    let positions: BTreeSet<Position> = permits
-        .iter()
-        .flat_map(|permit| permit.shown())
-        .filter(|(_, how)| **how == Shown::Masked)
-        .map(|(position, _)| *position)
+fn masked(schema: &Schema, hits: &[(Origin, Hit)]) -> Vec<String> {
+    let shown = hits.iter().flat_map(|(_, hit)| hit.shown());
+    let positions: BTreeSet<Position> = shown
+        .filter(|(_, how)| *how == Shown::Masked)
+        .map(|(position, _)| position)
         .collect();
     positions
         .into_iter()
@@ -585,54 +609,13 @@ fn ungranted_filter(holding: &Holding, filters: &[Position]) -> Option<Position>
     }
 }
 
-/// The wanted fields that this node has keys for. What a grant left out is noted with whom to ask.
-fn granted(
-    holding: &Holding,
-    wanted: &BTreeSet<Position>,
-    not_granted: &mut BTreeMap<Position, DivisionId>,
-) -> BTreeSet<Position> {
-    let Access::Grant { statement, .. } = &holding.access else {
-        return wanted.clone();
-    };
-    let (held, missing) = wanted
-        .iter()
-        .partition(|position| statement.fields.contains(position));
-    let missing: BTreeSet<Position> = missing;
-    not_granted.extend(
-        missing
-            .into_iter()
-            .map(|position| (position, statement.origin.division())),
-    );
-    held
-}
-
-fn denied_fields(
-    schema: &Schema,
-    permits: &[Permit],
-    not_granted: BTreeMap<Position, DivisionId>,
-) -> Vec<DeniedField> {
-    let mut fields = BTreeMap::new();
-    for (position, owner) in not_granted {
-        if let Some(field) = schema.at(position) {
-            let ask = format!("{owner} 的安全员 / the security officer of `{owner}`");
-            fields.insert(
-                position,
-                DeniedField {
-                    field: field.id.clone(),
-                    rule: "not-granted".into(),
-                    ask,
-                },
-            );
+/// The wanted fields that this node has keys for.
+fn granted(holding: &Holding, wanted: &BTreeSet<Position>) -> BTreeSet<Position> {
+    match &holding.access {
+        Access::Own(_) => wanted.clone(),
+        Access::Grant { statement, .. } => {
+            let fields = wanted.iter().copied();
+            fields.filter(|at| statement.fields.contains(at)).collect()
         }
     }
-    for (position, denied) in permits.iter().flat_map(Permit::denied) {
-        if let Some(field) = schema.at(*position) {
-            fields.entry(*position).or_insert_with(|| DeniedField {
-                field: field.id.clone(),
-                rule: denied.rule.clone(),
-                ask: denied.ask.clone(),
-            });
-        }
-    }
-    fields.into_values().collect()
 }

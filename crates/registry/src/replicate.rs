@@ -912,8 +912,10 @@ impl Registry {
         if merged == note {
             return Ok(());
         }
-        for secs in self.cosigned_at(origin, &merged) {
-            self.compare_clock(UnixMillis(secs.saturating_mul(1000)), now);
+        let since = self.signed_at(origin, size)?;
+        for (witness, secs) in self.cosigned_at(origin, &merged) {
+            let theirs = UnixMillis(secs.saturating_mul(1000));
+            self.compare_clock(&witness, theirs, since, now);
         }
         let quorum = self.has_quorum(origin, &merged);
         book.keep_cosigned(store, size, merged, quorum)?;
@@ -927,14 +929,17 @@ impl Registry {
     }
 
     /// When each witness cosigned a note, in seconds.
-    fn cosigned_at(&self, origin: &Origin, note: &str) -> Vec<u64> {
+    fn cosigned_at(&self, origin: &Origin, note: &str) -> Vec<(String, u64)> {
         let Ok(parsed) = Note::parse(note.as_bytes()) else {
             return Vec::new();
         };
         let witnesses = self.authority().witnesses(&origin.division(), &parsed);
         let times = witnesses.iter();
         times
-            .filter_map(|witness| verify_cosignature(note.as_bytes(), witness).ok())
+            .filter_map(|witness| {
+                let secs = verify_cosignature(note.as_bytes(), witness).ok()?;
+                Some((witness.name().to_owned(), secs))
+            })
             .collect()
     }
 

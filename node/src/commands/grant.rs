@@ -384,6 +384,10 @@ fn verify(command: &GrantVerify, json: bool) -> Result<ExitCode> {
     }
     for proof in &proofs {
         let upto = match &proof.checkpoint {
+            _ if proof.finished => {
+                "已终止，不再待心跳 / ended; nothing is held of it, and no heartbeat is waited for"
+                    .into()
+            }
             None => "尚无心跳，完整性未证 / no heartbeat yet: nothing says that it is whole".into(),
             Some(at) => format!(
                 "至 `{}` 第 {} 条（{}，{}）完整 / whole up to entry {1}",

@@ -93,8 +93,12 @@ fn show(catalogue: &record::schema::Catalogue, kind: &record::id::Kind, answer: 
         );
     }
     for denied in value["denied"].as_array().into_iter().flatten() {
+        let rows = match denied["rows"].as_u64() {
+            Some(rows) => format!(" {rows} 条 / records"),
+            None => String::new(),
+        };
         output::line(format!(
-            "未提供 / withheld: {}（规则 / rule {}；请联系 / ask {}）",
+            "未提供 / withheld: {}{rows}（规则 / rule {}；请联系 / ask {}）",
             text(&denied["field"]),
             text(&denied["rule"]),
             text(&denied["ask"])

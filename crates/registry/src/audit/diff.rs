@@ -1,4 +1,4 @@
-//! Comparing two checkpoints of one ledger: does the larger extend the smaller?
+//! Comparing two checkpoints of one ledger, the older first: does the later extend it?
 //!
 //! Owns the consistency proof out of tiles, and the search for evidence when there is none.
 //! Refuses to call a missing proof evidence: evidence are two things that the log signed and that
@@ -26,6 +26,13 @@ pub enum Outcome {
         /// Entries between them.
         entries: u64,
         /// The consistency proof, hexadecimal.
+        proof: Vec<String>,
+    },
+    /// The second is shorter than the first, which extends it: what was there is not there any more.
+    Shorter {
+        /// Entries that are missing.
+        entries: u64,
+        /// The consistency proof from the second to the first, hexadecimal.
         proof: Vec<String>,
     },
     /// The log signed two histories, and the documents convince anybody.
@@ -103,7 +110,8 @@ impl TileReader for Any<'_> {
     }
 }
 
-/// Compares two checkpoints. The log must have signed both, under one of the keys.
+/// Compares two checkpoints, the older one first. The log must have signed both, under one of the
+/// keys.
 ///
 /// # Errors
 /// [`CheckError`] when a side is no checkpoint that the log signed, or they are of two logs.
@@ -120,15 +128,20 @@ pub fn compare(a: Side<'_>, b: Side<'_>, keys: &[Verifier]) -> Result<Compared, 
         });
     }
     let log = log_key(first.origin(), keys)?;
-    let (old, new) = if first.size() <= second.size() {
-        ((a, &first), (b, &second))
-    } else {
+    let shorter = second.size() < first.size();
+    let (old, new) = if shorter {
         ((b, &second), (a, &first))
+    } else {
+        ((a, &first), (b, &second))
     };
     let outcome = if old.1.size() == new.1.size() {
         one_size(old, new, log)
     } else {
         two_sizes(old, new, log)
+    };
+    let outcome = match outcome {
+        Outcome::Extends { entries, proof } if shorter => Outcome::Shorter { entries, proof },
+        outcome => outcome,
     };
     Ok(Compared {
         origin: first.origin().to_owned(),

@@ -102,9 +102,9 @@ pub struct GrantLine {
     pub fields: usize,
     /// What for.
     pub purpose: String,
-    /// Ends by itself.
+    /// Ends by itself; when it ended, of one that was ended before.
     pub not_after: UnixMillis,
-    /// `current`, `behind`, `expired`; `transfer` of one that carries a record that moves;
+    /// `current`, `behind`, `expired`, `ended` before its time; `transfer` of one that carries a record that moves;
     /// `uncompared` when the shard itself is not held here, and
     /// `elsewhere` when the grant's ledger is not.
     pub state: &'static str,

@@ -47,6 +47,12 @@ pub struct GrantProof {
     pub named: Option<Named>,
     /// Entries after the last heartbeat, for which nothing vouches yet.
     pub unvouched: u64,
+    /// When the grant ended before its time. Nothing is left to be vouched for once every row of it
+    /// was retracted, or the holder signed that it dropped them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<UnixMillis>,
+    /// Whether the grant ended and nothing of it is held any more: there is no subset to prove.
+    pub finished: bool,
     /// What does not hold.
     pub findings: Vec<VerifyFinding>,
 }
@@ -152,15 +158,20 @@ pub fn verify_grants_to(
             }
             _ => None,
         };
+        let ended_at = authority.grant_ended(&id).map(|ended| ended.ended_at);
+        let dropped = authority.dropped(&grant.holder, &ledger);
+        let finished = dropped || (ended_at.is_some() && walked.records.is_empty());
         proofs.push(GrantProof {
-            ok: findings.is_empty() && complete && walked.checkpoint.is_some(),
+            ok: findings.is_empty() && complete && (finished || walked.checkpoint.is_some()),
             grant: id,
             owner,
             holder: grant.holder.clone(),
             size: walked.size,
             records: walked.records.len() as u64,
             checkpoint: walked.checkpoint,
-            unvouched: walked.unvouched,
+            unvouched: if finished { 0 } else { walked.unvouched },
+            ended_at,
+            finished,
             named,
             ledger,
             findings,

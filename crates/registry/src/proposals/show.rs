@@ -283,6 +283,7 @@ impl Registry {
                 field: field.id.clone(),
                 rule: refusal.rule.clone(),
                 ask: refusal.ask.clone(),
+                rows: None,
             })
         });
         Ok(Opening {

@@ -557,7 +557,15 @@ impl<'a> Walk<'a> {
                 missing.len()
             ));
         }
-        if !self.cited.is_empty() {
+        // One that ended gets no heartbeat any more, and its holder dropped those that it had.
+        let authority = self.known.authority;
+        let grant = self.origin.grant_id();
+        let ended = grant.is_some_and(|id| {
+            let holder = authority.grant(&id).map(|grant| &grant.holder);
+            authority.grant_ended(&id).is_some()
+                || holder.is_some_and(|holder| authority.dropped(holder, self.origin))
+        });
+        if !self.cited.is_empty() && !ended {
             self.remarks.push(format!(
                 "`{}`: 末尾的授权记录尚无心跳作证 / the last rows granted have no heartbeat yet that vouches for their proof",
                 self.origin

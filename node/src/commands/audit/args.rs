@@ -91,9 +91,11 @@ pub struct Check {
 
 #[derive(Debug, ClapArgs)]
 pub struct Diff {
-    /// 账头文件，或导出的站点、账本目录 / a checkpoint file, or an exported site or ledger folder
+    /// 旧的：账头文件，或导出的站点、账本目录 / the older: a checkpoint file, or an exported site or ledger folder
+    #[arg(value_name = "OLDER")]
     pub a: PathBuf,
-    /// 同上 / the same
+    /// 新的：同上 / the newer, the same
+    #[arg(value_name = "NEWER")]
     pub b: PathBuf,
     /// 用此节点的哈希块和公钥 / take tiles and keys from this node's directory
     #[arg(long, env = "FANGZHI_DIR")]

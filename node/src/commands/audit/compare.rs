@@ -158,11 +158,18 @@ fn one(command: &Diff, view: Option<&View>, a: &Head, b: &Head) -> Result<Compar
 
 fn show(compared: &Compared) {
     let [old, new] = compared.sizes;
-    output::line(format!("{}：{old} → {new}", compared.origin));
+    let arrow = match compared.outcome {
+        Outcome::Shorter { .. } => format!("{new} → {old}"),
+        _ => format!("{old} → {new}"),
+    };
+    output::line(format!("{}：{arrow}", compared.origin));
     match &compared.outcome {
         Outcome::Same => output::line("   同一账头 / the same checkpoint"),
         Outcome::Extends { entries, .. } => output::line(format!(
             "   只增未改：增加 {entries} 条，一致性证明成立 / it only grew, by {entries} entries: the consistency proof holds"
+        )),
+        Outcome::Shorter { entries, .. } => output::line(format!(
+            "   后者比前者短 {entries} 条：账本被退回，或两边的次序给反了（先旧后新） / SHORTER by {entries} entries than the first: it was rolled back, or the two were given in the wrong order (the older comes first)"
         )),
         Outcome::Evidence(line) => {
             let what = match line {

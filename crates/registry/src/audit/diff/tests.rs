@@ -70,12 +70,12 @@ fn outcome(a: Side<'_>, b: Side<'_>) -> Outcome {
 }
 
 #[test]
-fn growth_is_proven_in_either_order_and_from_the_larger_ones_tiles_alone() {
+fn growth_is_proven_from_the_larger_ones_tiles_alone() {
     for (old, new) in [(1, 2), (5, 300), (255, 256), (256, 257), (300, 70_000)] {
         let (small, large) = (log(old, old, 1), log(new, new, 1));
         for (a, b) in [
             (small.side(), large.side()),
-            (large.side(), small.note_alone()),
+            (small.note_alone(), large.side()),
         ] {
             let Outcome::Extends { entries, proof } = outcome(a, b) else {
                 panic!("{old} to {new}");
@@ -88,6 +88,26 @@ fn growth_is_proven_in_either_order_and_from_the_larger_ones_tiles_alone() {
     assert!(matches!(
         outcome(one.note_alone(), one.note_alone()),
         Outcome::Same
+    ));
+}
+
+#[test]
+fn a_ledger_that_is_shorter_than_it_was_does_not_hold() {
+    let (before, today) = (log(304, 304, 1), log(302, 302, 1));
+    let compared = compare(before.side(), today.note_alone(), &keys()).unwrap();
+    assert!(matches!(
+        compared.outcome,
+        Outcome::Shorter { entries: 2, .. }
+    ));
+    assert!(!compared.holds());
+    // In their order it is growth.
+    let compared = compare(today.note_alone(), before.side(), &keys()).unwrap();
+    assert!(compared.holds());
+    // And of another history nothing better is said.
+    let other = log(302, 17, 1);
+    assert!(matches!(
+        outcome(before.side(), other.side()),
+        Outcome::Evidence(_)
     ));
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use ledger::evidence::Evidence;
 use record::authority::GrantStatement;
 use record::entry::{Entry, GrantOperation};
-use record::id::Origin;
+use record::id::{Origin, UnixMillis};
 use store::Store;
 
 use super::{Auditor, GrantLine, Severity};
@@ -22,9 +22,8 @@ impl Auditor<'_> {
         let mut lines = Vec::new();
         for grant in &grants {
             let over = view.authority().grant_ended(&grant.id).is_some();
-            let moves = crate::transfer::carries(grant);
-            // A transfer's keys are used once, and it is not kept current.
-            if !(moves && over) {
+            // Of one that ended nobody needs keys any more.
+            if !over {
                 self.holder(grant);
             }
             let ledger = grant.origin.grant(&grant.id);
@@ -39,7 +38,7 @@ impl Auditor<'_> {
                 holder: grant.holder.clone(),
                 fields: grant.fields.len(),
                 purpose: grant.purpose.to_string(),
-                not_after: grant.not_after,
+                not_after: self.until(grant),
                 state,
                 heartbeat,
             });
@@ -47,12 +46,24 @@ impl Auditor<'_> {
         Ok(lines)
     }
 
+    /// When a grant ends, or ended before its time.
+    fn until(&self, grant: &GrantStatement) -> UnixMillis {
+        let ended = self.view.authority().grant_ended(&grant.id);
+        ended.map_or(grant.not_after, |ended| ended.ended_at.min(grant.not_after))
+    }
+
     fn holder(&mut self, grant: &GrantStatement) {
         let authority = self.view.authority();
         let subject = grant.origin.grant(&grant.id);
         let holder = &grant.holder;
-        let expired = grant.not_after < self.now;
-        if authority.revoked(&grant.holder_charter) && !expired {
+        if grant.not_after < self.now {
+            return;
+        }
+        // Keys that were rotated, or a charter that was replaced, leave a holder in good standing.
+        let in_force = authority
+            .charter(holder)
+            .is_some_and(|charter| !authority.revoked(&charter.id()));
+        if authority.revoked(&grant.holder_charter) && !in_force {
             self.find(
                 Severity::Fault,
                 "grant-to-revoked",
@@ -128,6 +139,9 @@ impl Auditor<'_> {
         }
         if grant.not_after < self.now {
             return Ok(("expired", heartbeat));
+        }
+        if view.authority().grant_ended(&grant.id).is_some() {
+            return Ok(("ended", heartbeat));
         }
         if crate::transfer::carries(grant) {
             return Ok(("transfer", heartbeat));

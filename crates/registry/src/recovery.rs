@@ -29,6 +29,8 @@ use crate::table;
 
 pub mod export;
 pub mod rebuild;
+#[cfg(test)]
+mod tests;
 
 /// How many chunks one commit of the recovery ledger carries.
 const CHUNKS: usize = 32;
@@ -371,24 +373,34 @@ impl Registry {
         ledger: &Origin,
         entries: impl Iterator<Item = &'a Entry>,
     ) {
+        // Several entries may speak of one record: the last says whether it is in scope.
+        let mut rows: BTreeMap<RecordId, Option<u64>> = BTreeMap::new();
+        let mut cursor = None;
         for entry in entries {
             let Entry::Grant(entry) = entry else {
                 continue;
             };
             match (entry.operation, entry.record) {
-                (GrantOperation::Enter | GrantOperation::Update, Some(record)) => {
-                    let key = table::key(ledger, table::SCOPE, &record.0);
-                    batch.put(key, entry.shard_size.to_be_bytes().to_vec());
+                (operation, Some(record)) if operation.brings_parcel() => {
+                    rows.insert(record, Some(entry.shard_size));
                 }
                 (GrantOperation::Retract, Some(record)) => {
-                    batch.delete(table::key(ledger, table::SCOPE, &record.0));
+                    rows.insert(record, None);
                 }
-                (GrantOperation::Heartbeat, _) => {
-                    // Rows after it, if any, are worked through once more.
-                    crate::grant::put_cursor(batch, ledger, entry.shard_size);
-                }
+                // Rows after it, if any, are worked through once more.
+                (GrantOperation::Heartbeat, _) => cursor = Some(entry.shard_size),
                 _ => {}
             }
+        }
+        for (record, row) in rows {
+            let key = table::key(ledger, table::SCOPE, &record.0);
+            match row {
+                Some(at) => batch.put(key, at.to_be_bytes().to_vec()),
+                None => batch.delete(key),
+            };
+        }
+        if let Some(shard_size) = cursor {
+            crate::grant::put_cursor(batch, ledger, shard_size);
         }
     }
 }

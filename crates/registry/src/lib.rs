@@ -11,6 +11,7 @@
 mod arrived;
 pub mod audit;
 pub mod authority;
+mod awaited;
 pub mod backups;
 pub mod book;
 mod chain;
@@ -31,6 +32,7 @@ pub mod guard;
 pub mod heads;
 pub mod holding;
 pub mod keys;
+mod lost;
 mod moves;
 pub mod node;
 pub mod plan;

@@ -245,6 +245,8 @@ impl Registry {
         let mut not_granted = BTreeMap::new();
         // A locked node has no index either: it must not say that there is nothing.
         self.keys.unlocked()?;
+        // Nor what waits for its schema.
+        self.refuse_awaiting_kind(&request.kind)?;
         for holding in self.holdings_of(&request.kind) {
             let holding = holding.read().unwrap_or_else(PoisonError::into_inner);
             if let Access::Grant { statement, .. } = &holding.access

@@ -250,6 +250,7 @@ impl Site {
     ) -> ImportReport {
         let mut total = ImportReport::default();
         let mut number = 0;
+
         for chunk in rows.chunks(IMPORT_ROWS) {
             let numbers = chunk.iter().map(|_| {
                 number += 1;
@@ -257,7 +258,7 @@ impl Site {
             });
             let chunk = ImportChunk {
                 kind: kind(of),
-                source: data_encoding::HEXLOWER.encode(&Sha256::digest(of.as_bytes())),
+                source: source_of(of, rows),
                 numbers: numbers.collect(),
                 rows: chunk.to_vec(),
                 dry_run: false,
@@ -443,6 +444,10 @@ impl End<'_> {
                     registry.alarm(&origin, "fork", "", vec![], now);
                     vec![]
                 }
+                Output::Succeeded(successions) => {
+                    registry.succeeded(&successions, now);
+                    vec![]
+                }
                 Output::Refused { reason, .. } => {
                     seen.refused.push(reason);
                     vec![]
@@ -457,18 +462,25 @@ impl End<'_> {
     }
 }
 
+/// The hash that a file with these rows is imported under.
+pub fn source_of(of: &str, rows: &[Row]) -> String {
+    data_encoding::HEXLOWER.encode(&Sha256::digest(format!("{of} {rows:?}")))
+}
+
 /// One session between child and parent, until neither has anything to say.
 pub fn replicate(child: &Site, parent: &Site, now: UnixMillis) -> Seen {
     let mut seen = Seen::default();
     let mut ends = [
         End {
             site: child,
-            session: sync::session::Session::dial(child.config(parent)),
+            session: sync::session::Session::dial(child.config(parent))
+                .knowing(child.registry.successions()),
             offered: BTreeMap::new(),
         },
         End {
             site: parent,
-            session: sync::session::Session::listen(parent.config(child)),
+            session: sync::session::Session::listen(parent.config(child))
+                .knowing(parent.registry.successions()),
             offered: BTreeMap::new(),
         },
     ];

@@ -256,6 +256,66 @@ fn a_destroyed_node_is_rebuilt_from_shares_and_its_parents_replica() {
     }
 }
 
+#[test]
+fn a_record_whose_secret_did_not_come_back_is_counted_and_its_file_is_not_imported_again() {
+    let Pair {
+        base,
+        district,
+        community,
+        clerk,
+        officers,
+    } = Pair::new();
+    let people = rows("person", 1, 20, 1);
+    let buildings = rows("building", 1, 20, 1);
+    community.import(&clerk, "person", &people, NOW);
+    // The epoch of buildings began before the copy.
+    let first = rows("building", 3, 20, 3);
+    community.import(&clerk, "building", &first, NOW);
+    settle(&[(&community, &district)], NOW);
+    drop((clerk, officers));
+    let dir = community.close();
+    let old = base.path().join("old");
+    tests::copy_dir(&dir, &old);
+    let community = Site::open(&dir, NOW);
+    let clerk = community.registry.login("clerk", PASSPHRASE, NOW).unwrap();
+    community.import(&clerk, "building", &buildings, NOW);
+    settle(&[(&community, &district)], NOW);
+    drop(clerk);
+    let dir = community.close();
+    std::fs::remove_dir_all(&dir).unwrap();
+    tests::copy_dir(&old, &dir);
+
+    let registry = registry::Registry::open(&dir, &Opener::File, NOW).unwrap();
+    let community = Bare { registry }.replicate_until_whole(&district, dir);
+    let line = community.registry.store_line();
+    let lost = buildings.len() as u64;
+    assert_eq!(line.lost_records, lost);
+    let doctor = community.registry.doctor(NOW).unwrap();
+    let check = doctor.iter().find(|check| check.check == "lost-records");
+    assert!(check.unwrap().found.contains(&format!("有 {lost} 条")));
+
+    let clerk = community.registry.login("clerk", PASSPHRASE, NOW).unwrap();
+    let source = |of: &str, rows: &[tests::realm::Row]| registry::register::ImportChunk {
+        kind: kind(of),
+        source: tests::realm::source_of(of, rows),
+        numbers: (1..).take(rows.len()).collect(),
+        rows: rows.to_vec(),
+        dry_run: false,
+    };
+    let again = source("building", &buildings);
+    let refused = community.registry.import(&clerk, &again, NOW).unwrap_err();
+    assert!(
+        refused.to_string().contains(&format!("{lost} records")),
+        "{refused}"
+    );
+    // Other files, and what was in the copy, are as they were.
+    let known = source("person", &people);
+    let report = community.registry.import(&clerk, &known, NOW).unwrap();
+    assert_eq!(report.repeated, people.len() as u64);
+    community.import(&clerk, "building", &rows("building", 2, 20, 2), NOW);
+    assert_eq!(community.registry.store_line().lost_records, lost);
+}
+
 /// A node whose operators are not known yet: its authority ledger is at its parent.
 struct Bare {
     registry: registry::Registry,

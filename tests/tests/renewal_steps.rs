@@ -12,10 +12,11 @@ use record::id::{Hash, UnixMillis};
 use registry::plan::approve::plan_id;
 use registry::plan::request::PlanRequest;
 use registry::renewal::Ask;
+use registry::status::LedgerLine;
 use tests::copy_dir;
 use tests::realm::daemon::verify;
 use tests::realm::forge::keystore;
-use tests::realm::{NOW, REALM, Site, replicate, rows};
+use tests::realm::{NOW, REALM, Site, origin, replicate, rows, settle};
 
 struct World {
     base: tempfile::TempDir,
@@ -174,6 +175,59 @@ fn a_node_whose_answer_was_lost_finds_its_charter_in_the_ledger_of_its_parent() 
     assert_eq!(world.community.charter(), chain[0]);
     let seen = replicate(&world.community, &world.district, NOW);
     assert!(seen.refused.is_empty(), "{seen:?}");
+}
+
+#[test]
+fn a_node_that_joins_after_the_root_changed_its_keys_takes_the_roots_ledger_and_all_others() {
+    let base = tempfile::tempdir().unwrap();
+    let root = Site::root(base.path(), REALM, "jiangjin", NOW);
+    let town = Site::join(&root, base.path(), "shuangfu", Level::Town, NOW);
+    let second = root.enrol("fuhe", Role::SecurityOfficer, None, NOW);
+    settle(&[(&town, &root)], NOW);
+    // Twice, so that a succession leads to a key that is not known yet either.
+    for serial in 2..=3 {
+        let registry = &root.registry;
+        let request = PlanRequest::RotateNode {};
+        let plan = registry.plan(&root.officer, &request, NOW).unwrap();
+        let plan = plan_id(&plan.id).unwrap();
+        registry.approve(&second, &plan, true, NOW).unwrap();
+        run(&root, &plan);
+        assert!(registry.renewal_step(NOW).unwrap().is_none());
+        assert_eq!(registry.chain().unwrap()[0].serial, serial);
+    }
+    settle(&[(&town, &root)], NOW);
+
+    // Invited by the root, and by a node that was there before.
+    let below = Site::join(&root, base.path(), "caijia", Level::Town, NOW);
+    let further = Site::join(&town, base.path(), "jinfu", Level::Community, NOW);
+    let links = [(&town, &root), (&below, &root), (&further, &town)];
+    for (child, parent) in links {
+        let seen = replicate(child, parent, NOW);
+        assert!(seen.refused.is_empty(), "{seen:?}");
+        assert!(seen.not_kept.is_empty(), "{seen:?}");
+    }
+    settle(&links, NOW);
+    settle(&links, NOW);
+    let above = root.registry.status().unwrap().ledgers;
+    for site in [&below, &further] {
+        let status = site.registry.status().unwrap();
+        assert!(status.alarms.is_empty(), "{:?}", status.alarms);
+        for division in ["jiangjin", "shuangfu", "caijia"] {
+            let authority = origin(division, "authority");
+            let of = |ledgers: &[LedgerLine]| {
+                let mut ledgers = ledgers.iter();
+                let line = ledgers.find(|line| line.origin == authority);
+                line.map(|line| line.root.clone())
+            };
+            let (held, whole) = (of(&status.ledgers), of(&above));
+            assert!(held.is_some() && held == whole, "{authority}: {held:?}");
+        }
+    }
+    drop(second);
+    for site in [below, further, town, root] {
+        let report = registry::verify::verify(&site.close()).unwrap();
+        assert!(report.findings.is_empty(), "{:?}", report.findings);
+    }
 }
 
 fn refused(world: &World, request: &Renewal, now: UnixMillis) -> String {

@@ -53,7 +53,9 @@ impl ApiError {
             RegistryError::Conflict(_)
             | RegistryError::Stale { .. }
             | RegistryError::Underway { .. } => StatusCode::CONFLICT,
-            RegistryError::Halted { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            RegistryError::Halted { .. } | RegistryError::NoSchema { .. } => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             RegistryError::Directory(_)
             | RegistryError::Damaged { .. }
             | RegistryError::Unreadable { .. }

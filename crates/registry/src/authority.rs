@@ -535,6 +535,16 @@ impl Authority {
         self.ever.get(division).map_or(&[], Vec::as_slice)
     }
 
+    /// Whether none is missing of the charters that a division had: serials count from 1. Whoever
+    /// joined later knows at first only those in force.
+    pub(crate) fn knows_every_charter(&self, division: &DivisionId) -> bool {
+        let ever = self.charters_ever(division);
+        !ever.is_empty()
+            && (1..)
+                .zip(ever)
+                .all(|(serial, charter)| charter.serial == serial)
+    }
+
     /// Accepts waiting charters whose issuer is known, until none is left that can be.
     fn settle(&mut self) {
         loop {

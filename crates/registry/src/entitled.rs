@@ -2,7 +2,8 @@
 //! that was never enrolled, is not kept, however well it is signed.
 //!
 //! Owns what is decided while a ledger is received. What cannot be known yet, because less of the
-//! owner's authority ledger is here than the act relied on, is left to `verify`.
+//! owner's authority ledger is here than the act relied on, or because a charter that the owner had
+//! before is not known yet, is left to `verify`.
 
 use record::act::{Act, Capacity};
 use record::entry::Entry;
@@ -62,7 +63,9 @@ impl Registry {
         match act.capacity {
             Capacity::Service => {
                 let ever = authority.charters_ever(&division);
-                ever.is_empty() || ever.iter().any(|charter| charter.keys.sign == act.key)
+                // The root's earlier keys stand further on in the very ledger that they signed first.
+                !authority.knows_every_charter(&division)
+                    || ever.iter().any(|charter| charter.keys.sign == act.key)
             }
             Capacity::Operator => authority
                 .term(&division, &act.key)

@@ -56,6 +56,16 @@ pub enum RegistryError {
     /// No such kind of record.
     #[error("没有类别 `{0}` / no kind `{0}` in the catalogue; see `fangzhi schema list`")]
     NoKind(Kind),
+    /// A schema that the realm published has not come here yet.
+    #[error(
+        "`{kind}` 第 {version} 版登记表尚未收到，请让节点与上级联通 / version {version} of the schema of `{kind}` has not come here yet; it comes with the root's authority ledger: let the node run and reach its parent, `fangzhi sync status` shows how far it is"
+    )]
+    NoSchema {
+        /// The kind.
+        kind: Kind,
+        /// The version.
+        version: u32,
+    },
     /// The directory holds a node already, or none.
     #[error("{0}")]
     Directory(String),
@@ -152,6 +162,7 @@ impl RegistryError {
             Self::BadRequest(_) => "bad-request",
             Self::NotFound { .. } => "not-found",
             Self::NoKind(_) => "no-kind",
+            Self::NoSchema { .. } => "no-schema",
             Self::Directory(_) => "directory",
             Self::Conflict(_) | Self::Stale { .. } => "conflict",
             Self::NoCharter(_) => "no-charter",

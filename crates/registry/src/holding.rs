@@ -10,7 +10,7 @@ use index::Index;
 use record::authority::GrantStatement;
 use record::cbor;
 use record::entry::{Entry, GrantEntry, GrantOperation, Operation, RecordEntry};
-use record::id::{Kind, Origin, RecordId};
+use record::id::{Kind, Origin, RecordId, UnixMillis};
 use record::schema::{Position, STATUS, Schema};
 use seal::body::{Body, CellContext, Opened};
 use seal::grant::EnvelopeInfo;
@@ -126,8 +126,10 @@ impl Registry {
     }
 
     pub(crate) fn schema_version(&self, kind: &Kind, version: u32) -> Result<&'static Schema> {
-        self.catalogue().version(kind, version).ok_or_else(|| {
-            RegistryError::damaged(format!("schema {version} of `{kind}` is not here"))
+        let schema = self.catalogue().version(kind, version);
+        schema.ok_or_else(|| RegistryError::NoSchema {
+            kind: kind.clone(),
+            version,
         })
     }
 
@@ -142,7 +144,15 @@ impl Registry {
     }
 
     /// The holding of a ledger, opened when it is not yet.
+    ///
+    /// # Errors
+    /// [`RegistryError::NoSchema`] while it waits for a schema.
     pub(crate) fn holding(&self, origin: &Origin) -> Result<Arc<RwLock<Holding>>> {
+        self.refuse_awaiting(origin)?;
+        self.holding_or_open(origin)
+    }
+
+    fn holding_or_open(&self, origin: &Origin) -> Result<Arc<RwLock<Holding>>> {
         if let Some(holding) = self
             .holdings
             .read()
@@ -160,7 +170,7 @@ impl Registry {
     }
 
     /// Opens every own shard and every grant held, and brings their indexes up to date.
-    pub(crate) fn open_holdings(&self) -> Result<()> {
+    pub(crate) fn open_holdings(&self, now: UnixMillis) -> Result<()> {
         for shard in self.store.shards()? {
             let Ok(origin) = Origin::parse(&shard) else {
                 continue;
@@ -171,7 +181,7 @@ impl Registry {
             let lost = self.guard.is_halted(&origin)
                 && Head::read(self.store.as_ref(), &origin)?.size == 0;
             if (own_shard || granted) && !lost {
-                self.advance_holding(&origin)?;
+                self.advance_or_await(&origin, now)?;
             }
         }
         Ok(())
@@ -255,7 +265,7 @@ impl Registry {
 
     /// Works through what the ledger has beyond the index.
     pub(crate) fn advance_holding(&self, origin: &Origin) -> Result<()> {
-        let holding = self.holding(origin)?;
+        let holding = self.holding_or_open(origin)?;
         let mut holding = holding.write().unwrap_or_else(PoisonError::into_inner);
         self.advance(&mut holding)
     }

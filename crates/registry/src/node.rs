@@ -67,6 +67,8 @@ pub struct Registry {
     pub(crate) authority: RwLock<Authority>,
     books: Mutex<HashMap<Origin, Arc<Mutex<Book>>>>,
     pub(crate) holdings: RwLock<BTreeMap<Origin, Arc<RwLock<Holding>>>>,
+    /// Ledgers that wait for a schema.
+    pub(crate) awaited: Mutex<crate::awaited::Awaited>,
     pub(crate) peers: Mutex<Peers>,
     /// Where pages of record secrets are that were written again under another number.
     pub(crate) moved: RwLock<BTreeMap<u32, u32>>,
@@ -376,6 +378,7 @@ impl Registry {
             authority: RwLock::new(authority),
             books: Mutex::new(HashMap::new()),
             holdings: RwLock::new(BTreeMap::new()),
+            awaited: Mutex::default(),
             peers: Mutex::new(Peers::with(reaches)),
             moved: RwLock::new(moved),
             destructions: Mutex::new(destructions),
@@ -409,7 +412,7 @@ impl Registry {
         self.check_keystore()?;
         self.seal_recovery();
         self.settle_secrets()?;
-        self.open_holdings()?;
+        self.open_holdings(now)?;
         // What a crash cut off; a ledger that is not signed at present waits, the node does not.
         self.go_on_destroying(now);
         self.tend_letters(now);

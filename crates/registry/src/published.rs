@@ -96,7 +96,7 @@ impl InUse {
         self.running().version(line)
     }
 
-    fn replace(&self, running: Running) {
+    pub(crate) fn replace(&self, running: Running) {
         *self.running.write().unwrap_or_else(PoisonError::into_inner) = running;
     }
 }

@@ -253,6 +253,8 @@ impl Registry {
         let mut answered = false;
         // A locked node has no index either: it must not say that there is nothing.
         self.keys.unlocked()?;
+        // Nor what waits for its schema.
+        self.refuse_awaiting_kind(&request.kind)?;
         let search = Search {
             filters: &filters,
             closed: request.closed || positions.contains(&STATUS),

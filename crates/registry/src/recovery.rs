@@ -31,6 +31,8 @@ pub mod export;
 pub mod giving;
 pub mod rebuild;
 pub mod taking;
+#[cfg(test)]
+mod tests;
 
 /// How many chunks one commit of the recovery ledger carries.
 const CHUNKS: usize = 32;
@@ -373,20 +375,28 @@ impl Registry {
         ledger: &Origin,
         entries: impl Iterator<Item = &'a Entry>,
     ) {
+        // Several entries may speak of one record: the last says whether it is in scope.
+        let mut rows: BTreeMap<RecordId, Option<u64>> = BTreeMap::new();
         for entry in entries {
             let Entry::Grant(entry) = entry else {
                 continue;
             };
             match (entry.operation, entry.record) {
-                (GrantOperation::Enter | GrantOperation::Update, Some(record)) => {
-                    let key = table::key(ledger, table::SCOPE, &record.0);
-                    batch.put(key, entry.shard_size.to_be_bytes().to_vec());
+                (operation, Some(record)) if operation.brings_parcel() => {
+                    rows.insert(record, Some(entry.shard_size));
                 }
                 (GrantOperation::Retract, Some(record)) => {
-                    batch.delete(table::key(ledger, table::SCOPE, &record.0));
+                    rows.insert(record, None);
                 }
                 _ => {}
             }
+        }
+        for (record, row) in rows {
+            let key = table::key(ledger, table::SCOPE, &record.0);
+            match row {
+                Some(at) => batch.put(key, at.to_be_bytes().to_vec()),
+                None => batch.delete(key),
+            };
         }
     }
 }

@@ -197,6 +197,7 @@ impl Registry {
         let mut book = lock(&book);
         let mut holding = holding.write().unwrap_or_else(PoisonError::into_inner);
 
+        self.refuse_lost_rows(&shard, &source)?;
         let mut taken = self.taken(&shard, &source, &chunk.numbers)?;
 
         let mut report = ImportReport {

@@ -15,7 +15,7 @@ use minicbor::bytes::ByteArray;
 use minicbor::{Decode, Encode};
 use record::authority::{Charter, DivisionCode, Level, NodeKeys, Revocation, Statement};
 use record::cbor;
-use record::entry::{Entry, SUITE};
+use record::entry::{Entry, Operation, SUITE};
 use record::id::{DivisionId, Hash, Kind, Origin, Realm, RecordId, UnixMillis};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -632,15 +632,18 @@ impl Registry {
         // From the check to the commit: nobody cosigns another history meanwhile.
         let place = self.witnessing.of(&origin);
         let (mut whole, mut cosigned) = (old.whole, old.cosigned);
+        let mut notes = BTreeMap::new();
         for (held, verified) in arrived.wholes() {
             let signed = verified.map(|v| self.cosigned_note(&origin, v, old.size, now));
             let note = signed.transpose()?.flatten().unwrap_or(held.note.clone());
             if self.has_quorum(&origin, &note) {
                 cosigned = Some(note.clone());
             }
-            let at = table::note(&origin, held.frontier.size());
-            batch.put(at, note.clone().into_bytes());
+            notes.insert(held.frontier.size(), note.clone());
             whole = Some(note);
+        }
+        for (size, note) in notes {
+            batch.put(table::note(&origin, size), note.into_bytes());
         }
         let head = Head {
             size,
@@ -662,6 +665,7 @@ impl Registry {
         if own {
             // What is kept beside the entries of an own shard was lost with them.
             let mut newest: BTreeMap<RecordId, Newest> = BTreeMap::new();
+            let mut came: BTreeMap<RecordId, (u64, Operation)> = BTreeMap::new();
             for ((at, entry), leaf) in (first..).zip(arrived.entries()).zip(&leaf_hashes) {
                 if let Entry::Record(entry) = entry {
                     let old = match newest.remove(&entry.record) {
@@ -669,6 +673,8 @@ impl Registry {
                         None => self.newest(&origin, &entry.record)?,
                     };
                     newest.insert(entry.record, Newest::after(old, entry, at, *leaf));
+                    let (_, last) = came.entry(entry.record).or_insert((at, entry.operation));
+                    *last = entry.operation;
                 }
             }
             crate::proposals::note_sources(&mut batch, &origin, arrived.entries());
@@ -677,10 +683,14 @@ impl Registry {
                 self.remake_cursor(&mut batch, &origin, arrived.entries())?;
             }
             for (record, mut newest) in newest {
-                if newest.page == 0
-                    && let Some(at) = self.find_secret(&record)?
-                {
-                    (newest.page, newest.offset, newest.length) = (at.page, at.offset, at.len);
+                if newest.page == 0 {
+                    if let Some(at) = self.find_secret(&record)? {
+                        (newest.page, newest.offset, newest.length) = (at.page, at.offset, at.len);
+                    } else if let Some((at, last)) = came.get(&record)
+                        && !crate::lost::ends(*last)
+                    {
+                        crate::lost::note(&mut batch, store, &origin, &record, *at)?;
+                    }
                 }
                 batch.put(
                     table::key(&origin, table::RECORD, &record.0),
@@ -745,9 +755,9 @@ impl Registry {
             let authority = self.own("authority");
             if !self.keys.is_locked() && !self.guard.is_halted(&authority) {
                 if origin == authority {
-                    self.open_holdings()?;
+                    self.open_holdings(now)?;
                 } else if origin.is_shard() {
-                    self.advance_holding(&origin)?;
+                    self.advance_or_await(&origin, now)?;
                 }
             }
         } else if complete {
@@ -791,7 +801,7 @@ impl Registry {
         self.take_letters(origin, now);
         for ledger in ours {
             if !self.keys.is_locked()
-                && let Err(error) = self.advance_holding(&ledger)
+                && let Err(error) = self.advance_or_await(&ledger, now)
             {
                 tracing::error!(origin = %ledger, %error, "a grant's ledger could not be worked through");
                 self.alarm(&ledger, "holding", &error.to_string(), vec![], now);

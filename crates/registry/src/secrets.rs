@@ -244,7 +244,7 @@ impl Registry {
     }
 
     /// The shards that this node writes and has.
-    fn own_shards(&self) -> Result<Vec<Origin>> {
+    pub(crate) fn own_shards(&self) -> Result<Vec<Origin>> {
         let shards = self.store.shards()?;
         let origins = shards.iter().filter_map(|shard| Origin::parse(shard).ok());
         let own = |origin: &Origin| origin.division() == self.config.division && origin.is_shard();

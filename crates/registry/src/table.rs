@@ -29,6 +29,9 @@ pub const CHAIN: &str = "chain";
 pub const DESTROY: &str = "destroy";
 /// Where the chunks end, in each page of record secrets, that records of this ledger point to.
 pub const PAGE: &str = "page";
+/// Of an own shard: records that came back from the parent without their secrets, each with the index
+/// of its first entry that came.
+pub const LOST: &str = "lost";
 /// Import chunks that were taken.
 pub const IMPORT: &str = "import";
 /// Records in scope of a grant, and how far the shard was worked through.

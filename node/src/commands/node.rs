@@ -380,6 +380,11 @@ pub fn status(at: &Dir, json: bool) -> Result<ExitCode> {
         "存储 / store: {} 段 segments，有效 live {} B，失效 dead {} B；磁盘 / disk {used}；详见 / see `fangzhi doctor`",
         store["segments"], store["live_bytes"], store["dead_bytes"],
     ));
+    if let Some(lost) = store["lost_records"].as_u64().filter(|lost| *lost > 0) {
+        output::line(format!(
+            "有 {lost} 条记录的密钥已失、打不开 / {lost} records are without their secrets and cannot be opened；详见 / see `fangzhi doctor`"
+        ));
+    }
     for peer in status["peers"].as_array().into_iter().flatten() {
         let state = if peer["connected"] == json!(true) {
             "已连接 connected"

@@ -71,6 +71,7 @@ impl Registry {
                 self.clear_alarm(origin, "holding")?;
             }
         }
+        self.open_awaiting(now)?;
         for declined in &after.declined {
             tracing::warn!(
                 what = declined.what.as_str(),

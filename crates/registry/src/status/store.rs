@@ -49,6 +49,8 @@ pub struct StoreLine {
     pub forecast: Forecast,
     /// Pages of record secrets that are damaged.
     pub damaged_pages: Vec<DamagedPage>,
+    /// Records of own shards that came back from the parent without their secrets.
+    pub lost_records: u64,
 }
 
 impl Registry {
@@ -71,6 +73,10 @@ impl Registry {
             disk_used_percent: disk::used_percent(stats.free_bytes, stats.disk_bytes),
             forecast: self.growth.forecast(stats.free_bytes),
             damaged_pages: self.damaged_pages.lines(),
+            lost_records: self.lost_records().unwrap_or_else(|error| {
+                tracing::error!(%error, "records without secrets could not be counted");
+                0
+            }),
         }
     }
 
@@ -142,6 +148,11 @@ pub(super) fn metrics(line: &StoreLine) -> Vec<(&'static str, &'static str, Opti
             Some(line.damaged_pages.len() as u64),
         ),
         (
+            "fangzhi_lost_records",
+            "Records of own shards that came back without their secrets.",
+            Some(line.lost_records),
+        ),
+        (
             "fangzhi_disk_free_bytes",
             "Bytes that the node may still write.",
             line.disk_used_percent.map(|_| line.disk_free_bytes),
@@ -211,7 +222,26 @@ pub(super) fn checks(line: &StoreLine) -> Vec<Check> {
             damaged(&line.damaged_pages),
             "run `fangzhi verify`, stop the node, restore the named files of `secrets/` from the backup, start it again",
         ),
+        check(
+            "lost-records",
+            if line.lost_records == 0 {
+                Health::Ok
+            } else {
+                Health::Failure
+            },
+            lost(line.lost_records),
+            "根密钥已分份的，停节点，用 `fangzhi recover export`、`recover rebuild` 在空目录找回密钥；否则按原件补登：`fangzhi erase` 销毁打不开的记录，再导入 / if the root was shared, get the secrets back into an empty directory with `fangzhi recover`; else erase the records that cannot be opened (`fangzhi erase`; importing their file again names them) and register them from their papers",
+        ),
     ]
+}
+
+fn lost(records: u64) -> String {
+    match records {
+        0 => "记录均有密钥 / no record is without its secret".into(),
+        _ => format!(
+            "有 {records} 条记录的密钥未随备份恢复，打不开、查不到 / {records} records came back without their secrets: they cannot be opened, and no reading shows them"
+        ),
+    }
 }
 
 fn damaged(pages: &[DamagedPage]) -> String {
@@ -291,6 +321,7 @@ mod tests {
             disk_used_percent: disk::used_percent(100 - used, 100),
             forecast,
             damaged_pages: Vec::new(),
+            lost_records: 0,
         }
     }
 

@@ -12,6 +12,7 @@ use record::authority::Charter;
 use record::id::Origin;
 use registry::addresses::Transport;
 use registry::heads::Looked;
+use registry::replicate::CHARTER_FIRST;
 use registry::standing::PeerStanding;
 use registry::{Registry, error::RegistryError};
 use sync::code::{RefusalCode, RejectCode};
@@ -684,12 +685,16 @@ impl Driver {
                 code,
                 reason,
             } => {
-                // It comes while a charter is on its way, and from a flooding peer all the time:
-                // counted always, logged once, and only when offering it again did not help.
+                // From a flooding peer it comes all the time: counted always, logged once. While a
+                // charter may be on its way, only when offering it again did not help.
                 if self.declined.len() < DECLINED_MAX || self.declined.contains_key(&origin) {
                     let times = self.declined.entry(origin.clone()).or_default();
                     *times = times.saturating_add(1);
-                    if *times == DECLINED_LOGGED || (*times == 1 && code.is_alarm()) {
+                    let logged = match reason.ends_with(CHARTER_FIRST) {
+                        true => DECLINED_LOGGED,
+                        false => 1,
+                    };
+                    if *times == logged {
                         tracing::warn!(%origin, code = code.as_str(), %reason, "a ledger was not taken");
                     }
                 }

@@ -143,7 +143,7 @@ pub(super) fn make(whose: &Whose, request: &PlanRequest, json: bool) -> Result<E
     if !json {
         let missing = plan["state"]["missing"].as_u64().unwrap_or(1);
         output::line(format!(
-            "下一步：由另外 {missing} 名安全员批准 / next: {missing} other security officers approve: fangzhi keys approve {}",
+            "下一步：由另外 {missing} 名安全员批准 / next, approvals of other security officers, {missing} in all: fangzhi keys approve {}",
             text(&plan["id"])
         ));
     }

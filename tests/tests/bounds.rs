@@ -154,7 +154,7 @@ fn a_bundle_is_not_written_among_the_files_that_the_node_lives_on() {
     let link = world.base.path().join("link");
     std::os::unix::fs::symlink(world.base.path().join("nowhere"), &link).unwrap();
     assert!(world.pack(&link).is_err());
-    assert!(world.pack(&world.base.path().join("bundle")).is_ok());
+    assert!(world.pack(&world.base.path().join("bundle.ferry")).is_ok());
 }
 
 #[test]

@@ -298,7 +298,7 @@ fn a_station_that_never_shares_a_network_joins_runs_and_goes_on_by_file() {
     for ledger in opened["ledgers"].as_array().unwrap() {
         assert_eq!(ledger["error"], Value::Null, "{ledger}");
     }
-    let receipt = gap.text(&gap.disk("receipt"));
+    let receipt = gap.text(&gap.disk("receipt.ferry"));
     cells.run(
         0,
         &[

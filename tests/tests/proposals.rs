@@ -407,6 +407,8 @@ fn a_node_killed_between_change_and_answer_changes_once_and_answers_once() {
     let token = trio.department.http.login("jingban");
     let mut between = 0;
     let mut done = Vec::new();
+    // Microseconds after which a kill is too early, and too late.
+    let (mut early, mut late) = (0, 60_000);
     for (round, record) in records.iter().enumerate() {
         let request = json!({
             "to": "jinfu", "kind": "person", "record": record, "reason": "moved",
@@ -431,7 +433,8 @@ fn a_node_killed_between_change_and_answer_changes_once_and_answers_once() {
             let path = path.clone();
             move || http.try_post(&path, Some(&clerk), br#"{"purpose":"correction"}"#)
         });
-        std::thread::sleep(Duration::from_micros(dice.below(60_000)));
+        let delay = early + dice.below(late - early);
+        std::thread::sleep(Duration::from_micros(delay));
         trio.community.kill_9();
         drop(accepting.join().unwrap());
         let (made, answered) = made_and_answered(&site, index);
@@ -440,6 +443,15 @@ fn a_node_killed_between_change_and_answer_changes_once_and_answers_once() {
             "round {round}: {made}, {answered}"
         );
         between += usize::from(made == 1 && answered == 0);
+        // Closes in on the moment between the two, and never so far that it could be missed.
+        match (made, answered) {
+            (0, _) => {
+                early = (early + delay) / 2;
+                late = late.max(early + 4_000);
+            }
+            (_, 0) => {}
+            _ => late = ((late + delay) / 2).max(early + 4_000),
+        }
         trio.community = site.start();
         if made == 0 {
             let clerk = trio.community.http.login("dengji");

@@ -175,8 +175,9 @@ fn structs(path: &Path, code: &str) -> Vec<Declared> {
 
 /// Bodies of requests: they carry a passphrase to the node, so the client serializes them.
 /// `Login` is moved into `Zeroizing` where it is received, `NewOperator` wiped on drop.
-/// `Invitation` is a file that is carried by hand, good for one enrolment.
-const CARRIERS: [&str; 3] = ["Invitation", "Login", "NewOperator"];
+/// `Invitation` and `RecoveryLeave` are files that are carried by hand, good for one enrolment and
+/// one recovery.
+const CARRIERS: [&str; 4] = ["Invitation", "Login", "NewOperator", "RecoveryLeave"];
 
 #[test]
 fn what_is_wiped_on_drop_derives_neither_clone_nor_debug_nor_serialize() {

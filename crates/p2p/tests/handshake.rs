@@ -145,8 +145,9 @@ fn server_hello(first: &[u8], answers: &[Vec<u8>]) -> Option<Vec<u8>> {
     answers.iter().find_map(|datagram| {
         let mut rest = datagram.as_slice();
         loop {
-            // Long header, type Initial; what is of another type ends the search.
-            (rest.first()? & 0xf0 == 0xc0).then_some(())?;
+            // Long header, type Initial; what is of another type ends the search. The bit 0x40
+            // is set by chance where both sides allow it, RFC 9287.
+            (rest.first()? & 0xb0 == 0x80).then_some(())?;
             let mut bytes = Bytes(rest);
             bytes.take(1 + 4)?;
             bytes.counted(1)?;

@@ -12,7 +12,6 @@ use record::authority::Charter;
 use record::id::Origin;
 use registry::addresses::Transport;
 use registry::heads::Looked;
-use registry::replicate::CHARTER_FIRST;
 use registry::standing::PeerStanding;
 use registry::{Registry, error::RegistryError};
 use sync::code::{RefusalCode, RejectCode};
@@ -684,17 +683,14 @@ impl Driver {
                 origin,
                 code,
                 reason,
+                passing,
             } => {
                 // From a flooding peer it comes all the time: counted always, logged once. While a
                 // charter may be on its way, only when offering it again did not help.
                 if self.declined.len() < DECLINED_MAX || self.declined.contains_key(&origin) {
                     let times = self.declined.entry(origin.clone()).or_default();
                     *times = times.saturating_add(1);
-                    let logged = match reason.ends_with(CHARTER_FIRST) {
-                        true => DECLINED_LOGGED,
-                        false => 1,
-                    };
-                    if *times == logged {
+                    if *times == if passing { DECLINED_LOGGED } else { 1 } {
                         tracing::warn!(%origin, code = code.as_str(), %reason, "a ledger was not taken");
                     }
                 }
@@ -821,6 +817,7 @@ impl Trust for NoStore {
     ) -> Result<sync::trust::Accept, sync::trust::Refusal> {
         Err(sync::trust::Refusal {
             reason: "this node is not enrolled yet".into(),
+            passing: false,
         })
     }
 }

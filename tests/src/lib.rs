@@ -15,6 +15,7 @@
 pub mod binary;
 pub mod dice;
 pub mod http;
+pub mod moved;
 pub mod process;
 pub mod prometheus;
 pub mod realm;

@@ -11,25 +11,23 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use ledger::hash::leaf_hash;
-use record::act::{Act, Capacity};
 use record::authority::{AuthorityEntry, Level, Role, Statement};
-use record::entry::{Entry, Operation, RecordEntry, SUITE};
+use record::entry::{Entry, Operation, RecordEntry};
 use record::id::{Hash, Origin, RecordId, UnixMillis};
 use record::moving::{BatchAcceptance, BatchAnswer, Moving, ShardClosed};
 use registry::RegistryError;
 use registry::audit::history::history;
-use registry::audit::realm::{Severity, audit};
+use registry::audit::realm::audit;
 use registry::audit::view::View;
 use registry::moving::MoveRequest;
 use registry::moving::show::{MovingLine, MovingState};
 use registry::plan::approve::plan_id;
 use registry::plan::request::PlanRequest;
-use registry::read::{Comparison, Filter, ReadRequest};
 use registry::register::{Amendment, IMPORT_ROWS, ImportChunk};
-use registry::session::Session;
 use registry::transfer::CUT_AT;
 use registry::transfer::offer::TransferRequest;
 use store::{Snapshot, Store};
+use tests::moved::{clean, clerk, count_at, entries, fields, state, total};
 use tests::realm::forge::{self, keystore};
 use tests::realm::{
     NOW, PASSPHRASE, REALM, Row, Site, division, kind, origin, purpose, replicate, rows,
@@ -276,19 +274,6 @@ impl World {
     }
 }
 
-#[track_caller]
-fn clean(dir: &Path, now: UnixMillis) {
-    let report = registry::verify::verify(dir).unwrap();
-    assert!(report.ok, "{}: {:#?}", dir.display(), report.findings);
-    let report = audit(dir, now).unwrap();
-    let faults: Vec<_> = report
-        .findings
-        .iter()
-        .filter(|finding| finding.severity == Severity::Fault)
-        .collect();
-    assert!(faults.is_empty(), "{}: {faults:#?}", dir.display());
-}
-
 fn import_more(site: &Site, rows: &[Row], source: &str) {
     assert!(rows.len() <= IMPORT_ROWS);
     let chunk = ImportChunk {
@@ -307,23 +292,6 @@ fn import_more(site: &Site, rows: &[Row], source: &str) {
         "{:?}",
         report.violations
     );
-}
-
-fn total(site: &Site) -> u64 {
-    let counts = site.registry.counts().unwrap();
-    counts.iter().map(|line| line.records).sum()
-}
-
-fn count_at(site: &Site, name: &str) -> u64 {
-    let counts = site.registry.counts().unwrap();
-    let of = counts
-        .iter()
-        .find(|line| line.origin == origin(name, "person"));
-    of.map_or(0, |line| line.records)
-}
-
-fn clerk(site: &Site) -> Session {
-    site.registry.login("clerk", PASSPHRASE, NOW).unwrap()
 }
 
 fn move_to(to: &str, grids: &[String], close: bool) -> PlanRequest {
@@ -362,44 +330,6 @@ fn erase(site: &Site, record: RecordId) {
         basis: "个人信息保护法 第四十七条".into(),
     };
     planned(site, &request, NOW);
-}
-
-/// What a clerk reads of a person.
-fn fields(
-    site: &Site,
-    person: &Row,
-    now: UnixMillis,
-) -> Option<(RecordId, u64, BTreeMap<String, String>)> {
-    let request = ReadRequest {
-        kind: kind("person"),
-        filters: vec![Filter {
-            field: "citizen_number".into(),
-            comparison: Comparison::Equals,
-            value: person["citizen_number"].clone(),
-        }],
-        fields: None,
-        purpose: purpose("registration"),
-        basis: None,
-        closed: true,
-        limit: None,
-    };
-    let answer = site.registry.read(&clerk(site), &request, now).unwrap();
-    let rows = &answer.value().rows;
-    assert!(rows.len() <= 1);
-    let row = rows.first()?;
-    Some((row.record, row.version, row.fields.clone()))
-}
-
-/// The entries of a record in a shard, as a directory has them.
-fn entries(dir: &Path, shard: &Origin, record: RecordId) -> Vec<(RecordEntry, bool)> {
-    let store = Snapshot::open(dir).unwrap();
-    forge::leaves(&store, shard)
-        .into_iter()
-        .filter_map(|(entry, body)| match entry {
-            Entry::Record(entry) if entry.record == record => Some((entry, body.is_some())),
-            _ => None,
-        })
-        .collect()
 }
 
 fn amendment(record: RecordId, version: u64) -> Amendment {
@@ -735,29 +665,6 @@ fn a_move_that_is_cut_off_at_any_step_goes_on_and_never_counts_twice() {
     }
 }
 
-/// Puts a statement into a closed node's authority ledger, signed with the node's own key.
-fn state(dir: &Path, name: &str, statement: Statement) {
-    let authority = origin(name, "authority");
-    let store = forge::open_store(dir);
-    let head = forge::head(&store, &authority);
-    drop(store);
-    let sign = keystore(dir).sign.signing_key();
-    let entry = Entry::Authority(AuthorityEntry {
-        suite: SUITE,
-        statement,
-        recorded_at: NOW,
-    });
-    let Entry::Act(act) = forge::act(name, (head.size, head.root), NOW) else {
-        panic!("an act");
-    };
-    let act = Act {
-        capacity: Capacity::Service,
-        ..act
-    };
-    forge::append(dir, &authority, &sign, (entry, vec![]), (act, &sign));
-    let _ = std::fs::remove_dir_all(dir.join("working-index"));
-}
-
 /// The closing that a node stated, out of its authority ledger.
 fn stated_closing(dir: &Path, name: &str) -> ShardClosed {
     let store = Snapshot::open(dir).unwrap();
@@ -971,7 +878,9 @@ fn a_batch_that_is_claimed_without_proof_moves_nothing_and_without_agreement_is_
     };
     let before = world.counts();
     let statement = answer(forged);
-    world = world.altered("xianfeng", |dir| state(dir, "xianfeng", statement));
+    world = world.altered("xianfeng", |dir| {
+        state(dir, "xianfeng", statement);
+    });
     world.settle();
     assert_eq!(world.counts(), before);
     assert_eq!(world.line(&second).done, 0);

@@ -857,6 +857,7 @@ impl Trust for Offering {
     fn accept(&self, _: &Charter, _: &Origin, _: &str) -> Result<Accept, Refusal> {
         Err(Refusal {
             reason: "nothing is taken here".into(),
+            passing: false,
         })
     }
 }

@@ -11,23 +11,20 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use minicbor::bytes::ByteArray;
-use record::act::{Act, Capacity};
 use record::authority::{AuthorityEntry, Level, Role, Statement};
-use record::entry::{Entry, Operation, RecordEntry, SUITE};
-use record::id::{GrantId, Origin, RecordId, UnixMillis};
+use record::entry::{Entry, Operation, RecordEntry};
+use record::id::{GrantId, RecordId, UnixMillis};
 use record::transfer::{Acceptance, TransferAnswer, TransferWord};
 use registry::RegistryError;
 use registry::audit::changes::ChangesRequest;
-use registry::audit::realm::{Severity, audit};
 use registry::plan::approve::plan_id;
 use registry::plan::request::PlanRequest;
-use registry::read::{Comparison, Filter, ReadRequest};
 use registry::register::Amendment;
-use registry::session::Session;
 use registry::transfer::offer::TransferRequest;
 use registry::transfer::{CUT_AT, STEPS, TransferState};
 use store::{Batch, Snapshot, Store};
-use tests::realm::forge::{self, keystore};
+use tests::moved::{self, clean, clerk, count_at, entries, fields, total};
+use tests::realm::forge;
 use tests::realm::{
     DAY, NOW, PASSPHRASE, REALM, Row, Site, division, kind, origin, purpose, replicate, rows,
 };
@@ -247,36 +244,6 @@ impl World {
     }
 }
 
-#[track_caller]
-fn clean(dir: &Path, now: UnixMillis) {
-    let report = registry::verify::verify(dir).unwrap();
-    assert!(report.ok, "{}: {:#?}", dir.display(), report.findings);
-    let report = audit(dir, now).unwrap();
-    let faults: Vec<_> = report
-        .findings
-        .iter()
-        .filter(|finding| finding.severity == Severity::Fault)
-        .collect();
-    assert!(faults.is_empty(), "{}: {faults:#?}", dir.display());
-}
-
-fn total(site: &Site) -> u64 {
-    let counts = site.registry.counts().unwrap();
-    counts.iter().map(|line| line.records).sum()
-}
-
-fn count_at(site: &Site, name: &str) -> u64 {
-    let counts = site.registry.counts().unwrap();
-    let of = counts
-        .iter()
-        .find(|line| line.origin == origin(name, "person"));
-    of.map_or(0, |line| line.records)
-}
-
-fn clerk(site: &Site) -> Session {
-    site.registry.login("clerk", PASSPHRASE, NOW).unwrap()
-}
-
 fn request(record: RecordId, to: &str) -> TransferRequest {
     TransferRequest {
         kind: kind("person"),
@@ -285,32 +252,6 @@ fn request(record: RecordId, to: &str) -> TransferRequest {
         basis: "迁移登记 2026-118".into(),
         days: 30,
     }
-}
-
-/// What a clerk reads of a person.
-fn fields(
-    site: &Site,
-    person: &Row,
-    now: UnixMillis,
-) -> Option<(RecordId, u64, BTreeMap<String, String>)> {
-    let request = ReadRequest {
-        kind: kind("person"),
-        filters: vec![Filter {
-            field: "citizen_number".into(),
-            comparison: Comparison::Equals,
-            value: person["citizen_number"].clone(),
-        }],
-        fields: None,
-        purpose: purpose("registration"),
-        basis: None,
-        closed: true,
-        limit: None,
-    };
-    let answer = site.registry.read(&clerk(site), &request, now).unwrap();
-    let rows = &answer.value().rows;
-    assert!(rows.len() <= 1);
-    let row = rows.first()?;
-    Some((row.record, row.version, row.fields.clone()))
 }
 
 /// The list of changed fields of every version, which opens each of them.
@@ -326,18 +267,6 @@ fn changes(site: &Site, record: RecordId, now: UnixMillis) -> Vec<(u64, Option<V
     versions
         .iter()
         .map(|version| (version.version, version.fields.clone()))
-        .collect()
-}
-
-/// The entries of a record in a shard, as a directory has them.
-fn entries(dir: &Path, shard: &Origin, record: RecordId) -> Vec<(RecordEntry, bool)> {
-    let store = Snapshot::open(dir).unwrap();
-    forge::leaves(&store, shard)
-        .into_iter()
-        .filter_map(|(entry, body)| match entry {
-            Entry::Record(entry) if entry.record == record => Some((entry, body.is_some())),
-            _ => None,
-        })
         .collect()
 }
 
@@ -694,31 +623,14 @@ fn an_offer_is_accepted_once_by_the_node_that_it_is_for_and_an_erased_record_is_
     world.verified();
 }
 
-/// Puts a statement into a closed node's authority ledger, signed with the node's own key.
+/// The same, as a node states what has no body.
 fn state(dir: &Path, name: &str, statement: Statement) {
+    let at = moved::state(dir, name, statement);
     let authority = origin(name, "authority");
     let store = forge::open_store(dir);
-    let head = forge::head(&store, &authority);
-    drop(store);
-    let sign = keystore(dir).sign.signing_key();
-    let entry = Entry::Authority(AuthorityEntry {
-        suite: SUITE,
-        statement,
-        recorded_at: NOW,
-    });
-    let Entry::Act(act) = forge::act(name, (head.size, head.root), NOW) else {
-        panic!("an act");
-    };
-    let act = Act {
-        capacity: Capacity::Service,
-        ..act
-    };
-    forge::append(dir, &authority, &sign, (entry, vec![]), (act, &sign));
-    let store = forge::open_store(dir);
     let mut batch = Batch::new(authority.as_str(), None);
-    batch.delete(forge::key(&authority, registry::table::BODY, head.size));
+    batch.delete(forge::key(&authority, registry::table::BODY, at));
     store.commit(&batch).unwrap();
-    let _ = std::fs::remove_dir_all(dir.join("working-index"));
 }
 
 #[test]

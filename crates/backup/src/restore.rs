@@ -26,8 +26,18 @@ pub struct Restored {
     pub secrets: bool,
 }
 
-/// Restores a set into `dir`, which must be empty or not there. `now` says whether the part that
-/// opens records may be gone.
+/// How a set is restored.
+#[derive(Debug, Clone, Copy)]
+pub struct How<'a> {
+    /// Without what opens records.
+    pub history_only: bool,
+    /// In milliseconds; says whether the part that opens records may be gone.
+    pub now: u64,
+    /// The file that says that the directory came out of a backup, when one is to say so.
+    pub mark: Option<&'a str>,
+}
+
+/// Restores a set into `dir`, which must be empty or not there.
 ///
 /// # Errors
 /// [`BackupError`]; then `dir` is as it was.
@@ -36,9 +46,7 @@ pub fn restore(
     set: &Set,
     identities: &Identities,
     dir: &Path,
-    history_only: bool,
-    now: u64,
-    mark: Option<&str>,
+    how: How<'_>,
 ) -> Result<Restored> {
     let filled = dir
         .read_dir()
@@ -49,14 +57,7 @@ pub fn restore(
         });
     }
     let beside = beside(dir);
-    let made = write(folder, set, identities, &beside, (history_only, now)).and_then(|restored| {
-        // With the rest, in one step: a directory without its mark would not know what it is.
-        if let Some(mark) = mark {
-            let path = beside.join(mark);
-            fs::write(&path, b"this directory was restored from a backup\n")
-                .and_then(|()| fs::File::open(&path)?.sync_all())
-                .map_err(BackupError::io(&path))?;
-        }
+    let made = write(folder, set, identities, &beside, how).and_then(|restored| {
         if dir.exists() {
             fs::remove_dir(dir).map_err(BackupError::io(dir))?;
         }
@@ -80,8 +81,13 @@ fn write(
     set: &Set,
     identities: &Identities,
     dir: &Path,
-    (history_only, now): (bool, u64),
+    how: How<'_>,
 ) -> Result<Restored> {
+    let How {
+        history_only,
+        now,
+        mark,
+    } = how;
     let _ = fs::remove_dir_all(dir);
     let folders: &[&str] = if history_only {
         &["", "segments"]
@@ -126,6 +132,13 @@ fn write(
         }
     }
     judged(broken, other_key, set)?;
+    // With the rest, in one step: a directory without its mark would not know what it is.
+    if let Some(mark) = mark {
+        let path = dir.join(mark);
+        fs::write(&path, b"this directory was restored from a backup\n")
+            .and_then(|()| fs::File::open(&path)?.sync_all())
+            .map_err(BackupError::io(&path))?;
+    }
     for name in folders.iter().rev() {
         let path = dir.join(name);
         fs::File::open(&path)

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use backup::sealed::{Identities, generate};
-use backup::{BackupError, Folder, Wanted, check, make, prune, restore, sets};
+use backup::{BackupError, Folder, How, Wanted, check, make, prune, restore, sets};
 use store::embedded::{Embedded, Options};
 use store::{Batch, Key, Store};
 
@@ -100,6 +100,14 @@ fn count(dir: &Path) -> u64 {
     rows.len() as u64
 }
 
+fn how(history_only: bool, now: u64, mark: Option<&str>) -> How<'_> {
+    How {
+        history_only,
+        now,
+        mark,
+    }
+}
+
 #[test]
 fn a_backup_made_while_the_node_writes_and_erases_holds_all_that_was_committed_before() {
     let site = site();
@@ -123,7 +131,14 @@ fn a_backup_made_while_the_node_writes_and_erases_holds_all_that_was_committed_b
             assert_eq!(set.number, made.number);
             check(&site.folder, &set, Some(&site.identities), round).unwrap();
             let back = site.dir.with_file_name(format!("back{round}"));
-            restore(&site.folder, &set, &site.identities, &back, false, 1, None).unwrap();
+            restore(
+                &site.folder,
+                &set,
+                &site.identities,
+                &back,
+                how(false, 1, None),
+            )
+            .unwrap();
             let snapshot = store::Snapshot::open(&back).unwrap();
             drop(snapshot);
             assert!(count(&back) >= before);
@@ -173,7 +188,14 @@ fn a_backup_cut_or_changed_anywhere_is_detected_with_and_without_a_key() {
                 assert!(matches!(&found, BackupError::Broken(all) if all.len() == 1));
                 let back = site.dir.with_file_name("back");
                 assert!(
-                    restore(&site.folder, &set, &site.identities, &back, false, 1, None).is_err()
+                    restore(
+                        &site.folder,
+                        &set,
+                        &site.identities,
+                        &back,
+                        how(false, 1, None)
+                    )
+                    .is_err()
                 );
                 assert!(!back.exists() && !back.with_file_name("back.restoring").exists());
             }
@@ -193,7 +215,13 @@ fn the_wrong_key_another_node_and_a_filled_directory_are_refused() {
     let set = site.folder.set(None).unwrap();
     let other = crate::site();
     let back = site.dir.with_file_name("back");
-    let refused = restore(&site.folder, &set, &other.identities, &back, false, 1, None);
+    let refused = restore(
+        &site.folder,
+        &set,
+        &other.identities,
+        &back,
+        how(false, 1, None),
+    );
     assert!(matches!(refused, Err(BackupError::OtherKey { .. })));
     let refused = check(&site.folder, &set, Some(&other.identities), 1);
     assert!(matches!(refused, Err(BackupError::OtherKey { unopened, of, .. }) if unopened == of));
@@ -201,7 +229,14 @@ fn the_wrong_key_another_node_and_a_filled_directory_are_refused() {
     fs::write(&site.objects("history")[0], "age-encryption.org/v1").unwrap();
     for refused in [
         check(&site.folder, &set, Some(&other.identities), 1).map(drop),
-        restore(&site.folder, &set, &other.identities, &back, false, 1, None).map(drop),
+        restore(
+            &site.folder,
+            &set,
+            &other.identities,
+            &back,
+            how(false, 1, None),
+        )
+        .map(drop),
     ] {
         assert!(matches!(&refused, Err(BackupError::Broken(all)) if all.len() == 1));
     }
@@ -211,9 +246,7 @@ fn the_wrong_key_another_node_and_a_filled_directory_are_refused() {
             &set,
             &site.identities,
             &site.dir,
-            false,
-            1,
-            None
+            how(false, 1, None)
         ),
         Err(BackupError::NotEmpty { .. })
     ));
@@ -255,9 +288,7 @@ fn secrets_are_destroyed_when_their_time_is_over_and_the_history_stays() {
             &old,
             &site.identities,
             &back,
-            false,
-            31 * DAY,
-            None
+            how(false, 31 * DAY, None)
         ),
         Err(BackupError::SecretsGone)
     ));
@@ -266,9 +297,7 @@ fn secrets_are_destroyed_when_their_time_is_over_and_the_history_stays() {
         &old,
         &site.identities,
         &back,
-        true,
-        31 * DAY,
-        None,
+        how(true, 31 * DAY, None),
     )
     .unwrap();
     assert!(!restored.secrets && back.join("node.json").exists());
@@ -282,9 +311,7 @@ fn secrets_are_destroyed_when_their_time_is_over_and_the_history_stays() {
         &old,
         &site.identities,
         &marked,
-        true,
-        31 * DAY,
-        mark,
+        how(true, 31 * DAY, mark),
     )
     .unwrap();
     assert!(marked.join("restored").exists());
@@ -303,7 +330,13 @@ fn a_missing_secret_is_named_as_missing_and_not_called_expired() {
     let set = site.folder.set(None).unwrap();
     fs::remove_file(&site.objects("secrets")[0]).unwrap();
     let back = site.dir.with_file_name("back");
-    let refused = restore(&site.folder, &set, &site.identities, &back, false, 2, None);
+    let refused = restore(
+        &site.folder,
+        &set,
+        &site.identities,
+        &back,
+        how(false, 2, None),
+    );
     assert!(matches!(&refused, Err(BackupError::Broken(all)) if all.len() == 1));
     assert!(!back.exists());
 }

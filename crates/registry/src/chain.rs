@@ -18,6 +18,8 @@ use crate::error::{RegistryError, Result};
 use crate::node::{Registry, lock};
 use crate::table::{self, Head, Newest};
 
+/// Entries read at a time by whoever goes through a ledger.
+const WALK: usize = 1024;
 /// Rows read at a time.
 const SCAN: usize = 32;
 /// Entries read at a time when the table is made again.
@@ -101,6 +103,35 @@ pub(crate) fn extend_replica(
         batch.put(marker, first.to_be_bytes().to_vec());
     }
     Ok(true)
+}
+
+/// Goes through the entries of a ledger in order, every one of them; see `walk` for what is left of a
+/// damaged one.
+///
+/// # Errors
+/// [`RegistryError::Damaged`] when one is lacking or cannot be read; what `visit` says.
+pub(crate) fn each_entry(
+    store: &dyn Store,
+    origin: &Origin,
+    mut visit: impl FnMut(u64, &[u8], Entry) -> Result<()>,
+) -> Result<()> {
+    let mut at = 0u64;
+    loop {
+        let from = at.to_be_bytes();
+        let rows = store.scan(origin.as_str(), table::ENTRY, &from, WALK)?;
+        for (rest, bytes) in &rows {
+            if rest.as_slice() != at.to_be_bytes() {
+                return Err(RegistryError::damaged(format!(
+                    "`{origin}` lacks entry {at}"
+                )));
+            }
+            visit(at, bytes, decode(origin, at, bytes)?)?;
+            at += 1;
+        }
+        if rows.len() < WALK {
+            return Ok(());
+        }
+    }
 }
 
 /// Whether rows of a ledger are still to be written.

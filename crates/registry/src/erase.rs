@@ -12,9 +12,10 @@ use record::id::{Hash, Origin, RecordId, UnixMillis};
 use record::plan::{Task, Work};
 use sha2::{Digest, Sha256};
 
-use crate::book::{Leaf, Signer};
+use crate::book::{Book, Leaf, Signer};
 use crate::chain;
 use crate::error::{RegistryError, Result};
+use crate::holding::Holding;
 use crate::node::{Registry, lock, purpose};
 use crate::plan::Warrant;
 use crate::session::Session;
@@ -22,6 +23,16 @@ use crate::table::{self, Newest};
 
 /// How many records one act erases.
 const STEP: usize = 1000;
+
+/// How a record ends in a shard: erased, or gone to another owner.
+pub(crate) struct Ending {
+    /// Its last entry.
+    pub entry: RecordEntry,
+    /// What was newest before that.
+    pub before: Newest,
+    /// What goes with the entry.
+    pub body: Vec<u8>,
+}
 
 impl Registry {
     /// Erases the record that a plan names.
@@ -84,7 +95,7 @@ impl Registry {
         let mut book = lock(&book);
         let mut holding = holding.write().unwrap_or_else(PoisonError::into_inner);
         let body = Hash::from(Sha256::digest(plan));
-        let mut erased: Vec<(RecordEntry, Newest)> = Vec::new();
+        let mut erased = Vec::new();
         for record in records {
             let unknown = || RegistryError::NotFound {
                 what: "记录 / record",
@@ -112,34 +123,53 @@ impl Registry {
                 body,
                 recorded_at: now,
             };
-            erased.push((erase, newest));
+            erased.push(Ending {
+                entry: erase,
+                before: newest,
+                body: plan.to_vec(),
+            });
         }
         if erased.is_empty() {
             return Ok(());
         }
-        let leaves = erased
+        self.append_last(&mut book, &mut holding, &erased, signer, now)?;
+        drop(holding);
+        drop(book);
+        self.changed();
+        Ok(())
+    }
+
+    /// Appends the last entries of records, in one commit, and takes the records out of the index.
+    pub(crate) fn append_last(
+        &self,
+        book: &mut Book,
+        holding: &mut Holding,
+        endings: &[Ending],
+        signer: &Signer<'_>,
+        now: UnixMillis,
+    ) -> Result<()> {
+        let origin = holding.origin.clone();
+        let leaves = endings
             .iter()
-            .map(|(entry, _)| Leaf {
-                entry: Entry::Record(entry.clone()),
-                body: Some(plan.to_vec()),
+            .map(|ending| Leaf {
+                entry: Entry::Record(ending.entry.clone()),
+                body: Some(ending.body.clone()),
             })
             .collect();
-        let appended = self.append(&mut book, signer, leaves, now, |batch, first, hashes| {
-            for ((at, (entry, newest)), leaf) in (first..).zip(&erased).zip(hashes) {
-                let next = Newest::after(Some(newest.clone()), entry, at, *leaf);
+        let appended = self.append(book, signer, leaves, now, |batch, first, hashes| {
+            for ((at, ending), leaf) in (first..).zip(endings).zip(hashes) {
+                let Ending { entry, before, .. } = ending;
+                let next = Newest::after(Some(before.clone()), entry, at, *leaf);
                 batch.put(
-                    table::key(origin, table::RECORD, &entry.record.0),
+                    table::key(&origin, table::RECORD, &entry.record.0),
                     cbor::to_vec(&next),
                 );
             }
         })?;
-        for (entry, _) in &erased {
-            holding.index.remove(entry.record);
+        for ending in endings {
+            holding.index.remove(ending.entry.record);
         }
         holding.index.set_applied(appended.size);
-        drop(holding);
-        drop(book);
-        self.changed();
         Ok(())
     }
 

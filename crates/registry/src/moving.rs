@@ -30,13 +30,12 @@ use crate::error::{RegistryError, Result};
 use crate::keys::rng;
 use crate::node::Registry;
 use crate::plan::request::figure;
+use crate::session::BASIS_MAX;
 use crate::table;
 use crate::transfer::bad;
 
 /// The most values that a selection names.
 const VALUES_MAX: usize = 200;
-/// The longest basis in bytes.
-const BASIS_MAX: usize = 400;
 
 /// What an officer wants moved.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -36,8 +36,6 @@ mod tests;
 
 /// How many chunks one commit of the recovery ledger carries.
 const CHUNKS: usize = 32;
-/// Entries read at a time.
-const SCAN: usize = 1024;
 /// The most kept secrets of grants.
 const GRANTS_MAX: usize = 4096;
 /// The largest operator's file.
@@ -144,21 +142,13 @@ impl Registry {
     fn read_recovery(&self) -> Result<Recovered> {
         let origin = self.own("recovery");
         let mut known = Recovered::default();
-        let mut at = 0u64;
-        loop {
-            let rows = self
-                .store
-                .scan(origin.as_str(), table::ENTRY, &at.to_be_bytes(), SCAN)?;
-            for (_, bytes) in &rows {
-                if let Entry::Recovery(entry) = crate::chain::decode(&origin, at, bytes)? {
-                    known.follow(&entry);
-                }
-                at += 1;
+        crate::chain::each_entry(self.store.as_ref(), &origin, |_, _, entry| {
+            if let Entry::Recovery(entry) = entry {
+                known.follow(&entry);
             }
-            if rows.len() < SCAN {
-                return Ok(known);
-            }
-        }
+            Ok(())
+        })?;
+        Ok(known)
     }
 
     /// How many chunks of record secrets are not in the recovery ledger; nothing without shares.

@@ -65,19 +65,14 @@ fn bad(words: impl Into<String>) -> RegistryError {
 
 impl Registry {
     fn underway(&self) -> Result<Option<Underway>> {
-        let bytes = self.store.get(&table::local(table::RENEWAL, b""))?;
+        self.renewal_row(b"")
+    }
+
+    fn renewal_row(&self, rest: &[u8]) -> Result<Option<Underway>> {
+        let bytes = self.store.get(&table::local(table::RENEWAL, rest))?;
         bytes
             .map(|bytes| table::decode("renewal", &bytes))
             .transpose()
-    }
-
-    /// The plan under which the node's keys were changed last.
-    fn renewed_last(&self) -> Result<Option<Hash>> {
-        let bytes = self.store.get(&table::local(table::RENEWAL, LAST))?;
-        let last: Option<Underway> = bytes
-            .map(|bytes| table::decode("renewal", &bytes))
-            .transpose()?;
-        Ok(last.map(|last| last.plan))
     }
 
     /// The rotation of the node's own keys that is under way.
@@ -103,7 +98,10 @@ impl Registry {
     ) -> Result<()> {
         let plan = warrant.plan();
         // Cut off between the work and the word that the plan was run.
-        if self.renewed_last()? == Some(plan) {
+        if self
+            .renewal_row(LAST)?
+            .is_some_and(|last| last.plan == plan)
+        {
             return Ok(());
         }
         if self.underway()?.is_some_and(|other| other.plan != plan)

@@ -1148,9 +1148,6 @@ fn merge(note: &str, lines: &[String]) -> Result<String> {
     Ok(merged)
 }
 
-/// How a refusal ends that passes by itself once a charter has come.
-pub const CHARTER_FIRST: &str = "offer its parent's authority ledger first";
-
 impl Trust for Registry {
     fn realm_root(&self) -> [u8; 32] {
         self.root_key()
@@ -1180,6 +1177,11 @@ impl Trust for Registry {
     ) -> std::result::Result<Accept, Refusal> {
         let refuse = |reason: &str| Refusal {
             reason: reason.to_owned(),
+            passing: false,
+        };
+        let awaited = |reason: &str| Refusal {
+            passing: true,
+            ..refuse(reason)
         };
         let authority = self.authority();
         let own = &self.config.division;
@@ -1192,16 +1194,16 @@ impl Trust for Registry {
             return self.accept_own(peer, origin, note);
         }
         if authority.charter(&division).is_none() {
-            return Err(refuse(&format!(
-                "the charter of the ledger's division is not known here yet; {CHARTER_FIRST}"
-            )));
+            return Err(awaited(
+                "the charter of the ledger's division is not known here yet; offer its parent's authority ledger first",
+            ));
         }
         // Of the peers themselves every key is known: a child's is issued here, a parent shows its
         // own. Whoever is further away may have changed its key, and that comes with the charter.
         if division != peer.division && authority.signer_known(origin, note).is_none() {
-            return Err(refuse(&format!(
-                "the charter of whoever signed this head is not known here yet; {CHARTER_FIRST}"
-            )));
+            return Err(awaited(
+                "the charter of whoever signed this head is not known here yet; offer its parent's authority ledger first",
+            ));
         }
         let from_child = peer.parent == *own;
         let allowed = if from_child {
@@ -1239,6 +1241,7 @@ impl Registry {
     ) -> std::result::Result<Accept, Refusal> {
         let refuse = |reason: &str| Refusal {
             reason: reason.to_owned(),
+            passing: false,
         };
         let from_parent = self
             .config

@@ -166,6 +166,8 @@ fn altered() -> RegistryError {
     )
 }
 
+/// The longest basis that a plan or an offer states, in bytes: it goes to every node.
+pub(crate) const BASIS_MAX: usize = 400;
 /// The longest text that an operator states: a basis, an assessment, a value to look for.
 pub(crate) const WORDS_MAX: usize = 4096;
 

@@ -6,24 +6,16 @@
 //! ciphertext, wherever that lies. Format: `docs/formats/share.md`.
 //! Refuses to know whom it seals to, and who sealed it: signatures around it say that.
 
-use hpke::aead::ChaCha20Poly1305;
-use hpke::kdf::HkdfSha256;
-use hpke::kem::XWing;
-use hpke::{Deserializable, OpModeR, OpModeS, Serializable};
-use minicbor::bytes::ByteVec;
-use minicbor::{Decode, Encode};
 use rand_core::CryptoRng;
-use record::cbor::{self, CborError};
-use record::entry::SUITE;
+use record::cbor::CborError;
 use record::id::{DivisionId, Hash, OperatorId, Realm};
 use zeroize::Zeroizing;
 
 use crate::blob::{self, BlobError};
 use crate::derive::{self, Binding};
 use crate::grant::SealPrivateKey;
+use crate::hybrid::{self, Unopened};
 
-/// The version of the format.
-pub const FORMAT: u8 = 1;
 /// The longest sealed share.
 pub const DEALT_MAX: usize = 2_048;
 /// The file of a one-time key.
@@ -89,19 +81,6 @@ pub enum DealtError {
     KeyFile(#[from] BlobError),
 }
 
-#[derive(Encode, Decode)]
-#[cbor(map)]
-struct Wire {
-    #[n(0)]
-    format: u8,
-    #[n(1)]
-    suite: u8,
-    #[n(2)]
-    encapsulated: ByteVec,
-    #[n(3)]
-    sealed: ByteVec,
-}
-
 /// Seals a share to an officer's one-time key.
 ///
 /// # Errors
@@ -112,23 +91,7 @@ pub fn seal_dealt(
     share: &[u8],
     rng: &mut (impl CryptoRng + ?Sized),
 ) -> Result<Vec<u8>, DealtError> {
-    let public = Deserializable::from_bytes(public).map_err(|_| DealtError::PublicKey)?;
-    let (encapsulated, sealed) =
-        hpke::single_shot_seal_with_rng::<ChaCha20Poly1305, HkdfSha256, XWing>(
-            &OpModeS::Base,
-            &public,
-            &info.bytes(),
-            share,
-            &[],
-            &mut &mut *rng,
-        )
-        .map_err(|_| DealtError::PublicKey)?;
-    Ok(cbor::to_vec(&Wire {
-        format: FORMAT,
-        suite: SUITE,
-        encapsulated: encapsulated.to_bytes().to_vec().into(),
-        sealed: sealed.into(),
-    }))
+    hybrid::seal_envelope(&info.bytes(), public, share, rng).map_err(|_| DealtError::PublicKey)
 }
 
 /// Opens what [`seal_dealt`] sealed.
@@ -140,23 +103,12 @@ pub fn open_dealt(
     key: &SealPrivateKey,
     bytes: &[u8],
 ) -> Result<Zeroizing<Vec<u8>>, DealtError> {
-    let what = "dealt share";
-    let wire: Wire = cbor::from_slice(what, bytes, DEALT_MAX)?;
-    if wire.format != FORMAT || wire.suite != SUITE {
-        return Err(CborError::Malformed { what }.into());
-    }
-    let encapsulated =
-        Deserializable::from_bytes(&wire.encapsulated).map_err(|_| DealtError::Sealed)?;
-    hpke::single_shot_open::<ChaCha20Poly1305, HkdfSha256, XWing>(
-        &OpModeR::Base,
-        &key.hpke(),
-        &encapsulated,
-        &info.bytes(),
-        &wire.sealed,
-        &[],
-    )
-    .map(Zeroizing::new)
-    .map_err(|_| DealtError::Sealed)
+    hybrid::open_envelope("dealt share", DEALT_MAX, &info.bytes(), key, bytes).map_err(|unopened| {
+        match unopened {
+            Unopened::Bytes(error) => DealtError::Bytes(error),
+            Unopened::Sealed => DealtError::Sealed,
+        }
+    })
 }
 
 /// The key of a one-time key's file: of the officer's signing seed, for this use alone.

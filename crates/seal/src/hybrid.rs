@@ -1,7 +1,7 @@
 //! Sealing to a public key: HPKE base mode (RFC 9180) with X-Wing, HKDF-SHA256 and
 //! ChaCha20-Poly1305.
 //!
-//! Owns the one envelope that grants, letters and recoveries have, `{format, suite, encapsulated,
+//! Owns the one envelope that grants, letters, recoveries and dealt shares have, `{format, suite, encapsulated,
 //! sealed}`. All context is in `info`; the associated data is empty, which keeps the envelope
 //! readable for libraries without it. Refuses to know what is sealed.
 

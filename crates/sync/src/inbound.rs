@@ -50,6 +50,7 @@ impl Inbound {
                 origin,
                 code,
                 reason,
+                passing: false,
             });
             return;
         }
@@ -121,7 +122,8 @@ impl Inbound {
         let accept = match trust.accept(peer, origin, &note) {
             Ok(accept) => accept,
             Err(refusal) => {
-                let reject = Reject::new(RejectCode::NotAccepted, refusal.reason);
+                let mut reject = Reject::new(RejectCode::NotAccepted, refusal.reason);
+                reject.passing = refusal.passing;
                 ledger.reject(origin, reject, out);
                 return;
             }
@@ -328,6 +330,7 @@ impl Ledger {
                 origin: origin.clone(),
                 code: reject.code,
                 reason,
+                passing: reject.passing,
             });
         }
     }

@@ -29,7 +29,7 @@
 //!     fn is_revoked(&self, _: &Hash) -> bool { false }
 //!     fn log(&self, _: &Origin, _: &str) -> Option<ledger::note::Verifier> { None }
 //!     fn accept(&self, _: &Charter, _: &Origin, _: &str) -> Result<Accept, Refusal> {
-//!         Err(Refusal { reason: "nothing is received here".into() })
+//!         Err(Refusal { reason: "nothing is received here".into(), passing: false })
 //!     }
 //! }
 //!

@@ -103,6 +103,8 @@ pub enum Output {
         code: RejectCode,
         /// In words.
         reason: String,
+        /// It may pass by itself: a charter is likely to be on its way.
+        passing: bool,
     },
     /// The peer does not take a ledger that was offered to it.
     Rejected {

@@ -87,6 +87,8 @@ pub(crate) struct Reject {
     /// The own signed head, if that explains it.
     note: Option<String>,
     pub(crate) evidence: Option<Box<Evidence>>,
+    /// It may pass by itself.
+    pub(crate) passing: bool,
 }
 
 impl Reject {
@@ -96,6 +98,7 @@ impl Reject {
             detail: detail.into(),
             note: None,
             evidence: None,
+            passing: false,
         }
     }
 

@@ -77,6 +77,8 @@ pub struct Held {
 pub struct Refusal {
     /// In words for people; never personal data.
     pub reason: String,
+    /// It may pass by itself: a charter is likely to be on its way.
+    pub passing: bool,
 }
 
 /// The end of a ledger, from its last act on: what the next act can sign.

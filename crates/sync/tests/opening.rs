@@ -340,6 +340,7 @@ impl sync::Trust for Anyone {
     ) -> Result<sync::Accept, sync::Refusal> {
         Err(sync::Refusal {
             reason: "nothing".into(),
+            passing: false,
         })
     }
 }

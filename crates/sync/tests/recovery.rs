@@ -29,6 +29,7 @@ impl Trust for Nothing {
     fn accept(&self, _: &Charter, _: &Origin, _: &str) -> Result<Accept, Refusal> {
         Err(Refusal {
             reason: "nothing".into(),
+            passing: false,
         })
     }
 }

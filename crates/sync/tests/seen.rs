@@ -32,6 +32,7 @@ impl Trust for Known {
     fn accept(&self, _: &Charter, _: &Origin, _: &str) -> Result<Accept, Refusal> {
         Err(Refusal {
             reason: "nothing is received here".into(),
+            passing: false,
         })
     }
 

@@ -83,6 +83,7 @@ impl Trust for Known {
     fn accept(&self, _: &Charter, _: &Origin, _: &str) -> Result<Accept, Refusal> {
         Err(Refusal {
             reason: "nothing".into(),
+            passing: false,
         })
     }
 }

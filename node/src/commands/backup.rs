@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use backup::sealed::{Identities, generate};
 use backup::set::{LedgerHead, Set};
-use backup::{BackupError, Folder, Made, Wanted};
+use backup::{BackupError, Folder, How, Made, Wanted};
 use registry::backups::{BackupConfig, BackupState, LedgerAt};
 use registry::config::NodeConfig;
 use serde_json::json;
@@ -285,8 +285,12 @@ fn rehearse(command: &Rehearse, json: bool) -> Result<ExitCode> {
     let above = command.scratch.clone().unwrap_or_else(std::env::temp_dir);
     let scratch = Scratch(above.join(format!("fangzhi-rehearsal-{}", &token[..12])));
     let now = api::now().0;
-    backup::restore(&folder, &set, &identities, &scratch.0, true, now, None)
-        .map_err(|e| fault(&e))?;
+    let how = How {
+        history_only: true,
+        now,
+        mark: None,
+    };
+    backup::restore(&folder, &set, &identities, &scratch.0, how).map_err(|e| fault(&e))?;
     let findings = compare(&scratch.0, &set)?;
     // The part that opens records is opened and compared, but written nowhere.
     let checked = backup::check(&folder, &set, Some(&identities), now).map_err(|e| fault(&e))?;
@@ -349,17 +353,13 @@ fn restore(command: &Restore, json: bool) -> Result<ExitCode> {
     let set = folder.set(command.set).map_err(|e| fault(&e))?;
     let identities = Identities::read(&command.identity).map_err(|e| fault(&e))?;
     let into = std::path::absolute(&command.into).map_err(|e| Fault::file(&command.into, &e))?;
-    let mark = (!command.nothing_signed_since).then_some(registry::guard::RESTORED);
-    let restored = backup::restore(
-        &folder,
-        &set,
-        &identities,
-        &into,
-        command.history_only,
-        api::now().0,
-        mark,
-    )
-    .map_err(|e| fault(&e))?;
+    let how = How {
+        history_only: command.history_only,
+        now: api::now().0,
+        mark: (!command.nothing_signed_since).then_some(registry::guard::RESTORED),
+    };
+    let restored =
+        backup::restore(&folder, &set, &identities, &into, how).map_err(|e| fault(&e))?;
     let has_parent = NodeConfig::read(&into)?.parent.is_some();
     if json {
         output::json(&restored);

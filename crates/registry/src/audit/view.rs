@@ -21,9 +21,6 @@ use crate::grant::checkpoint_of;
 use crate::replicate::log_verifier;
 use crate::table::{self, Head, Tiles};
 
-/// How many entries are read at a time.
-const SCAN: usize = 1024;
-
 /// What the segments of a directory say, read once.
 pub struct View {
     config: NodeConfig,
@@ -250,29 +247,9 @@ impl View {
     pub(crate) fn walk(
         &self,
         origin: &Origin,
-        mut visit: impl FnMut(u64, &[u8], Entry) -> Result<()>,
+        visit: impl FnMut(u64, &[u8], Entry) -> Result<()>,
     ) -> Result<()> {
-        let mut at = 0u64;
-        loop {
-            let from = at.to_be_bytes();
-            let rows = self
-                .snapshot
-                .scan(origin.as_str(), table::ENTRY, &from, SCAN)?;
-            for (rest, bytes) in &rows {
-                if rest.as_slice() != at.to_be_bytes() {
-                    return Err(RegistryError::damaged(format!(
-                        "`{origin}` lacks entry {at}"
-                    )));
-                }
-                let entry = Entry::decode(bytes)
-                    .map_err(|e| RegistryError::damaged(format!("`{origin}` {at}: {e}")))?;
-                visit(at, bytes, entry)?;
-                at += 1;
-            }
-            if rows.len() < SCAN {
-                return Ok(());
-            }
-        }
+        crate::chain::each_entry(&self.snapshot, origin, visit)
     }
 }
 

@@ -16,10 +16,6 @@ use super::{Cursor, Rework, cursor_key};
 use crate::book::Book;
 use crate::error::Result;
 use crate::node::Registry;
-use crate::table;
-
-/// How many entries are read at a time.
-const SCAN: usize = 1024;
 
 impl Registry {
     /// Makes the cursor of an own grant's ledger again from entries that were taken back.
@@ -104,25 +100,17 @@ impl Registry {
     /// The envelope in force at the last heartbeat of a grant's ledger.
     fn settled_envelope(&self, ledger: &Origin) -> Result<Option<Hash>> {
         let (mut keys, mut settled) = (None, None);
-        let mut at = 0u64;
-        loop {
-            let rows = self
-                .store
-                .scan(ledger.as_str(), table::ENTRY, &at.to_be_bytes(), SCAN)?;
-            for (_, bytes) in &rows {
-                if let Entry::Grant(entry) = crate::chain::decode(ledger, at, bytes)? {
-                    match entry.operation {
-                        GrantOperation::Keys => keys = entry.parcel,
-                        GrantOperation::Heartbeat => settled = keys,
-                        _ => {}
-                    }
+        crate::chain::each_entry(self.store.as_ref(), ledger, |_, _, entry| {
+            if let Entry::Grant(entry) = entry {
+                match entry.operation {
+                    GrantOperation::Keys => keys = entry.parcel,
+                    GrantOperation::Heartbeat => settled = keys,
+                    _ => {}
                 }
-                at += 1;
             }
-            if rows.len() < SCAN {
-                return Ok(settled);
-            }
-        }
+            Ok(())
+        })?;
+        Ok(settled)
     }
 }
 

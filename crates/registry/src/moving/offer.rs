@@ -8,21 +8,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
 
 use index::{Found, Match};
-use record::authority::{Charter, GrantStatement, History, Statement};
-use record::id::{GrantId, Hash, Origin, RecordId, UnixMillis};
+use record::authority::{Charter, Statement};
+use record::id::{Hash, Origin, RecordId, UnixMillis};
 use record::moving::{BATCH_RECORDS_MAX, BATCH_VERSIONS_MAX, BatchItem, BatchOffer, Moving};
 use record::transfer::TransferWord;
-use seal::secret::GrantSecret;
-use sha2::{Digest, Sha256};
 
 use super::{Failure, OwnMoving, Selection, failure_key};
 use crate::error::{RegistryError, Result};
 use crate::grant::checkpoint_of;
-use crate::holding::envelope_info;
-use crate::keys::rng;
 use crate::node::{Registry, lock, purpose, word};
 use crate::table::{self, Head};
-use crate::transfer::offer::{Going, Sealed, Unmovable, VERSIONS_MAX};
+use crate::transfer::offer::{Carried, Carrier, Going, Sealed, Unmovable, VERSIONS_MAX};
 use crate::transfer::{PURPOSE, bad, cut_here};
 
 /// How many batches of one plan are on their way at most.
@@ -256,41 +252,20 @@ impl Registry {
         }
         let positions: BTreeSet<_> =
             self.positions_in(&origin.ledger(), records.iter().flatten())?;
-        let (epoch, keys) = self.granted_keys(origin, &positions)?;
-        if keys.len() != positions.len() {
-            return Err(RegistryError::damaged(
-                "the schema lacks a field that an old version has",
-            ));
-        }
-        let mut rng = rng()?;
-        let mut id = [0u8; 16];
-        rand_core::Rng::fill_bytes(&mut rng, &mut id);
-        let id = GrantId(id);
-        let secret = GrantSecret::generate(&mut rng);
-        let scope = [id.0.as_slice(), &moving.plan].concat();
-        let mut grant = GrantStatement {
-            id,
-            origin: origin.clone(),
-            holder: moving.to.clone(),
-            holder_charter: holder.id(),
-            fields: positions.iter().copied().collect(),
+        let Carrier {
+            statement: grant,
+            secret,
+            envelope,
+        } = self.carrier(Carried {
+            shard: origin,
+            holder,
+            positions: &positions,
             schema,
-            rows: self.keys.blind("transfer-rows", &scope)?,
-            purpose: purpose(PURPOSE),
-            basis: moving.basis.clone(),
-            assessment: PURPOSE.to_owned(),
-            epoch,
-            envelope: [0; 32],
-            policy: self.policies().hash(),
+            of: &moving.plan,
+            basis: &moving.basis,
             not_after: UnixMillis(now.0 + STANDS_MILLIS),
-            owner_charter: self.own_charter()?,
-            history: Some(History::All),
-        };
-        let info = envelope_info(&grant);
-        let envelope =
-            seal::grant::seal_envelope(&info, &holder.keys.seal, &secret, &keys, &mut rng)
-                .map_err(|e| bad(format!("the charter of `{}`: {e}", moving.to)))?;
-        grant.envelope = Hash::from(Sha256::digest(&envelope));
+        })?;
+        let id = grant.id;
         let going = Going {
             grant: &grant,
             secret: &secret,

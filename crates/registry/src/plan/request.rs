@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::list::{PlanLine, PlanState};
 use crate::error::{RegistryError, Result};
 use crate::node::{Registry, lock, word};
-use crate::session::Session;
+use crate::session::{BASIS_MAX, Session};
 use crate::table;
 
 /// How many bodies are read at a time.
@@ -20,8 +20,6 @@ const SCAN: usize = 256;
 const BODIES_PER_SECOND: u64 = 4_000;
 /// The longest standing order.
 const ORDER_DAYS_MAX: u32 = 366;
-/// The longest legal basis in bytes.
-const BASIS_MAX: usize = 400;
 
 /// What a security officer wants done.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -10,13 +10,13 @@ use record::entry::{Entry, RecoveryPart};
 use record::id::{DivisionId, Hash, Origin, Realm};
 use serde::{Deserialize, Serialize};
 
-use super::{RecoveryEntry, SCAN};
+use super::RecoveryEntry;
 use crate::config::ParentAddress;
 use crate::error::{RegistryError, Result};
 use crate::grant::checkpoint_of;
 use crate::node::{Registry, word};
 use crate::session::Session;
-use crate::table::{self, Head};
+use crate::table::Head;
 
 /// The version of the file.
 pub const FORMAT: u32 = 1;
@@ -164,29 +164,21 @@ impl Registry {
         origin: &Origin,
     ) -> Result<(Option<(u64, RecoveryEntry)>, BTreeMap<(u32, u64), u64>)> {
         let (mut newest, mut chunks) = (None, BTreeMap::new());
-        let mut at = 0u64;
-        loop {
-            let rows = self
-                .store
-                .scan(origin.as_str(), table::ENTRY, &at.to_be_bytes(), SCAN)?;
-            for (_, bytes) in &rows {
-                if let Entry::Recovery(entry) = crate::chain::decode(origin, at, bytes)? {
-                    match entry.part {
-                        RecoveryPart::Keys => newest = Some((at, entry)),
-                        RecoveryPart::Ended => newest = None,
-                        RecoveryPart::Dropped { page } => chunks.retain(|(p, _), _| *p != page),
-                        RecoveryPart::Chunk { page, offset } => {
-                            chunks.retain(|(p, o), _| *p != page || *o < offset);
-                            chunks.insert((page, offset), at);
-                        }
+        crate::chain::each_entry(self.store.as_ref(), origin, |at, _, entry| {
+            if let Entry::Recovery(entry) = entry {
+                match entry.part {
+                    RecoveryPart::Keys => newest = Some((at, entry)),
+                    RecoveryPart::Ended => newest = None,
+                    RecoveryPart::Dropped { page } => chunks.retain(|(p, _), _| *p != page),
+                    RecoveryPart::Chunk { page, offset } => {
+                        chunks.retain(|(p, o), _| *p != page || *o < offset);
+                        chunks.insert((page, offset), at);
                     }
                 }
-                at += 1;
             }
-            if rows.len() < SCAN {
-                return Ok((newest, chunks));
-            }
-        }
+            Ok(())
+        })?;
+        Ok((newest, chunks))
     }
 
     /// The newest whole head of every ledger of a division that is held here.

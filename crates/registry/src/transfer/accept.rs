@@ -35,8 +35,6 @@ use crate::register::{Registered, registered_already};
 use crate::session::Session;
 use crate::table::{self, Head, Newest};
 
-const SCAN: usize = 256;
-
 /// Where the versions of a record that moved here lie in the shard that they come from.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
@@ -466,37 +464,29 @@ impl Registry {
         let (mut envelope, mut heartbeat) = (None, None);
         let mut parcels: BTreeMap<RecordId, Vec<Parcel>> = BTreeMap::new();
         let mut count = 0;
-        let mut at = 0u64;
-        loop {
-            let rows = self
-                .store
-                .scan(ledger.as_str(), table::ENTRY, &at.to_be_bytes(), SCAN)?;
-            for (_, bytes) in &rows {
-                if let Entry::Grant(entry) = crate::chain::decode(ledger, at, bytes)? {
-                    match entry.operation {
-                        GrantOperation::Keys if entry.parcel == Some(grant.envelope) => {
-                            envelope = Some(self.body(ledger, at)?);
-                        }
-                        GrantOperation::Heartbeat => heartbeat = Some(self.body(ledger, at)?),
-                        operation if operation.brings_parcel() => {
-                            let record = entry.record.unwrap_or(RecordId([0; 16]));
-                            if count == parcels_max {
-                                return Err(not_proven(ledger, "more versions than may move"));
-                            }
-                            count += 1;
-                            let parcel = Parcel::decode(&self.body(ledger, at)?)
-                                .map_err(|e| not_proven(ledger, &format!("{at}: {e}")))?;
-                            parcels.entry(record).or_default().push(parcel);
-                        }
-                        _ => {}
-                    }
+        crate::chain::each_entry(self.store.as_ref(), ledger, |at, _, entry| {
+            let Entry::Grant(entry) = entry else {
+                return Ok(());
+            };
+            match entry.operation {
+                GrantOperation::Keys if entry.parcel == Some(grant.envelope) => {
+                    envelope = Some(self.body(ledger, at)?);
                 }
-                at += 1;
+                GrantOperation::Heartbeat => heartbeat = Some(self.body(ledger, at)?),
+                operation if operation.brings_parcel() => {
+                    let record = entry.record.unwrap_or(RecordId([0; 16]));
+                    if count == parcels_max {
+                        return Err(not_proven(ledger, "more versions than may move"));
+                    }
+                    count += 1;
+                    let parcel = Parcel::decode(&self.body(ledger, at)?)
+                        .map_err(|e| not_proven(ledger, &format!("{at}: {e}")))?;
+                    parcels.entry(record).or_default().push(parcel);
+                }
+                _ => {}
             }
-            if rows.len() < SCAN {
-                break;
-            }
-        }
+            Ok(())
+        })?;
         match (envelope, heartbeat) {
             (Some(envelope), Some(heartbeat)) => Ok((envelope, parcels, heartbeat)),
             _ => Err(bad(

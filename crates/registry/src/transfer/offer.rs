@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use record::authority::{GrantStatement, History, Level, Statement};
+use record::authority::{Charter, GrantStatement, History, Level, Statement};
 use record::entry::{Entry, GrantEntry, GrantOperation, Operation, SUITE};
 use record::id::{DivisionId, GrantId, Hash, Kind, Origin, RecordId, UnixMillis};
 use record::schema::{Position, STATUS};
@@ -23,15 +23,13 @@ use crate::grant::{Kept, checkpoint_of};
 use crate::holding::{Version, envelope_info};
 use crate::keys::rng;
 use crate::node::{Registry, lock, purpose};
-use crate::session::Session;
+use crate::session::{BASIS_MAX, Session};
 use crate::table;
 
 /// The most versions that a record may have that moves.
 pub const VERSIONS_MAX: usize = 1000;
 /// The longest that an offer stands.
 const DAYS_MAX: u32 = 90;
-/// The longest basis in bytes.
-const BASIS_MAX: usize = 400;
 /// How many parcels one act signs.
 const STEP: usize = 128;
 
@@ -103,6 +101,26 @@ impl Unmovable {
     }
 }
 
+/// What a grant that carries records to their next owner is about.
+pub(crate) struct Carried<'a> {
+    pub shard: &'a Origin,
+    /// The next owner.
+    pub holder: &'a Charter,
+    pub positions: &'a BTreeSet<Position>,
+    pub schema: u32,
+    /// Which records: the record, or the plan.
+    pub of: &'a [u8],
+    pub basis: &'a str,
+    pub not_after: UnixMillis,
+}
+
+/// A grant that carries records to their next owner, ready to be stated.
+pub(crate) struct Carrier {
+    pub statement: GrantStatement,
+    pub secret: GrantSecret,
+    pub envelope: Vec<u8>,
+}
+
 /// What goes out with a grant that carries a transfer.
 pub(crate) struct Going<'a> {
     pub grant: &'a GrantStatement,
@@ -115,6 +133,51 @@ pub(crate) struct Going<'a> {
 }
 
 impl Registry {
+    /// Makes the grant of every version and all fields that carries records to their next owner.
+    pub(crate) fn carrier(&self, carried: Carried<'_>) -> Result<Carrier> {
+        let (shard, holder) = (carried.shard, carried.holder);
+        let (epoch, keys) = self.granted_keys(shard, carried.positions)?;
+        if keys.len() != carried.positions.len() {
+            return Err(RegistryError::damaged(
+                "the schema lacks a field that an old version has",
+            ));
+        }
+        let mut rng = rng()?;
+        let mut id = [0u8; 16];
+        rand_core::Rng::fill_bytes(&mut rng, &mut id);
+        let id = GrantId(id);
+        let secret = GrantSecret::generate(&mut rng);
+        let scope = [id.0.as_slice(), carried.of].concat();
+        let mut statement = GrantStatement {
+            id,
+            origin: shard.clone(),
+            holder: holder.division.clone(),
+            holder_charter: holder.id(),
+            fields: carried.positions.iter().copied().collect(),
+            schema: carried.schema,
+            rows: self.keys.blind("transfer-rows", &scope)?,
+            purpose: purpose(PURPOSE),
+            basis: carried.basis.to_owned(),
+            assessment: PURPOSE.to_owned(),
+            epoch,
+            envelope: [0; 32],
+            policy: self.policies().hash(),
+            not_after: carried.not_after,
+            owner_charter: self.own_charter()?,
+            history: Some(History::All),
+        };
+        let info = envelope_info(&statement);
+        let envelope =
+            seal::grant::seal_envelope(&info, &holder.keys.seal, &secret, &keys, &mut rng)
+                .map_err(|e| bad(format!("the charter of `{}`: {e}", holder.division)))?;
+        statement.envelope = Sha256::digest(&envelope).into();
+        Ok(Carrier {
+            statement,
+            secret,
+            envelope,
+        })
+    }
+
     /// Offers a record of an own shard to another division.
     ///
     /// # Errors
@@ -175,41 +238,20 @@ impl Registry {
         }
 
         let positions = self.positions_in(&request.kind, versions.iter())?;
-        let (epoch, keys) = self.granted_keys(&shard, &positions)?;
-        if keys.len() != positions.len() {
-            return Err(RegistryError::damaged(
-                "the schema lacks a field that an old version has",
-            ));
-        }
-        let mut rng = rng()?;
-        let mut id = [0u8; 16];
-        rand_core::Rng::fill_bytes(&mut rng, &mut id);
-        let id = GrantId(id);
-        let secret = GrantSecret::generate(&mut rng);
-        let scope = [id.0, request.record.0].concat();
-        let mut statement = GrantStatement {
-            id,
-            origin: shard.clone(),
-            holder: request.to.clone(),
-            holder_charter: holder.id(),
-            fields: positions.iter().copied().collect(),
+        let Carrier {
+            statement,
+            secret,
+            envelope,
+        } = self.carrier(Carried {
+            shard: &shard,
+            holder: &holder,
+            positions: &positions,
             schema: newest.version.entry.schema,
-            rows: self.keys.blind("transfer-rows", &scope)?,
-            purpose: purpose(PURPOSE),
-            basis: basis.to_owned(),
-            assessment: PURPOSE.to_owned(),
-            epoch,
-            envelope: [0; 32],
-            policy: self.policies().hash(),
+            of: &request.record.0,
+            basis,
             not_after: UnixMillis(now.0 + u64::from(request.days) * 86_400_000),
-            owner_charter: self.own_charter()?,
-            history: Some(History::All),
-        };
-        let info = envelope_info(&statement);
-        let envelope =
-            seal::grant::seal_envelope(&info, &holder.keys.seal, &secret, &keys, &mut rng)
-                .map_err(|e| bad(format!("the charter of `{}`: {e}", request.to)))?;
-        statement.envelope = Sha256::digest(&envelope).into();
+        })?;
+        let id = statement.id;
         let offer = TransferOffer {
             id,
             origin: shard.clone(),

@@ -9,8 +9,7 @@ use std::sync::PoisonError;
 
 use minicbor::bytes::ByteArray;
 use record::authority::Statement;
-use record::cbor;
-use record::entry::{Entry, Operation, RecordEntry, SUITE};
+use record::entry::{Operation, RecordEntry, SUITE};
 use record::id::{Hash, Kind, Origin, UnixMillis};
 use record::transfer::{
     Acceptance, TransferAnswer, TransferEvent, TransferOffer, TransferStep, TransferWord,
@@ -18,11 +17,11 @@ use record::transfer::{
 use sha2::{Digest, Sha256};
 
 use super::{Moved, PURPOSE, cut_here};
-use crate::book::Leaf;
+use crate::erase::Ending;
 use crate::error::{RegistryError, Result};
 use crate::grant::checkpoint_of;
 use crate::node::{Registry, lock, purpose, word};
-use crate::table::{self, Head, Newest, Tiles};
+use crate::table::{self, Head, Tiles};
 
 impl Registry {
     /// [`Registry::tend_transfers`] where a failure is no reason to stop: it is tried again later.
@@ -207,8 +206,7 @@ impl Registry {
         let book = self.book(origin)?;
         let mut book = lock(&book);
         let mut holding = holding.write().unwrap_or_else(PoisonError::into_inner);
-        let mut leaving: Vec<(RecordEntry, Newest)> = Vec::with_capacity(offers.len());
-        let mut leaves = Vec::with_capacity(offers.len());
+        let mut leaving = Vec::with_capacity(offers.len());
         for offer in offers {
             let last = self.last_event(origin, &offer.record, u64::MAX)?;
             let gone = last.is_none_or(|(_, entry)| {
@@ -231,29 +229,17 @@ impl Registry {
                 body: Hash::from(Sha256::digest(&body)),
                 recorded_at: now,
             };
-            leaves.push(Leaf {
-                entry: Entry::Record(entry.clone()),
-                body: Some(body),
+            leaving.push(Ending {
+                entry,
+                before: newest,
+                body,
             });
-            leaving.push((entry, newest));
         }
-        if leaves.is_empty() {
+        if leaving.is_empty() {
             return Ok(());
         }
         let signer = self.service(purpose(PURPOSE));
-        let appended = self.append(&mut book, &signer, leaves, now, |batch, first, hashes| {
-            for ((at, (entry, newest)), leaf) in (first..).zip(&leaving).zip(hashes) {
-                let next = Newest::after(Some(newest.clone()), entry, at, *leaf);
-                batch.put(
-                    table::key(origin, table::RECORD, &entry.record.0),
-                    cbor::to_vec(&next),
-                );
-            }
-        })?;
-        for (entry, _) in &leaving {
-            holding.index.remove(entry.record);
-        }
-        holding.index.set_applied(appended.size);
+        self.append_last(&mut book, &mut holding, &leaving, &signer, now)?;
         drop(holding);
         drop(book);
         self.changed();

@@ -347,6 +347,7 @@ impl Trust for View<'_> {
         if self.0.refuses.contains(origin) {
             return Err(Refusal {
                 reason: "this node does not keep that ledger".into(),
+                passing: false,
             });
         }
         let log = NoteSigner::new(origin.as_str(), key(origin.division().as_str(), "sign"));

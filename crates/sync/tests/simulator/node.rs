@@ -172,6 +172,7 @@ impl Trust for View<'_> {
     fn accept(&self, peer: &Charter, origin: &Origin, _note: &str) -> Result<Accept, Refusal> {
         let refuse = |reason: &str| Refusal {
             reason: reason.to_owned(),
+            passing: false,
         };
         let at = self
             .ledger(origin)

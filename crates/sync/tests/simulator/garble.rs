@@ -34,7 +34,8 @@ pub fn garble(bytes: &[u8], archive: &[Vec<u8>], dice: &mut Dice) -> Vec<u8> {
 /// A message that is canonical and says something false.
 fn lie(message: Message, dice: &mut Dice) -> Message {
     match message {
-        Message::Entries(mut entries) => {
+        // Of one that lost its only entry to an earlier lie, nothing is left to lie about.
+        Message::Entries(mut entries) if !entries.items.is_empty() => {
             let (one, other) = (
                 dice.index(entries.items.len()),
                 dice.index(entries.items.len()),

@@ -28,6 +28,7 @@ use tests::realm::forge;
 use tests::realm::{
     DAY, NOW, PASSPHRASE, REALM, Row, Site, division, kind, origin, purpose, replicate, rows,
 };
+use tests::trio::has_all_of;
 
 const PERSONS: u64 = 10;
 
@@ -807,9 +808,7 @@ fn running_nodes_move_a_record_and_go_on_after_kills() {
             .iter()
             .find(|l| l["origin"] == "journey.example/jinfu/person");
         persons.is_some_and(|l| l["cosigned"] == l["size"])
-            && ledgers
-                .iter()
-                .any(|l| l["origin"] == "journey.example/xianfeng/authority")
+            && has_all_of("shuangfu/authority", &old, &town)
     };
     until("the town has cosigned the persons", there);
     let persons = count(&town);

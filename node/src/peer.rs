@@ -1,6 +1,8 @@
 //! One replication session: `sync` decides, `registry` keeps, `p2p` carries.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -31,8 +33,10 @@ const PACE_UP: Duration = Duration::from_millis(2);
 const PACE_DOWN: Duration = Duration::from_millis(50);
 /// Everything is looked at anew so often, whether it is known to have moved or not.
 const LOOK_AGAIN: Duration = Duration::from_secs(300);
-/// For each head that a peer was told of it is told nothing for so long: nobody waits for these.
+/// For each head that a peer was told of it is told no head for so long: nobody waits for these.
 const TELL_PACE: Duration = Duration::from_millis(200);
+/// For each head that any peer was told of all together: with many children each waits longer.
+const TELL_PACE_ALL: Duration = Duration::from_millis(4);
 /// That many are told at once without a pause but the usual one.
 const TELL_FREE: usize = 16;
 /// A ledger that was not taken is offered again after a tick, then after twice as long, up to this.
@@ -103,8 +107,12 @@ struct Driver {
     unsigned: BTreeMap<Origin, Box<Verified>>,
     /// The note last offered of each ledger.
     offered: BTreeMap<Origin, String>,
-    /// What the peer was last told was seen of each ledger.
-    told: BTreeMap<Origin, Vec<String>>,
+    /// What the peer was last told was seen of each ledger, both as hashes: a parent of hundreds
+    /// tells each of them of thousands. Should two fall together, a head is told when it moves.
+    told: HashMap<u64, u64>,
+    hashing: RandomState,
+    /// How many alarms there had been when evidence was looked for.
+    alarms: Option<u64>,
     ended: Ended,
     closing: bool,
     /// When a message of the peer came last.
@@ -163,7 +171,9 @@ pub async fn drive(
         declined: BTreeMap::new(),
         unsigned: BTreeMap::new(),
         offered: BTreeMap::new(),
-        told: BTreeMap::new(),
+        told: HashMap::new(),
+        hashing: RandomState::new(),
+        alarms: None,
         ended: Ended {
             peer: None,
             reason: String::new(),
@@ -416,16 +426,20 @@ impl Driver {
         true
     }
 
-    /// Tells the peer of heads that were seen, and of evidence, each once.
+    /// Tells the peer of evidence at once, and of heads that were seen when it is time, each once.
     fn tell(&mut self) {
         let Some(peer) = self.session.peer().cloned() else {
             return;
         };
-        let now = Instant::now();
-        if now < self.tell_at {
+        let (now, raised) = (Instant::now(), self.registry.alarms_raised());
+        let is_due = now >= self.tell_at;
+        if !is_due && self.alarms == Some(raised) {
             return;
         }
-        let look = || self.registry.heads_to_tell(&peer, &mut self.looked_to_tell);
+        let look = || match is_due {
+            true => self.registry.heads_to_tell(&peer, &mut self.looked_to_tell),
+            false => self.registry.evidence_to_tell(),
+        };
         let seen = match block_in_place(look) {
             Ok(seen) => seen,
             Err(error) => {
@@ -433,22 +447,25 @@ impl Driver {
                 return;
             }
         };
+        self.alarms = Some(raised);
         let mut count = 0usize;
         for (origin, notes) in seen {
             if self.waiting.load(Ordering::Acquire) > WAITING_BYTES_MAX / 4 {
                 // The rest is looked at once more.
                 self.looked_to_tell = Looked::default();
+                self.alarms = None;
                 break;
             }
-            if self.told.get(&origin) != Some(&notes) {
+            let said = self.hashing.hash_one(&notes);
+            if self.told.insert(self.hashing.hash_one(&origin), said) != Some(said) {
                 count += 1;
-                let outputs = self.session.tell(origin.clone(), notes.clone());
-                self.told.insert(origin, notes);
+                let outputs = self.session.tell(origin, notes);
                 self.perform(outputs);
             }
         }
-        let paid = u32::try_from(count.saturating_sub(TELL_FREE)).unwrap_or(u32::MAX);
-        self.tell_at = now + TICK.max(TELL_PACE.saturating_mul(paid));
+        if is_due {
+            self.tell_at = now + pause_after(count, self.registry.peers_connected());
+        }
     }
 
     /// How long heads that move gather before they are offered.
@@ -761,6 +778,13 @@ impl Driver {
     }
 }
 
+/// How long a peer is told no more heads after so many, with so many peers connected.
+fn pause_after(told: usize, peers: usize) -> Duration {
+    let bounded = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    let pace = TELL_PACE.max(TELL_PACE_ALL.saturating_mul(bounded(peers)));
+    TICK.max(pace.saturating_mul(bounded(told.saturating_sub(TELL_FREE))))
+}
+
 /// What a message that waits counts, so that many small ones are bounded too.
 fn cost(message: &[u8]) -> usize {
     message.len() + p2p::MESSAGE_OVERHEAD
@@ -856,5 +880,23 @@ async fn asked(
             Some(Err(error)) => return Err(error.to_string()),
             None => return Err(reason),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_heads_are_told_each_second_and_all_peers_together_are_told_no_more_than_250() {
+        assert_eq!(pause_after(TELL_FREE, 300), TICK);
+        assert_eq!(pause_after(TELL_FREE + 10, 2), TELL_PACE * 10);
+        for peers in [100, 300, 2_400] {
+            // Every child is told of every other's head, as fast as may be.
+            let each_second = (peers - TELL_FREE) as f64 / pause_after(peers, peers).as_secs_f64();
+            let all = each_second * peers as f64;
+            assert!((240.0..=250.0).contains(&all), "{peers}: {all}");
+        }
+        assert!(pause_after(usize::MAX, usize::MAX) > LOOK_AGAIN);
     }
 }

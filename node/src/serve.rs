@@ -13,6 +13,7 @@ use record::id::UnixMillis;
 use registry::Registry;
 use registry::backups::{BackupConfig, BackupState};
 use registry::config::{Files, key_from_hex};
+use registry::node::Concerns;
 use sync::session::{Config, Session};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, oneshot, watch};
@@ -49,11 +50,32 @@ fn address(text: &str) -> Result<SocketAddr> {
     })
 }
 
+/// What moves when a head does, each for those whom it concerns.
+#[derive(Clone)]
+pub struct Heads {
+    /// For the session with the parent: every head.
+    pub any: watch::Receiver<u64>,
+    /// For sessions with those below, of which there may be hundreds: what may go down.
+    pub downward: watch::Receiver<u64>,
+}
+
+/// Follows the heads of a node.
+pub fn watch_heads(registry: &Registry) -> Heads {
+    let (every, any) = watch::channel(0u64);
+    let (down, downward) = watch::channel(0u64);
+    registry.on_change(Box::new(move |concerns| {
+        every.send_modify(|count| *count += 1);
+        if concerns == Concerns::All {
+            down.send_modify(|count| *count += 1);
+        }
+    }));
+    Heads { any, downward }
+}
+
 /// Runs the node until it is told to stop.
 pub async fn run(registry: Arc<Registry>, dir: &Path, while_stdin: bool) -> Result<()> {
     let config = registry.config().clone();
-    let (moved, heads) = watch::channel(0u64);
-    registry.on_change(Box::new(move || moved.send_modify(|count| *count += 1)));
+    let heads = watch_heads(&registry);
 
     let listener = TcpListener::bind(address(&config.http)?)
         .await
@@ -75,7 +97,7 @@ pub async fn run(registry: Arc<Registry>, dir: &Path, while_stdin: bool) -> Resu
         .map(Zeroizing::new)
         .map_err(|e| Fault::failed(e.to_string()))?;
 
-    let networking = tokio::spawn(network(registry.clone(), endpoint, heads.clone()));
+    let networking = tokio::spawn(network(registry.clone(), endpoint, heads));
     let renewing = tokio::spawn(crate::renew::renew(registry.clone()));
     let witnessing = tokio::spawn(witness::ask(registry.clone()));
     let persisting = tokio::spawn(persist(registry.clone()));
@@ -206,7 +228,7 @@ fn config_of(registry: &Registry, peer_key: [u8; 32]) -> Result<Config> {
 }
 
 /// Accepts and dials under the node's transport key, and begins anew when that changed.
-async fn network(registry: Arc<Registry>, first: Endpoint, mut heads: watch::Receiver<u64>) {
+async fn network(registry: Arc<Registry>, first: Endpoint, mut heads: Heads) {
     let listened = first.listening().to_vec();
     let mut present = first;
     loop {
@@ -214,12 +236,13 @@ async fn network(registry: Arc<Registry>, first: Endpoint, mut heads: watch::Rec
         let endpoint = Arc::new(present);
         // Dropping the set ends both tasks.
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(registry.clone(), endpoint.clone(), heads.clone()));
+        let (any, downward) = (heads.any.clone(), heads.downward.clone());
+        tasks.spawn(accept(registry.clone(), endpoint.clone(), downward));
         if registry.parent().is_some() {
-            tasks.spawn(dial(registry.clone(), endpoint.clone(), heads.clone()));
+            tasks.spawn(dial(registry.clone(), endpoint.clone(), any));
         }
         while registry.transport_key() == under {
-            if heads.changed().await.is_err() {
+            if heads.any.changed().await.is_err() {
                 return;
             }
         }

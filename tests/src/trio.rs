@@ -6,6 +6,20 @@ use std::path::Path;
 use crate::site::{Running, Site, records_in};
 use crate::until;
 
+/// Whether a node holds as much of a ledger as another: of the authority of the node above, it knows
+/// whom that chartered.
+pub fn has_all_of(ledger: &str, node: &Running, other: &Running) -> bool {
+    let size = |node: &Running| {
+        let status = node.http.status();
+        let ledgers = status["ledgers"].as_array().unwrap().clone();
+        let mut of = ledgers.into_iter();
+        let line = of.find(|l| l["origin"].as_str().unwrap().ends_with(ledger));
+        line.and_then(|line| line["size"].as_u64())
+    };
+    let held = size(node);
+    held.is_some() && held >= size(other)
+}
+
 /// Three running nodes.
 #[derive(Debug)]
 pub struct Trio {
@@ -39,14 +53,7 @@ impl Trio {
     /// Grants the department some fields of the community's persons, and waits until they are there.
     pub fn grant(&self, fields: &str, rows: &[&str]) {
         until("the department's charter reaches the community", || {
-            let status = self.community.http.status();
-            let ledgers = status["ledgers"].as_array().unwrap().clone();
-            ledgers.iter().any(|l| {
-                l["origin"]
-                    .as_str()
-                    .unwrap()
-                    .ends_with("/minzheng/authority")
-            })
+            has_all_of("jiangjin/authority", &self.community, &self.district)
         });
         let mut args = vec![
             "grant",

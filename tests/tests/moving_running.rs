@@ -13,6 +13,7 @@ use registry::audit::realm::{Severity, audit};
 use serde_json::Value;
 use tests::realm::daemon::edit_config;
 use tests::realm::proxy::{Fate, Proxy};
+use tests::trio::has_all_of;
 use tests::{Running, Site, rows};
 
 /// Longer than others wait: what moves here may be many records.
@@ -106,7 +107,7 @@ impl Nodes {
             let ledgers = status["ledgers"].as_array().unwrap().clone();
             let of = |name: &str| ledgers.iter().find(|l| l["origin"] == name).cloned();
             of("journey.example/jinfu/person").is_some_and(|l| l["cosigned"] == l["size"])
-                && of("journey.example/xianfeng/authority").is_some()
+                && has_all_of("shuangfu/authority", &old, &town)
         });
         let persons = count(&town);
         Self {

@@ -28,6 +28,7 @@ use tests::realm::forge;
 use tests::realm::{
     DAY, NOW, PASSPHRASE, REALM, Row, Site, division, kind, origin, purpose, replicate, rows,
 };
+use tests::trio::has_all_of;
 
 const PERSONS: u64 = 10;
 
@@ -603,11 +604,16 @@ fn an_offer_is_accepted_once_by_the_node_that_it_is_for_and_an_erased_record_is_
 
     let id = world.offer(0, "xianfeng").unwrap();
     world.replicate();
-    let far = &world.far.registry;
-    let other = far
-        .accept_transfer(&clerk(&world.far), &id, NOW)
-        .unwrap_err();
-    assert!(other.to_string().contains("xianfeng"), "{other}");
+    // Whoever has to do with it is told for whom it is; nobody else hears of it at all.
+    for (site, code, words) in [
+        (&world.old, "bad-request", "xianfeng"),
+        (&world.far, "not-found", "transfer"),
+    ] {
+        let accepted = site.registry.accept_transfer(&clerk(site), &id, NOW);
+        let other = accepted.unwrap_err();
+        assert_eq!(other.code(), code, "{other}");
+        assert!(other.to_string().contains(words), "{other}");
+    }
     world.accept(&id).unwrap();
     let twice = world.accept(&id).unwrap_err();
     assert_eq!(twice.code(), "bad-request", "{twice}");
@@ -807,9 +813,7 @@ fn running_nodes_move_a_record_and_go_on_after_kills() {
             .iter()
             .find(|l| l["origin"] == "journey.example/jinfu/person");
         persons.is_some_and(|l| l["cosigned"] == l["size"])
-            && ledgers
-                .iter()
-                .any(|l| l["origin"] == "journey.example/xianfeng/authority")
+            && has_all_of("shuangfu/authority", &old, &town)
     };
     until("the town has cosigned the persons", there);
     let persons = count(&town);

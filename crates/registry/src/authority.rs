@@ -21,6 +21,7 @@ use crate::config::NodeConfig;
 use crate::error::{RegistryError, Result};
 use crate::table::{self, Head};
 
+pub(crate) mod dealings;
 pub(crate) mod kept;
 pub(crate) mod shares;
 #[cfg(test)]
@@ -147,12 +148,12 @@ pub struct Authority {
     /// What is said of shares for officers above.
     #[n(40)]
     shares: shares::Shares,
+    /// Who deals with whom, by all of the above.
+    #[cbor(skip)]
+    dealings: dealings::Dealings,
     /// Entries taken in since all this was kept.
     #[cbor(skip)]
     unkept: u64,
-    /// Counts what was learned: what depends on authority is out of date when it moved.
-    #[cbor(skip)]
-    learned: u64,
 }
 
 /// Whether a plan is for a grant under these very terms.
@@ -175,6 +176,7 @@ impl Authority {
             authority.remember(charter.clone());
             authority.charters.insert(charter.division.clone(), charter);
         }
+        authority.recall_dealings();
         Ok(authority)
     }
 
@@ -189,6 +191,7 @@ impl Authority {
                 authority.read(store, &origin, 0)?;
             }
         }
+        authority.recall_letters(store)?;
         Ok(authority)
     }
 
@@ -240,14 +243,8 @@ impl Authority {
         self.unkept += size.saturating_sub(first);
     }
 
-    /// A number that moves whenever something was learned.
-    pub(crate) fn learned(&self) -> u64 {
-        self.learned
-    }
-
     /// Takes a statement out of the ledger of `division`, which has `size` entries with it.
     pub(crate) fn learn(&mut self, division: &DivisionId, statement: &Statement, size: u64) {
-        self.learned += 1;
         match statement {
             Statement::Charter(charter) => {
                 if charter.parent == *division || charter.division == *division {
@@ -263,6 +260,7 @@ impl Authority {
                     .is_none_or(|c| c.parent == *division);
                 if by_parent {
                     self.revoked.insert(revocation.charter);
+                    self.dealings.bears();
                 }
             }
             Statement::Operator(certificate) => {
@@ -412,6 +410,7 @@ impl Authority {
                 self.receipts.insert(at, receipt.clone());
             }
         }
+        self.deal(division, statement);
     }
 
     /// The operator's keys sign nothing that relies on this size of the authority ledger.
@@ -433,6 +432,7 @@ impl Authority {
         if ever.iter().all(|known| known.serial != charter.serial) {
             ever.push(charter);
             ever.sort_by_key(|charter| charter.serial);
+            self.dealings.bears();
             // Its key may be the one that signed what no other key of it did.
             let (proven, rest) = std::mem::take(&mut self.unproven)
                 .into_iter()
@@ -447,10 +447,13 @@ impl Authority {
     fn put_in_force(&mut self, charter: Charter) {
         match self.charters.get(&charter.division) {
             Some(newest) if charter.serial < newest.serial => {
-                self.replaced.insert(charter.id());
+                if self.replaced.insert(charter.id()) {
+                    self.dealings.bears();
+                }
             }
             Some(newest) if charter.serial == newest.serial => {}
             older => {
+                self.dealings.chartered(&charter.parent);
                 self.replaced.extend(older.map(Charter::id));
                 self.charters.insert(charter.division.clone(), charter);
             }
@@ -463,7 +466,6 @@ impl Authority {
             self.remember(charter.clone());
             self.put_in_force(charter.clone());
         }
-        self.learned += 1;
         self.settle();
     }
 
@@ -493,7 +495,6 @@ impl Authority {
         }
         self.successions.push(succession.clone());
         self.successions.sort_by_key(|s| s.charter.serial);
-        self.learned += 1;
         for charter in [before, charter] {
             self.remember(charter.clone());
             self.put_in_force(charter.clone());
@@ -927,6 +928,7 @@ impl Authority {
     /// Takes a charter as if its issuer had been checked.
     #[cfg(test)]
     pub(crate) fn trust(&mut self, charter: Charter) {
+        self.dealings.chartered(&charter.parent);
         self.remember(charter.clone());
         self.charters.insert(charter.division.clone(), charter);
     }

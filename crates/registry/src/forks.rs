@@ -1,7 +1,7 @@
 //! Forks (分叉): two signed histories of one ledger are found, kept as evidence, and spread.
 //!
-//! Heads that were seen are told to every neighbour, once each time they move; two of one size
-//! with different roots are evidence, which convinces a stranger and goes on to everybody.
+//! Heads that were seen are told to every neighbour, the newest of each ledger in turn; two of one
+//! size with different roots are evidence, which convinces a stranger and goes on to everybody at once.
 //! Heads of different sizes that cannot belong together are an alarm, not evidence.
 
 use ledger::Hash;
@@ -14,6 +14,7 @@ use record::id::{Origin, UnixMillis};
 use crate::error::{RegistryError, Result};
 use crate::grant::checkpoint_of;
 use crate::heads::Looked;
+use crate::moves::Which;
 use crate::node::Registry;
 use crate::table::{self, Head, Tiles};
 
@@ -102,6 +103,25 @@ impl Registry {
         Ok(notes)
     }
 
+    /// Evidence of any ledger, for every peer.
+    ///
+    /// # Errors
+    /// A failure of the store.
+    pub fn evidence_to_tell(&self) -> Result<Vec<(Origin, Vec<String>)>> {
+        let mut evidence = Vec::new();
+        for alarm in self.alarms()? {
+            if alarm.code == FORK && alarm.notes.len() == 2 {
+                evidence.push((alarm.origin, alarm.notes));
+            }
+        }
+        Ok(evidence)
+    }
+
+    /// A number that moves whenever there may be more evidence.
+    pub fn alarms_raised(&self) -> u64 {
+        self.counters.alarms()
+    }
+
     /// What a peer is told: evidence of any ledger, and the newest head seen of ledgers that are
     /// neither its own nor exchanged with it anyway, as far as they moved since the caller looked.
     /// Ledgers of grants and of letters are nobody else's business.
@@ -113,18 +133,13 @@ impl Registry {
         peer: &Charter,
         looked: &mut Looked,
     ) -> Result<Vec<(Origin, Vec<String>)>> {
-        let mut told = Vec::new();
-        for alarm in self.alarms()? {
-            if alarm.code == FORK && alarm.notes.len() == 2 {
-                told.push((alarm.origin, alarm.notes));
-            }
-        }
+        let mut told = self.evidence_to_tell()?;
         let evident: Vec<Origin> = told.iter().map(|(origin, _)| origin.clone()).collect();
         let mut known = Vec::new();
         for (origin, note) in self.witness_notes()? {
             known.push((origin, bare(&note)?));
         }
-        for line in self.heads_moved(looked)? {
+        for line in self.heads_moved(Which::Any, looked)? {
             if line.division != self.config.division
                 && let Some(note) = &line.bare
             {

@@ -3,7 +3,8 @@
 //! them moved since a session looked, so that it need not look at all.
 //!
 //! A line is read again when its shard's version in the store moved, or when something was learned
-//! of who is who, which may decide a quorum. So no commit has to remember to tell this list.
+//! of who is who that may decide a quorum. So no commit has to remember to tell this list.
+//! What can go down is listed by itself: a child is not shown what others below it never get.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
@@ -13,6 +14,7 @@ use record::id::{DivisionId, Origin};
 
 use crate::error::Result;
 use crate::grant::checkpoint_of;
+use crate::moves::{Which, may_go_down};
 use crate::node::{Registry, lock};
 use crate::table::Head;
 
@@ -25,6 +27,8 @@ pub(crate) struct Line {
     pub division: DivisionId,
     /// Whether it is an authority ledger.
     pub is_authority: bool,
+    /// Whether somebody who is not above its division may be offered it.
+    pub goes_down: bool,
     /// What the store says.
     pub head: Head,
     /// Whether the newest whole checkpoint has its quorum of cosignatures.
@@ -35,7 +39,7 @@ pub(crate) struct Line {
     pub cosigned: u64,
     /// Names of the signers on the newest whole checkpoint.
     pub signers: Vec<String>,
-    /// The shard's version and what was learned when this was read.
+    /// The shard's version and what bore on quorums when this was read.
     as_of: (u64, u64),
 }
 
@@ -54,9 +58,9 @@ pub(crate) type Lines = BTreeMap<String, Arc<Line>>;
 #[derive(Debug, Default)]
 pub struct Looked {
     moves: u64,
-    /// What was known of who is who, and which ledgers were in trouble. When one of these changes,
-    /// everything is looked at: it decides what goes to whom.
-    learned: Option<u64>,
+    /// What was known of who is who and who deals with whom, and which ledgers were in trouble. When
+    /// one of these changes, everything is looked at: it decides what goes to whom.
+    bearing: Option<u64>,
     behind: BTreeSet<Origin>,
     halted: BTreeSet<Origin>,
 }
@@ -74,15 +78,17 @@ impl Registry {
         Ok(lines)
     }
 
-    /// The ends of the ledgers that moved since somebody looked, or of all.
-    pub(crate) fn heads_moved(&self, looked: &mut Looked) -> Result<Vec<Arc<Line>>> {
-        let learned = Some(self.authority().learned());
+    /// The ends of the ledgers that moved since somebody looked, or of all: of any, or of those that
+    /// may go down.
+    pub(crate) fn heads_moved(&self, which: Which, looked: &mut Looked) -> Result<Vec<Arc<Line>>> {
+        // Asked before anything is read: what moves meanwhile is shown again. And before it is asked
+        // who deals with whom: letters that moved are never seen without the dealing they begin.
+        let (moves, moved) = self.moves.since(which, looked.moves);
+        let bearing = Some(self.authority().bearing());
         let behind = lock(&self.peers).behind.clone();
         let halted: BTreeSet<Origin> = self.guard.halted().into_keys().collect();
-        // Asked before anything is read: what moves meanwhile is shown again.
-        let (moves, moved) = self.moves.since(looked.moves);
         let is_known =
-            learned == looked.learned && behind == looked.behind && halted == looked.halted;
+            bearing == looked.bearing && behind == looked.behind && halted == looked.halted;
         let lines = if is_known {
             let mut lines = Vec::new();
             for shard in moved {
@@ -94,7 +100,7 @@ impl Registry {
         };
         *looked = Looked {
             moves,
-            learned,
+            bearing,
             behind,
             halted,
         };
@@ -111,8 +117,17 @@ impl Registry {
         looked: &mut Looked,
         again: &BTreeSet<Origin>,
     ) -> Result<Vec<(Origin, String)>> {
-        let mut lines = self.heads_moved(looked)?;
-        for origin in again {
+        let which = match self.is_parent(&peer.division) {
+            true => Which::Any,
+            false => Which::Downward,
+        };
+        let mut lines = self.heads_moved(which, looked)?;
+        // A child that lost some of its own history is given it, which goes to no other child.
+        let lost = looked
+            .behind
+            .iter()
+            .filter(|o| o.division() == peer.division);
+        for origin in again.iter().chain(lost) {
             if !lines.iter().any(|line| line.origin == *origin) {
                 lines.extend(self.line(origin.as_str())?);
             }
@@ -132,7 +147,7 @@ impl Registry {
     /// The end of one ledger; `None` for a shard that is no ledger.
     pub(crate) fn line(&self, shard: &str) -> Result<Option<Arc<Line>>> {
         // Asked before the head is read: a commit between the two only makes it read again.
-        let as_of = (self.store.head(shard)?, self.authority().learned());
+        let as_of = (self.store.head(shard)?, self.authority().bearing());
         let known = self
             .lines
             .read()
@@ -163,6 +178,7 @@ impl Registry {
         Ok(Line {
             division: origin.division(),
             is_authority: origin.ledger().as_str() == "authority",
+            goes_down: may_go_down(&origin),
             bare: whole.and_then(|note| crate::forks::bare(note).ok()),
             has_quorum: whole.is_some_and(|note| self.has_quorum(&origin, note)),
             cosigned,

@@ -31,8 +31,17 @@ use crate::replicate::Peers;
 /// Charters last two years.
 pub const CHARTER_MILLIS: u64 = 2 * 365 * 24 * 3600 * 1000;
 
+/// Whom it concerns that a head moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Concerns {
+    /// Everybody with whom this node speaks.
+    All,
+    /// The node above, and whoever shows what is here: nobody below is offered more by it.
+    Above,
+}
+
 /// Called after a ledger's head moved, from the thread that moved it.
-pub type Listener = Box<dyn Fn() + Send + Sync>;
+pub type Listener = Box<dyn Fn(Concerns) + Send + Sync>;
 
 /// An open node.
 pub struct Registry {
@@ -517,13 +526,22 @@ impl Registry {
     }
 
     pub(crate) fn changed(&self) {
-        if let Some(listener) = self
-            .listener
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .as_ref()
-        {
-            listener();
+        self.tell_listener(Concerns::All);
+    }
+
+    /// The head of a replica moved, and nothing else: with hundreds of children most of what moves
+    /// goes to none of them, and none is to look.
+    pub(crate) fn replica_changed(&self, origin: &Origin) {
+        self.tell_listener(match crate::moves::may_go_down(origin) {
+            true => Concerns::All,
+            false => Concerns::Above,
+        });
+    }
+
+    fn tell_listener(&self, concerns: Concerns) {
+        let listener = self.listener.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(listener) = listener.as_ref() {
+            listener(concerns);
         }
     }
 

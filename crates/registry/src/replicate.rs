@@ -1,7 +1,8 @@
 //! Replication: which ledgers go to whom, and what comes in is verified before it is kept.
 //!
-//! Up go all ledgers of the own subtree, with bodies. Down go authority ledgers, and a grant's
-//! ledger toward its holder. `sync` verifies; here is what it asks, and the one commit.
+//! Up go all ledgers of the own subtree, with bodies. Down go the authority ledgers that are needed
+//! there, and a grant's ledger toward its holder. `sync` verifies; here is what it asks, and the one
+//! commit.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -439,6 +440,12 @@ impl Registry {
         self.offers_among(peer, self.heads_to_offer()?)
     }
 
+    /// Whether a division is the one above this node.
+    pub(crate) fn is_parent(&self, division: &DivisionId) -> bool {
+        let parent = self.config.parent.as_ref();
+        parent.is_some_and(|parent| parent.division == *division)
+    }
+
     /// Those among the ends of some ledgers that a peer may have.
     pub(crate) fn offers_among(
         &self,
@@ -448,11 +455,7 @@ impl Registry {
         let own = &self.config.division;
         let mut offers = Vec::new();
         let behind = lock(&self.peers).behind.clone();
-        let upward = self
-            .config
-            .parent
-            .as_ref()
-            .is_some_and(|p| p.division == peer.division);
+        let upward = self.is_parent(&peer.division);
         for line in lines {
             let (origin, division) = (&line.origin, &line.division);
             let authority = self.authority();
@@ -460,8 +463,11 @@ impl Registry {
                 authority.within(division, own)
             } else if behind.contains(origin) && *division == peer.division {
                 true
+            } else if !line.goes_down {
+                false
             } else if line.is_authority {
                 !authority.within(division, &peer.division)
+                    && authority.is_needed(division, &peer.division)
             } else {
                 authority.receiver(origin).is_some_and(|receiver| {
                     authority.within(&receiver, &peer.division)
@@ -605,6 +611,10 @@ impl Registry {
             return Err(RegistryError::Conflict(origin));
         }
         self.refuse_unentitled(&arrived, &old, now)?;
+        if old.size == 0 {
+            // Before it is stored: whoever is offered letters is offered their writer's authority.
+            self.note_letters(&origin);
+        }
         let before = old.clone();
         let edge = TreeEdge::load(
             &Tiles {
@@ -769,7 +779,10 @@ impl Registry {
         if receipts && let Err(error) = self.settle_receipts() {
             tracing::error!(%error, "receipts could not be compared with what they are for");
         }
-        self.changed();
+        match own || orders {
+            true => self.changed(),
+            false => self.replica_changed(&origin),
+        }
         Ok(size)
     }
 
@@ -870,7 +883,7 @@ impl Registry {
             let mut batch = Batch::new(origin.as_str(), Some(version));
             batch.put(table::head(&origin), cbor::to_vec(&head));
             commit(store, &origin, &batch)?;
-            self.changed();
+            self.replica_changed(&origin);
         }
         Ok((checkpoint.size(), lines))
     }
@@ -991,7 +1004,6 @@ impl Registry {
         notes: Vec<String>,
         now: UnixMillis,
     ) {
-        self.counters.alarm();
         let alarm = Alarm {
             origin: origin.clone(),
             code: code.to_owned(),
@@ -1013,6 +1025,8 @@ impl Registry {
         if let Err::<(), RegistryError>(error) = result {
             tracing::error!(%origin, %error, "an alarm could not be kept");
         }
+        // Last: who sees the count finds the alarm.
+        self.counters.alarm();
     }
 
     /// Takes back an alarm about something that is mended.
@@ -1039,6 +1053,12 @@ impl Registry {
             .iter()
             .map(|(_, bytes)| table::decode("alarm", bytes))
             .collect()
+    }
+
+    /// With how many nodes a session is open.
+    pub fn peers_connected(&self) -> usize {
+        let peers = lock(&self.peers);
+        peers.lines.values().filter(|line| line.connected).count()
     }
 
     /// Notes for the status page that a session with a peer opened, ended or was refused.

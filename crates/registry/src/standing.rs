@@ -225,7 +225,7 @@ impl Registry {
     /// A number that moves whenever something was learned of charters; until then only the time
     /// changes what [`Registry::peer_standing`] says of a chain.
     pub fn charters_known(&self) -> u64 {
-        self.authority().learned()
+        self.authority().bearing()
     }
 
     /// Whether the chain that a peer showed still holds.

@@ -64,6 +64,9 @@ impl Counters {
     pub(crate) fn alarm(&self) {
         add(&self.alarms, 1);
     }
+    pub(crate) fn alarms(&self) -> u64 {
+        self.alarms.load(Ordering::Relaxed)
+    }
 }
 
 /// One ledger held here.

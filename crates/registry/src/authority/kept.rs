@@ -83,7 +83,10 @@ impl Authority {
     pub(crate) fn open(store: &dyn Store, place: &Place<'_>) -> Result<Self> {
         let ledgers = authority_ledgers(store)?;
         let mut authority = match place.read() {
-            Some(kept) if kept.belongs_to(store, &ledgers)? => kept,
+            Some(mut kept) if kept.belongs_to(store, &ledgers)? => {
+                kept.recall_dealings();
+                kept
+            }
             _ => Self::chartered(place.config)?,
         };
         for (origin, head) in &ledgers {
@@ -92,6 +95,7 @@ impl Authority {
                 authority.read(store, origin, from)?;
             }
         }
+        authority.recall_letters(store)?;
         if authority.unkept > BEHIND_MAX {
             // It costs the next start time, no more.
             match place.write(&cbor::to_vec(&authority)) {

@@ -6,7 +6,7 @@ use record::id::{DivisionId, Realm, UnixMillis};
 
 use super::Authority;
 
-fn division(name: &str) -> DivisionId {
+pub(super) fn division(name: &str) -> DivisionId {
     DivisionId::new(name).unwrap()
 }
 
@@ -14,7 +14,7 @@ fn key(seed: u8) -> SigningKey {
     SigningKey::from_bytes(&[seed; 32])
 }
 
-fn charter(name: &str, parent: &str, seed: u8, serial: u32) -> Charter {
+pub(super) fn charter(name: &str, parent: &str, seed: u8, serial: u32) -> Charter {
     Charter {
         suite: 1,
         realm: Realm::new("jiangjin.example").unwrap(),

@@ -253,6 +253,14 @@ impl Transfers {
             all.push(closed.clone());
         }
     }
+
+    /// Between whom records move or were to move.
+    pub(super) fn dealings(&self) -> impl Iterator<Item = (DivisionId, DivisionId)> {
+        let offers = self.offers.values();
+        let offers = offers.map(|offer| (offer.origin.division(), offer.to.clone()));
+        let answers = self.answers.iter();
+        offers.chain(answers.map(|((by, _), answer)| (by.clone(), answer.origin.division())))
+    }
 }
 
 impl Authority {

@@ -4,7 +4,7 @@
 //! What a peer lacks comes from what lies in the store: its signatures on the heads here, and what
 //! it said is durable there. So it is known of a peer that is off, and after a restart.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ledger::note::Note;
@@ -142,8 +142,11 @@ struct Known {
     line: Arc<Line>,
     /// Its division and those above.
     path: Vec<DivisionId>,
-    /// Of a grant's ledger the holder, of one of letters the addressee, and those above.
-    holder: Vec<DivisionId>,
+    /// Whether everybody needs it: the authority ledger of one that has others under it.
+    by_all: bool,
+    /// Who else needs it, and those above them: of a grant's ledger the holder, of one of letters
+    /// the addressee, of an authority ledger those with whom its division deals.
+    by: BTreeSet<DivisionId>,
 }
 
 fn path(authority: &Authority, division: &DivisionId) -> Vec<DivisionId> {
@@ -153,9 +156,9 @@ fn path(authority: &Authority, division: &DivisionId) -> Vec<DivisionId> {
 }
 
 impl Known {
-    /// Whether the ledger goes down to a division: what `offers` and `accept` decide.
+    /// Whether the ledger goes down to a division: what `offers` decides.
     fn goes_down_to(&self, division: &DivisionId) -> bool {
-        !self.path.contains(division) && (self.line.is_authority || self.holder.contains(division))
+        !self.path.contains(division) && (self.by_all || self.by.contains(division))
     }
 }
 
@@ -171,12 +174,17 @@ impl Registry {
             let authority = self.authority();
             let known: Vec<Known> = lines
                 .into_iter()
-                .map(|line| Known {
-                    path: path(&authority, &line.division),
-                    holder: authority
-                        .receiver(&line.origin)
-                        .map_or_else(Vec::new, |receiver| path(&authority, &receiver)),
-                    line,
+                .map(|line| {
+                    let receiver = authority.receiver(&line.origin);
+                    let dealing = authority.dealing_with(&line.division);
+                    let dealing = dealing.filter(|_| line.is_authority);
+                    let by = receiver.iter().chain(dealing);
+                    Known {
+                        path: path(&authority, &line.division),
+                        by_all: line.is_authority && authority.has_issued(&line.division),
+                        by: by.flat_map(|division| path(&authority, division)).collect(),
+                        line,
+                    }
                 })
                 .collect();
             let parent = self.config.parent.iter();

@@ -26,7 +26,7 @@ use crate::commands::bench::rows::{self, Row};
 use crate::commands::node;
 use crate::commands::realm::{self, Node, OFFICER, Passphrases, Planned};
 use crate::fault::{Fault, Result};
-use crate::serve;
+use crate::serve::{self, Heads};
 
 /// Between two edits of one child.
 const EVERY: Duration = Duration::from_secs(6);
@@ -38,6 +38,9 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Edits followed at the same time.
 const FOLLOWERS: usize = 32;
 const MAKERS: usize = 2;
+/// For how many seconds nothing may move before the edits begin, and what an idle parent may use.
+const QUIET_SECONDS: u32 = 3;
+const IDLE_CORES: f64 = 0.2;
 
 const PARENT: Planned = Planned {
     division: "parent",
@@ -54,6 +57,7 @@ struct Child {
     clerk: Session,
     origin: Origin,
     edits: AtomicU64,
+    heads: Heads,
 }
 
 pub fn run(dir: &Path, measured: &Measured, figures: &mut Figures) -> Result<()> {
@@ -79,11 +83,15 @@ pub fn run(dir: &Path, measured: &Measured, figures: &mut Figures) -> Result<()>
             .iter()
             .try_fold(true, |all, child| Ok(all && seen(child)?))
     })?;
+    let pid = peak::pid(&parent.dir)?;
+    let prepared = started.elapsed();
+    settle(&children, pid)?;
     let name = |part: &str| format!("{NAME}.children.{part}");
     figures.add(name("count"), children.len() as f64, "children");
-    figures.add(name("prepared_in"), started.elapsed().as_secs_f64(), "s");
+    figures.add(name("prepared_in"), prepared.as_secs_f64(), "s");
+    let settled = started.elapsed().saturating_sub(prepared);
+    figures.add(name("settled_in"), settled.as_secs_f64(), "s");
 
-    let pid = peak::pid(&parent.dir)?;
     let before = peak::cpu(pid)?;
     let start = Instant::now();
     let due = |serial: usize| start + EVERY.mul_f64(serial as f64 / children.len() as f64);
@@ -146,6 +154,22 @@ pub fn run(dir: &Path, measured: &Measured, figures: &mut Figures) -> Result<()>
     figures.add(name("parent.peak"), peak::resident_max(pid)?, "MB");
     drop(parent);
     runtime.shutdown_timeout(GRACE);
+    Ok(())
+}
+
+/// Waits until what the children and the parent have to say to each other before anything is edited
+/// is said: for some seconds no child's heads moved, and the parent was idle. What goes on after
+/// [`PATIENCE`] is measured with the edits.
+fn settle(children: &[Child], parent: u32) -> Result<()> {
+    let (began, mut quiet, mut before) = (Instant::now(), 0, None);
+    while quiet < QUIET_SECONDS && began.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_secs(1));
+        let moved: u64 = children.iter().map(|c| *c.heads.any.borrow()).sum();
+        let spent = peak::cpu(parent)?;
+        let is_quiet = before.is_some_and(|(m, s)| m == moved && spent - s < IDLE_CORES);
+        quiet = if is_quiet { quiet + 1 } else { 0 };
+        before = Some((moved, spent));
+    }
     Ok(())
 }
 
@@ -227,6 +251,7 @@ fn child(dir: &Path, invitation: &Invitation) -> Result<Child> {
         false,
     )?;
     let registry = Registry::open(dir, &Opener::File, api::now())?;
+    let heads = serve::watch_heads(&registry);
     let phrase = registry::keys::token()?;
     let operator = |login: &str, role| NewOperator {
         login: login.to_owned(),
@@ -244,14 +269,14 @@ fn child(dir: &Path, invitation: &Invitation) -> Result<Child> {
         clerk,
         origin: shard(invitation.division.as_str())?,
         edits: AtomicU64::new(0),
+        heads,
     })
 }
 
 /// Has the child keep a session with the parent, as a node does that runs by itself.
 fn begin(child: &Child, runtime: &Runtime) -> Result<()> {
     let registry = child.registry.clone();
-    let (moved, heads) = tokio::sync::watch::channel(0u64);
-    registry.on_change(Box::new(move || moved.send_modify(|count| *count += 1)));
+    let heads = child.heads.any.clone();
     let endpoint = runtime.block_on(serve::endpoint(&registry.transport_seed(), &[]))?;
     runtime.spawn(serve::dial(registry, Arc::new(endpoint), heads));
     Ok(())

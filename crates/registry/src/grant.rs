@@ -524,6 +524,7 @@ impl Registry {
                 origin: shard,
                 fields: &grant.fields,
                 secret: &GrantSecret::from_bytes(kept.secret),
+                whole: crate::transfer::carries(grant),
             },
             &mut rng()?,
         )

@@ -594,6 +594,7 @@ fn transfers() -> Vec<Statement> {
             to: division("dingshan-xi"),
             basis: "2026-118".into(),
             offered_at: NOW,
+            closed_at: Some(NOW),
         }),
         answer(TransferWord::Accepted(Acceptance {
             origin: shard(),
@@ -619,6 +620,7 @@ fn transfers() -> Vec<Statement> {
                 version: 3,
                 leaf: [2; 32],
                 content: [3; 32],
+                closed_at: None,
             }],
         }))),
         Statement::Moving(Box::new(Moving::Answered(BatchAnswer {
@@ -760,6 +762,7 @@ fn sealed_record() -> (SealedBody, RecordEntry, Parcel) {
         origin: &origin,
         fields: &fields[..3],
         secret: &grant_secret,
+        whole: false,
     };
     let parcel = Parcel::build(leaf, &body, &opened, schema, &rows, &scope, &mut rng(3))
         .expect("entry, body and values belong together");

@@ -15,6 +15,7 @@ use record::authority::{AuthorityEntry, Level, Role, Statement};
 use record::entry::{Entry, Operation, RecordEntry};
 use record::id::{Hash, Origin, RecordId, UnixMillis};
 use record::moving::{BatchAcceptance, BatchAnswer, Moving, ShardClosed};
+use record::plan::ClassTerm;
 use registry::RegistryError;
 use registry::audit::history::history;
 use registry::audit::realm::audit;
@@ -30,7 +31,7 @@ use store::{Snapshot, Store};
 use tests::moved::{clean, clerk, count_at, entries, fields, state, total};
 use tests::realm::forge::{self, keystore};
 use tests::realm::{
-    NOW, PASSPHRASE, REALM, Row, Site, division, kind, origin, purpose, replicate, rows,
+    DAY, NOW, PASSPHRASE, REALM, Row, Site, division, kind, origin, purpose, replicate, rows,
 };
 
 /// The steps at which a move of a shard can be cut off.
@@ -42,6 +43,8 @@ const FIRST_GRID: usize = 9;
 const SECOND_GRID: usize = 6;
 /// Persons of the new one.
 const THERE: usize = 2;
+/// Past every term.
+const LONG_AGO: UnixMillis = UnixMillis(NOW.0 - 11 * 366 * DAY);
 const ALL: u64 = (FIRST_GRID + SECOND_GRID + THERE) as u64;
 
 struct World {
@@ -332,6 +335,23 @@ fn erase(site: &Site, record: RecordId) {
     planned(site, &request, NOW);
 }
 
+/// Puts a record out of force.
+fn close(site: &Site, record: RecordId, version: u64, at: UnixMillis) {
+    let mut out = amendment(record, version);
+    out.changes.clear();
+    out.close = true;
+    site.registry.amend(&clerk(site), &out, at).unwrap();
+}
+
+/// And into force again.
+fn reopening(record: RecordId, version: u64) -> Amendment {
+    Amendment {
+        changes: BTreeMap::new(),
+        reopen: true,
+        ..amendment(record, version)
+    }
+}
+
 fn amendment(record: RecordId, version: u64) -> Amendment {
     Amendment {
         kind: kind("person"),
@@ -430,17 +450,10 @@ fn a_split_moves_the_records_of_its_grid_whole_and_leaves_the_others() {
 #[test]
 fn a_merged_shard_closes_when_it_is_empty_refuses_registrations_and_names_who_follows() {
     let world = World::new();
-    // One is out of force: it stays, and can be erased there.
+    // One is out of force: it goes, too.
     let last = FIRST_GRID + SECOND_GRID - 1;
     let (closed, version, _) = fields(&world.old, &world.persons[last], NOW).unwrap();
-    let mut out = amendment(closed, version);
-    out.changes.clear();
-    out.close = true;
-    world
-        .old
-        .registry
-        .amend(&clerk(&world.old), &out, NOW)
-        .unwrap();
+    close(&world.old, closed, version, NOW);
     world.settle_to(ALL - 1);
     let record = world.find(&world.old, 0).unwrap();
     let plan = world.planned(&[], true);
@@ -470,9 +483,6 @@ fn a_merged_shard_closes_when_it_is_empty_refuses_registrations_and_names_who_fo
         rows: more[..1].to_vec(),
         dry_run: false,
     };
-    let mut again = amendment(closed, version + 1);
-    again.changes.clear();
-    again.reopen = true;
     let back = TransferRequest {
         kind: kind("person"),
         record: world.find(&world.new, 0).unwrap(),
@@ -485,7 +495,6 @@ fn a_merged_shard_closes_when_it_is_empty_refuses_registrations_and_names_who_fo
     let who = clerk(&world.old);
     for error in [
         old.import(&who, &chunk, NOW).unwrap_err(),
-        old.amend(&who, &again, NOW).unwrap_err(),
         old.accept_transfer(&who, &id, NOW).unwrap_err(),
         old.plan(&world.old.officer, &move_to("xianfeng", &[], false), NOW)
             .unwrap_err(),
@@ -496,17 +505,22 @@ fn a_merged_shard_closes_when_it_is_empty_refuses_registrations_and_names_who_fo
             "{words}"
         );
     }
+    let again = old.amend(&who, &reopening(closed, version + 2), NOW);
+    assert!(again.unwrap_err().to_string().contains("xianfeng"));
     let reason = kind("closed");
     old.refuse_transfer(&who, &id, &reason, NOW).unwrap();
     world.settle();
 
-    // What it keeps of closed records can still be destroyed; an erasure there runs here, too.
-    erase(&world.old, closed);
+    // An erasure there runs here, too, also of what is out of force.
+    let gone = world.find(&world.new, last).unwrap();
+    erase(&world.new, gone);
     let there = world.find(&world.new, 0).unwrap();
     erase(&world.new, there);
     world.settle_to(ALL - 2);
-    let last = entries(&world.old.dir, &shard, record);
-    assert_eq!(last.last().unwrap().0.operation, Operation::Erase);
+    for record in [record, closed] {
+        let last = entries(&world.old.dir, &shard, record);
+        assert_eq!(last.last().unwrap().0.operation, Operation::Erase);
+    }
     for site in world.sites() {
         assert!(site.registry.alarms().unwrap().is_empty());
     }
@@ -529,6 +543,182 @@ fn a_merged_shard_closes_when_it_is_empty_refuses_registrations_and_names_who_fo
             .en
             .contains("jiangjin.example/xianfeng/person")
     );
+    world.verified();
+}
+
+/// A person of the second grid is out of force for so long, past the term of its phone number, which
+/// is destroyed; another one is, since today, and what they were.
+fn closed_and_redacted(world: &World) -> [(RecordId, BTreeMap<String, String>); 2] {
+    let (redacted, closed) = (FIRST_GRID, FIRST_GRID + 1);
+    let find = |person: usize| fields(&world.old, &world.persons[person], NOW).unwrap();
+    let (first, version, _) = find(redacted);
+    let amended =
+        world
+            .old
+            .registry
+            .amend(&clerk(&world.old), &amendment(first, version), LONG_AGO);
+    close(&world.old, first, amended.unwrap().version, LONG_AGO);
+    let (second, version, _) = find(closed);
+    close(&world.old, second, version, NOW);
+    world.settle_to(ALL - 2);
+    let class = ClassTerm {
+        kind: kind("person"),
+        group: kind("contact"),
+        days: 365,
+    };
+    let order = PlanRequest::Fields {
+        classes: vec![class],
+        days: 30,
+    };
+    planned(&world.old, &order, NOW);
+    let registry = &world.old.registry;
+    registry.run_retention(&world.old.officer, NOW).unwrap();
+    world.settle();
+    assert!(registry.destructions(NOW).unwrap().is_empty());
+    [redacted, closed].map(|person| {
+        let (record, _, values) = find(person);
+        assert_eq!(values.contains_key("phone"), person == closed);
+        (record, values)
+    })
+}
+
+#[test]
+fn closed_and_redacted_records_move_with_their_shard_field_by_field_and_stay_out_of_force() {
+    let world = World::new();
+    let [redacted, closed] = closed_and_redacted(&world);
+    let retention = |site: &Site| {
+        let lines = site.registry.retention(NOW).unwrap();
+        let of = lines.into_iter().find(|line| line.kind == kind("person"));
+        let of = of.unwrap();
+        (of.closed, of.due)
+    };
+    assert_eq!(retention(&world.old), (2, 1));
+    let plan = world.planned(&[], true);
+    let figures = world.old.registry.plan_line(&plan, NOW).unwrap().figures;
+    let figure = |name: &str| {
+        let of = figures.iter().find(|figure| figure.name.as_str() == name);
+        of.unwrap().count
+    };
+    let all = (FIRST_GRID + SECOND_GRID) as u64;
+    let said = ["records", "closed", "unmovable"].map(figure);
+    assert_eq!(said, [all, 2, 0]);
+    world.agreed(&plan);
+    world.settle();
+    let line = world.line(&plan);
+    assert_eq!(line.state, MovingState::Closed, "{line:?}");
+    assert_eq!((line.total, line.done, line.failed), (all, all, 0));
+    assert_eq!(world.count_of("jinfu"), 0);
+    assert_eq!(world.count_of("xianfeng"), ALL - 2);
+    // They are closed there, with their term as it ran before.
+    assert_eq!(retention(&world.old), (0, 0));
+    assert_eq!(retention(&world.new), (2, 1));
+    let (from, to) = (origin("jinfu", "person"), origin("xianfeng", "person"));
+    for (person, (record, values)) in (FIRST_GRID..).zip([redacted, closed]) {
+        let (there, _, here) = fields(&world.new, &world.persons[person], NOW).unwrap();
+        assert_eq!(here, values, "field by field");
+        let old = entries(&world.town.dir, &from, record);
+        let new = entries(&world.town.dir, &to, there);
+        let contents = |all: &[(RecordEntry, bool)]| {
+            let all = all.iter().filter(|(e, _)| !e.operation.is_anew());
+            let all = all.map(|(e, _)| (e.version, e.content));
+            all.collect::<Vec<_>>()
+        };
+        let (left, before) = contents(&old)
+            .split_last()
+            .map(|(l, b)| (*l, b.to_vec()))
+            .unwrap();
+        assert_eq!(before, contents(&new), "every version came");
+        assert_eq!(left.0, before.last().unwrap().0 + 1);
+        assert!(
+            new.iter()
+                .all(|(e, _)| e.operation == Operation::TransferInClosed)
+        );
+        let lines = history(&View::open(&world.town.dir).unwrap(), &there, None).unwrap();
+        let words: Vec<_> = lines.iter().map(|line| line.operation).collect();
+        assert!(
+            words.contains(&"close") && words.contains(&"transfer-in-closed"),
+            "{words:?}"
+        );
+    }
+    // In force again, it counts; as it is after the nodes were made anew from their files, too.
+    let back = world.find(&world.new, FIRST_GRID + 1).unwrap();
+    let version = world
+        .new
+        .registry
+        .amend(&clerk(&world.new), &reopening(back, 2), NOW);
+    assert_eq!(version.unwrap().version, 3);
+    world.settle_to(ALL - 1);
+    world.verified();
+}
+
+#[test]
+fn a_redacted_record_is_offered_by_itself_and_moves_on_from_its_next_owner() {
+    let world = World::new();
+    let [(record, values), _] = closed_and_redacted(&world);
+    let offer = |site: &Site, record, to: &str| {
+        let request = TransferRequest {
+            kind: kind("person"),
+            record,
+            to: division(to),
+            basis: "x".into(),
+            days: 30,
+        };
+        let id = site
+            .registry
+            .offer_transfer(&clerk(site), &request, NOW)
+            .unwrap();
+        world.settle();
+        id
+    };
+    let id = offer(&world.old, record, "xianfeng");
+    let here = world
+        .new
+        .registry
+        .accept_transfer(&clerk(&world.new), &id, NOW)
+        .unwrap();
+    world.settle();
+    let (there, _, found) = fields(&world.new, &world.persons[FIRST_GRID], NOW).unwrap();
+    assert_eq!((there, &found), (here.record, &values));
+    // And back, to a third name: what it was taken over from is itself without these cells.
+    let id = offer(&world.new, there, "jinfu");
+    let again = world
+        .old
+        .registry
+        .accept_transfer(&clerk(&world.old), &id, NOW)
+        .unwrap();
+    world.settle();
+    let (back, _, found) = fields(&world.old, &world.persons[FIRST_GRID], NOW).unwrap();
+    assert_eq!((back, &found), (again.record, &values));
+    let retention = world.old.registry.retention(NOW).unwrap();
+    let of = retention
+        .iter()
+        .find(|line| line.kind == kind("person"))
+        .unwrap();
+    assert_eq!(
+        (of.closed, of.due),
+        (2, 1),
+        "the term runs from its closing"
+    );
+    world.verified();
+}
+
+#[test]
+fn a_closed_record_is_no_reason_to_refuse_whoever_is_registered_at_the_new_owner_since() {
+    let world = World::new();
+    let last = FIRST_GRID;
+    let (closed, version, _) = fields(&world.old, &world.persons[last], NOW).unwrap();
+    close(&world.old, closed, version, NOW);
+    import_more(
+        &world.new,
+        &world.persons[last..=last],
+        "moved on their own",
+    );
+    world.settle_to(ALL);
+    let plan = world.planned(&[], true);
+    world.agreed(&plan);
+    world.settle();
+    assert_eq!(world.line(&plan).state, MovingState::Closed);
+    assert_eq!(world.count_of("xianfeng"), ALL);
     world.verified();
 }
 
@@ -635,6 +825,7 @@ fn either_side_stops_it_and_what_was_on_its_way_is_answered() {
 fn a_move_that_is_cut_off_at_any_step_goes_on_and_never_counts_twice() {
     for step in STEPS {
         let mut world = World::new();
+        let [(redacted, _), _] = closed_and_redacted(&world);
         let plan = world.planned(&[], true);
         world.agreed(&plan);
         CUT_AT.set(step);
@@ -648,17 +839,19 @@ fn a_move_that_is_cut_off_at_any_step_goes_on_and_never_counts_twice() {
         world.settle();
         let line = world.line(&plan);
         assert_eq!(line.state, MovingState::Closed, "cut at {step}: {line:?}");
-        assert_eq!(world.count_of("xianfeng"), ALL, "cut at {step}");
+        assert_eq!(world.count_of("xianfeng"), ALL - 2, "cut at {step}");
         let came = {
             let store = Snapshot::open(&world.new.dir).unwrap();
             let all = forge::leaves(&store, &origin("xianfeng", "person"));
-            all.into_iter().filter(|(entry, _)| {
-                matches!(entry, Entry::Record(entry) if entry.operation == Operation::TransferIn)
-            })
+            all.into_iter().filter(
+                |(entry, _)| matches!(entry, Entry::Record(entry) if entry.operation.takes_over()),
+            )
         };
+        // One of the closed has three versions, the other two.
+        assert!(world.find(&world.old, FIRST_GRID).is_none(), "{redacted}");
         assert_eq!(
             came.count(),
-            world.persons.len(),
+            world.persons.len() + 3,
             "cut at {step}: each was registered once"
         );
         world.verified();

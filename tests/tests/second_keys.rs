@@ -357,6 +357,7 @@ fn a_parcel_opens_in_python_to_the_granted_fields_and_no_other_groups() {
         origin: &register.origin,
         fields: &granted,
         secret: &secret,
+        whole: false,
     };
     let leaf = ShardLeaf {
         entry: Entry::Record(entry).encode(),

@@ -78,12 +78,25 @@ pub enum Operation {
     /// The same content without the cells of fields that are past their term (销项).
     #[n(9)]
     Redact,
+    /// Taken over from another division, where it was out of force; here it is so, too (迁入注销).
+    #[n(10)]
+    TransferInClosed,
 }
 
 impl Operation {
     /// Whether the entry is a version of before once more, in another body.
     pub fn is_anew(self) -> bool {
         matches!(self, Operation::Reseal | Operation::Redact)
+    }
+
+    /// Whether the entry takes a version over from another division.
+    pub fn takes_over(self) -> bool {
+        matches!(self, Operation::TransferIn | Operation::TransferInClosed)
+    }
+
+    /// Whether the record is out of force after the entry, though it is still here.
+    pub fn puts_out_of_force(self) -> bool {
+        matches!(self, Operation::Close | Operation::TransferInClosed)
     }
 }
 

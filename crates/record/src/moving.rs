@@ -74,6 +74,9 @@ pub struct BatchItem {
     /// `content` of that version.
     #[cbor(n(3), with = "minicbor::bytes")]
     pub content: Hash,
+    /// Since when the record is out of force; absent when it is in force.
+    #[n(4)]
+    pub closed_at: Option<UnixMillis>,
 }
 
 /// What the division that a batch is offered to says of all its records. Its first word counts.

@@ -44,6 +44,9 @@ pub struct TransferOffer {
     /// When it was offered.
     #[n(8)]
     pub offered_at: UnixMillis,
+    /// Since when the record is out of force; absent when it is in force.
+    #[n(9)]
+    pub closed_at: Option<UnixMillis>,
 }
 
 /// What the division that a record is offered to says. Its first word counts.

@@ -42,8 +42,7 @@ fn check(name: &str, statement: Statement) {
     assert!(Entry::decode(&longer).is_err(), "{name}");
 }
 
-#[test]
-fn the_batch_of_the_page_holds() {
+fn batch(closed_at: Option<UnixMillis>) -> Statement {
     let offer = BatchOffer {
         id: ID,
         plan: [9; 32],
@@ -56,12 +55,16 @@ fn the_batch_of_the_page_holds() {
             version: 3,
             leaf: [4; 32],
             content: [5; 32],
+            closed_at,
         }],
     };
-    check(
-        "A batch",
-        Statement::Moving(Box::new(Moving::Offered(offer))),
-    );
+    Statement::Moving(Box::new(Moving::Offered(offer)))
+}
+
+#[test]
+fn the_batch_of_the_page_holds_with_a_closed_record_too() {
+    check("A batch", batch(None));
+    check("A batch of a closed record", batch(Some(TIME)));
 }
 
 #[test]

@@ -55,6 +55,7 @@ fn the_offer_of_the_page_holds() {
             to: DivisionId::new("c").expect("a slug"),
             basis: "2026-118".into(),
             offered_at: TIME,
+            closed_at: None,
         }),
     );
 }

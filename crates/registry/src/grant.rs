@@ -7,6 +7,7 @@
 pub mod amend;
 pub mod ending;
 pub mod export;
+pub mod judged;
 mod keying;
 pub mod proof;
 mod resume;
@@ -101,6 +102,9 @@ pub struct GrantLine {
     pub state: GrantState,
     /// Why it ended, if its owner ended it.
     pub reason: Option<Kind>,
+    /// At the owner: why the policies in force would refuse it. Then its holder gets nothing new.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<judged::Refused>,
     /// The key epoch whose keys the holder was given last.
     pub epoch: u32,
     /// Which versions of a record in scope the holder gets.
@@ -182,6 +186,9 @@ struct Cursor {
     /// [`resume`].
     #[n(3)]
     made_again: Option<bool>,
+    /// While policies refuse the grant: entries of the shard looked at for what they take away.
+    #[n(4)]
+    looked: Option<u64>,
 }
 
 /// Puts a grant's cursor where everything of the shard up to a size was worked through.
@@ -191,6 +198,7 @@ pub(crate) fn put_cursor(batch: &mut Batch, ledger: &Origin, shard_size: u64) {
         target: None,
         rework: None,
         made_again: None,
+        looked: None,
     };
     let key = table::key(ledger, table::SCOPE, b"cursor");
     batch.put(key, cbor::to_vec(&cursor));
@@ -359,6 +367,9 @@ impl Registry {
         let Some(grant) = self.authority().grant(&grant.id).cloned() else {
             return Ok(false);
         };
+        if self.why_refused(&grant).is_some() {
+            return self.take_away(&grant, &mut book, now);
+        }
         let Some(note) = self.target(&grant, &ledger)? else {
             return Ok(false);
         };
@@ -436,6 +447,7 @@ impl Registry {
             target: None,
             rework: None,
             made_again: None,
+            looked: None,
         })
     }
 
@@ -468,6 +480,7 @@ impl Registry {
                 ..rework.clone()
             }),
             made_again: None,
+            looked: None,
         })
     }
 
@@ -524,6 +537,7 @@ impl Registry {
                 origin: shard,
                 fields: &grant.fields,
                 secret: &GrantSecret::from_bytes(kept.secret),
+                whole: crate::transfer::carries(grant),
             },
             &mut rng()?,
         )
@@ -547,6 +561,7 @@ impl Registry {
                 target: None,
                 rework: None,
                 made_again: None,
+                looked: None,
             }),
             Some(bytes) => table::decode("grant cursor", &bytes),
         }
@@ -696,10 +711,15 @@ impl Registry {
                 let missing = of.clone().filter(|line| !line.missing.is_empty());
                 let overdue = of.filter(|line| line.overdue);
                 let state = self.grant_state(&grant, now);
+                let refused = match state {
+                    GrantState::Refused => self.why_refused(&grant),
+                    _ => None,
+                };
                 let ended = self.authority().grant_ended(&grant.id).cloned();
                 Ok(GrantLine {
                     state,
                     reason: ended.map(|ended| ended.reason),
+                    refused,
                     epoch: grant.epoch,
                     history: grant.history(),
                     receipts_missing: missing.count() as u64,
@@ -769,6 +789,19 @@ impl Registry {
         holder: &record::authority::Charter,
         terms: &Terms<'_>,
     ) -> Result<()> {
+        let asker = self.asker(session);
+        Ok(self.judge(&asker, schema, positions, holder, terms)?)
+    }
+
+    /// Whether policy lets whoever asks give a holder these fields beside all that it holds.
+    fn judge(
+        &self,
+        asker: &policy::Asker,
+        schema: &Schema,
+        positions: &BTreeSet<Position>,
+        holder: &record::authority::Charter,
+        terms: &Terms<'_>,
+    ) -> std::result::Result<(), policy::Denied> {
         let authority = self.authority();
         let ancestors = authority.ancestors(&self.config.division);
         // What counts is all that the holder could open: rows of one grant with fields of another.
@@ -788,11 +821,10 @@ impl Registry {
             all.extend(grant.fields.iter().copied());
         }
         drop(authority);
-        let asker = self.asker(session);
         let judge = |positions: &BTreeSet<Position>, assessment: &str, purpose: &Purpose| {
             policy::may(
                 self.policies(),
-                &asker,
+                asker,
                 Action::Grant,
                 &policy::Target::Grant {
                     schema,

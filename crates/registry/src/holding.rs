@@ -689,7 +689,7 @@ fn is_out_of_force(holding: &Holding, entry: &RecordEntry) -> bool {
         before.or_else(|| holding.out_of_force.get(&entry.record).copied())
     };
     match entry.operation {
-        Operation::Close => true,
+        operation if operation.puts_out_of_force() => true,
         operation if operation.is_anew() => known() == Some(entry.version),
         _ => false,
     }

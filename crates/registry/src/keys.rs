@@ -407,6 +407,18 @@ impl Keys {
         open(&keystore.seal).or_else(|error| before.find_map(|key| open(key).ok()).ok_or(error))
     }
 
+    /// Opens something with the seal key of one charter, of which the public half is given; nothing
+    /// when it is not here any more.
+    pub(crate) fn with_seal_of<T>(
+        &self,
+        public: &[u8],
+        open: impl Fn(&SealPrivateKey) -> Option<T>,
+    ) -> Option<T> {
+        let keystore = self.lock();
+        let mut all = std::iter::once(&keystore.seal).chain(keystore.former.iter().rev());
+        open(all.find(|key| key.public().as_slice() == public)?)
+    }
+
     /// Destroys the seal keys of charters before that nothing needs any more; how many.
     pub(crate) fn forget_seals(&self, needed: impl Fn(&[u8]) -> bool) -> Result<usize> {
         let mut keystore = self.lock();

@@ -234,6 +234,7 @@ impl Registry {
                     figure("records", counted.records),
                     figure("versions", counted.versions),
                     figure("bytes", counted.bytes),
+                    figure("closed", counted.closed),
                     figure("unmovable", counted.unmovable),
                     figure("holders", 1),
                 ])

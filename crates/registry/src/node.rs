@@ -103,6 +103,8 @@ pub struct Registry {
     pub(crate) ferrying: Mutex<()>,
     /// What is done for records that move, one at a time, and what was checked of them.
     pub(crate) transfers: crate::transfer::Desk,
+    /// What the policies in force say of grants that stand.
+    pub(crate) judged: crate::grant::judged::Verdicts,
     pub(crate) counters: crate::status::Counters,
     /// The end of every ledger, as read last; see [`crate::heads`].
     pub(crate) lines: RwLock<crate::heads::Lines>,
@@ -401,6 +403,7 @@ impl Registry {
             latest: AtomicU64::new(0),
             clocks: Mutex::default(),
             transfers: crate::transfer::Desk::default(),
+            judged: crate::grant::judged::Verdicts::default(),
             counters: crate::status::Counters::default(),
             lines: RwLock::default(),
             listener: RwLock::new(None),

@@ -42,6 +42,9 @@ pub const OPEN_MAX: u64 = 256;
 pub const DAY_MAX: u64 = 1000;
 /// For how many days a proposal may wait.
 pub const DAYS_MAX: u32 = 90;
+/// For how long a seal key of a charter before is kept for letters that are under way: as long as a
+/// proposal waits, and a month for the way of its answer.
+pub(crate) const UNDER_WAY_MILLIS: u64 = (DAYS_MAX as u64 + 30) * DAY;
 /// How long either side keeps what was said, once it was answered.
 pub const KEPT_MILLIS: u64 = 366 * DAY;
 /// How long a proposer waits beyond a proposal's end for the owner to say that it expired.

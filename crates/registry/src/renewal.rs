@@ -28,6 +28,7 @@ use crate::charters::keys_hash;
 use crate::error::{RegistryError, Result};
 use crate::node::{CHARTER_MILLIS, Registry, lock, purpose};
 use crate::plan::Warrant;
+use crate::proposals::UNDER_WAY_MILLIS;
 use crate::session::Session;
 use crate::table::{self, LOCAL};
 
@@ -400,13 +401,20 @@ impl Registry {
         Ok(())
     }
 
-    /// The public seal keys to which envelopes are sealed that this node still opens: of each grant
-    /// to it and each epoch that its owner did not retire, the one of the newest statement.
+    /// The public seal keys to which something is sealed that this node still opens: of each grant
+    /// to it and each epoch that its owner did not retire, the one of the newest statement; and
+    /// those of charters that were replaced so lately that letters to them may be under way.
     fn seals_needed(&self, now: UnixMillis) -> Vec<Vec<u8>> {
         let authority = self.authority();
         let own = &self.config.division;
         let ever = authority.charters_ever(own);
         let mut needed = Vec::new();
+        for pair in ever.windows(2) {
+            let [before, next] = pair else { continue };
+            if now.0 < next.not_before.0.saturating_add(UNDER_WAY_MILLIS) {
+                needed.push(before.keys.seal.clone());
+            }
+        }
         for grant in authority.grants().filter(|grant| grant.holder == *own) {
             if self.is_over_in(&authority, grant, now) {
                 continue;

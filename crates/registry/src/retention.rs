@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::{OnceLock, PoisonError};
 
 use policy::Action;
-use record::entry::Entry;
+use record::entry::{Entry, Operation};
 use record::id::{Kind, Origin, RecordId, UnixMillis};
 use record::plan::Task;
 use record::schema::Sensitivity;
@@ -217,10 +217,36 @@ impl Registry {
             if let Entry::Record(entry) = chain::decode(shard, at, &bytes)?
                 && !entry.operation.is_anew()
             {
-                return Ok(Some(entry.recorded_at));
+                let here = entry.recorded_at;
+                return Ok(Some(match entry.operation {
+                    // Its term began where it was closed.
+                    Operation::TransferInClosed => self.closed_elsewhere(shard, at).unwrap_or(here),
+                    _ => here,
+                }));
             }
         }
         Ok(None)
+    }
+
+    /// Since when a record of an own shard is out of force; none when it is in force.
+    pub(crate) fn out_of_force_since(
+        &self,
+        shard: &Origin,
+        record: &RecordId,
+    ) -> Result<Option<UnixMillis>> {
+        match self.last_event(shard, record, u64::MAX)? {
+            Some((_, entry)) if entry.operation.puts_out_of_force() => {
+                self.last_change(shard, record)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// When a record that came out of force was closed, as its old owner stated.
+    fn closed_elsewhere(&self, shard: &Origin, at: u64) -> Option<UnixMillis> {
+        let authority = self.authority();
+        let closed = { authority.claimants(shard, at) }.filter_map(|offer| offer.closed_at);
+        closed.min()
     }
 }
 

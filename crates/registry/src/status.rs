@@ -327,6 +327,12 @@ impl Registry {
                 ("{state=\"overdue\"}".into(), status.destructions.overdue),
             ],
         );
+        metric(
+            "fangzhi_grants_refused",
+            "gauge",
+            "Grants of this node that the policies in force would refuse; their holders get nothing new.",
+            vec![(String::new(), self.refused_grants().len() as u64)],
+        );
         let waiting = &status.proposals;
         let sides = ["{side=\"inbox\"}", "{side=\"sent\"}"];
         metric(
@@ -625,6 +631,19 @@ impl Registry {
             health,
             format!("{failed} 份正文重封失败 / {failed} bodies could not be resealed"),
             "看 `fangzhi keys status` 列出哪些、为何；`fangzhi verify` 查是否损坏 / see `fangzhi keys status` for which and why; `fangzhi verify` tells whether they are damaged",
+        );
+        let refused = self.refused_grants().len();
+        let health = match refused {
+            0 => Health::Ok,
+            _ => Health::Warning,
+        };
+        check(
+            "grants-refused",
+            health,
+            format!(
+                "{refused} 份授权为现行策略所不许，已暂停供数 / {refused} grants that stand would be refused by the policies in force, and get nothing new"
+            ),
+            "看 `fangzhi grant list` 是哪些，由安全员终止或收窄 / see `fangzhi grant list` for which; let a security officer revoke or narrow them",
         );
         let overdue = self.overdue_grants(now).len();
         let health = if overdue == 0 {

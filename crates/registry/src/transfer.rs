@@ -280,7 +280,7 @@ impl Registry {
         let Ok(Entry::Record(entry)) = Entry::decode(&acceptance.entry) else {
             return None;
         };
-        if entry.operation != Operation::TransferIn
+        if entry.operation != operation_of(offer)
             || entry.version != offer.version
             || entry.content != offer.content
         {
@@ -379,6 +379,14 @@ impl Registry {
         Err(RegistryError::BadRequest(format!(
             "记录已迁往 `{to}`，由其变更 / the record moved to `{to}`; it is amended there"
         )))
+    }
+}
+
+/// How a record is taken over: as it was offered, in force or not.
+pub(crate) fn operation_of(offer: &TransferOffer) -> Operation {
+    match offer.closed_at {
+        None => Operation::TransferIn,
+        Some(_) => Operation::TransferInClosed,
     }
 }
 

@@ -110,6 +110,7 @@ impl Place {
             origin: &self.origin,
             fields,
             secret: &secret,
+            whole: false,
         };
         let rows = self.row_keys(&["state", "identity", "care"]);
         let body = Body::decode(&sealed.bytes).unwrap();

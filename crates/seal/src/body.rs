@@ -126,6 +126,23 @@ impl Body {
         Ok(Self { wire, hash })
     }
 
+    /// SHA-256 of the bytes that a body of these parts has.
+    pub(crate) fn hash_of(nonce: &Nonce, cells: &[Cell], destroyed: &[(Position, Hash)]) -> Hash {
+        let destroyed = destroyed.iter().map(|(position, commitment)| Destroyed {
+            position: *position,
+            commitment: (*commitment).into(),
+        });
+        let destroyed: Vec<Destroyed> = destroyed.collect();
+        let wire = Wire {
+            format: FORMAT,
+            suite: SUITE,
+            nonce: (*nonce).into(),
+            cells: cells.to_vec(),
+            destroyed: (!destroyed.is_empty()).then_some(destroyed),
+        };
+        Sha256::digest(cbor::to_vec(&wire)).into()
+    }
+
     /// SHA-256 of the bytes, which the entry names as `body`.
     pub fn hash(&self) -> Hash {
         self.hash

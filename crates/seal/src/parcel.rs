@@ -54,6 +54,8 @@ pub struct GrantScope<'a> {
     pub fields: &'a [Position],
     /// The grant's secret.
     pub secret: &'a GrantSecret,
+    /// Whether what is left of destroyed cells goes along: to whoever is to own the record.
+    pub whole: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -82,6 +84,9 @@ struct Wire {
     /// Granted positions whose cells were destroyed, ascending; absent when there is none.
     #[n(10)]
     destroyed: Option<ByteVec>,
+    /// The commitments of these, in their order; absent unless the parcel is for the next owner.
+    #[n(11)]
+    left: Option<Vec<ByteArray<32>>>,
 }
 
 /// One row key inside [`Wire::keys`]: `[group, key]`, ascending by group.
@@ -170,6 +175,12 @@ impl Parcel {
         let gone = |at: &Position| opened.get(at).is_some_and(Opened::is_destroyed);
         let destroyed: Vec<Position> = fields.iter().copied().filter(gone).collect();
         fields.retain(|at| !gone(at));
+        let whole = scope.whole && !destroyed.is_empty();
+        let left = |at: &Position| Some(opened.get(at)?.commitment(*at).into());
+        let mut proven = fields.clone();
+        if whole {
+            proven.extend(&destroyed);
+        }
         let cells = fields.iter().filter_map(|position| {
             Some(Cell {
                 position: *position,
@@ -184,9 +195,10 @@ impl Parcel {
             inclusion: arrays(leaf.inclusion),
             body_nonce: (*body.nonce()).into(),
             cells: cells.collect(),
-            siblings: arrays(content::prove(&commitments, &fields)),
+            siblings: arrays(content::prove(&commitments, &proven)),
             keys_nonce: aead::nonce(rng).into(),
             keys: ByteVec::from(Vec::new()),
+            left: whole.then(|| destroyed.iter().filter_map(left).collect()),
             destroyed: (!destroyed.is_empty()).then(|| destroyed.into()),
         };
         let rows = granted_rows(&fields, schema, row_keys)?;
@@ -224,7 +236,9 @@ impl Parcel {
         let ascends = |positions: &ByteVec| {
             !positions.is_empty() && positions.windows(2).all(|pair| pair[0] < pair[1])
         };
-        if !in_order(&wire.cells) || !wire.destroyed.as_ref().is_none_or(ascends) {
+        let gone = wire.destroyed.as_ref().map_or(0, |gone| gone.len());
+        let left_fits = { wire.left.as_ref() }.is_none_or(|left| gone > 0 && left.len() == gone);
+        if !in_order(&wire.cells) || !wire.destroyed.as_ref().is_none_or(ascends) || !left_fits {
             return Err(CborError::NotCanonical { what });
         }
         match Entry::decode(&wire.entry)? {
@@ -311,11 +325,50 @@ impl Parcel {
         if opened.len() != self.wire.cells.len() {
             return Err(OpenError::OtherContent);
         }
+        for (position, commitment) in self.left() {
+            if schema.at(position).is_none() || known.insert(position, commitment).is_some() {
+                return Err(OpenError::OtherContent);
+            }
+            opened.insert(position, Opened::destroyed(position, commitment));
+        }
         let siblings: Vec<Hash> = self.wire.siblings.iter().map(|hash| **hash).collect();
         match content::root_from(schema.leaves(), &known, &siblings) {
             Some(root) if root == self.entry.content => Ok(opened),
             _ => Err(OpenError::OtherContent),
         }
+    }
+
+    /// Opens a parcel that is to have every cell of the body, as [`Parcel::open`] does, and compares
+    /// the whole with the entry's `body`: for the record's next owner.
+    ///
+    /// What is said to have been destroyed was, in the very body that the ledger has: nobody can
+    /// keep a value back by calling it destroyed.
+    ///
+    /// # Errors
+    /// [`OpenError`], as for [`Parcel::open`] and when anything of the body is missing.
+    pub fn open_whole(
+        &self,
+        secret: &GrantSecret,
+        field_keys: &BTreeMap<Position, FieldKey>,
+        grant: GrantId,
+        origin: &Origin,
+        schema: &Schema,
+    ) -> Result<BTreeMap<Position, Opened>, OpenError> {
+        let opened = self.open(secret, field_keys, grant, origin, schema)?;
+        let left: Vec<(Position, Hash)> = self.left().collect();
+        let gone = self.wire.destroyed.as_ref().map_or(0, |gone| gone.len());
+        let body = Body::hash_of(&self.wire.body_nonce, &self.wire.cells, &left);
+        match left.len() == gone && body == self.entry.body {
+            true => Ok(opened),
+            false => Err(OpenError::OtherContent),
+        }
+    }
+
+    /// What is left of destroyed cells, as far as it came along.
+    fn left(&self) -> impl Iterator<Item = (Position, Hash)> {
+        let gone = self.wire.destroyed.iter().flat_map(|gone| gone.iter());
+        let left = self.wire.left.iter().flatten();
+        gone.zip(left).map(|(at, hash)| (*at, **hash))
     }
 
     fn open_rows(

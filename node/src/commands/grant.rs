@@ -103,6 +103,7 @@ fn list(value: &Value) -> String {
 fn state(value: &Value) -> String {
     match text(value).as_str() {
         "in-force" => "有效 / in force".into(),
+        "refused" => "策略不许，已暂停 / refused by policy, suspended".into(),
         "unkeyed" => "待重新授权 / waits for keys".into(),
         "awaiting" => "已终止，待回执 / ended, receipt awaited".into(),
         "overdue" => "已终止，回执逾期 / ended, receipt overdue".into(),

@@ -376,7 +376,6 @@ fn show_shard(line: &Value, json: bool) {
 fn reason(code: &str) -> String {
     match code {
         "registered-already" => "对方已有同一证件号，请对方核对 / registered there already: let the new owner look at its own record".into(),
-        "redacted" => "有字段已按期限销毁 / fields of it were destroyed past their term: register it anew there".into(),
         "too-many-versions" => "版本过多 / too many versions: register it anew there".into(),
         "closed" => "对方账本已结账 / the new owner's shard is closed: name its successor".into(),
         "withdrawn" | "expired" | "not-agreed" => format!("方案已停 / the plan was stopped: make another ({code})"),

@@ -750,3 +750,83 @@ fn erasing_a_record_destroys_what_was_proposed_of_it_and_ends_what_waits() {
     assert!(matches!(gone, Err(RegistryError::NotFound { .. })));
     world.verify();
 }
+
+// ---- keys that change while a letter is under way -----------------------------------------------
+
+/// A node gets other keys, as two officers of it approved.
+fn rotate(site: &Site, parent: &Site, now: UnixMillis) {
+    let second = site.enrol("second", Role::SecurityOfficer, None, now);
+    let registry = &site.registry;
+    let request = registry::plan::request::PlanRequest::RotateNode {};
+    let plan = registry.plan(&site.officer, &request, now).unwrap();
+    let plan = registry::plan::approve::plan_id(&plan.id).unwrap();
+    registry.approve(&second, &plan, true, now).unwrap();
+    registry.run_plan(&site.officer, &plan, now).unwrap();
+    tests::realm::replicate(site, parent, now);
+    let ask = registry.renewal_step(now).unwrap().unwrap();
+    let chain = parent.registry.renew_charter(&ask.request, now).unwrap();
+    registry.renewed(&chain, now).unwrap();
+    while registry.renewal_step(now).unwrap().is_some() {}
+}
+
+#[test]
+fn letters_under_way_when_their_reader_changes_its_keys_open_and_its_old_key_goes_when_none_can_be()
+{
+    let mut world = World::new(60);
+    let record = world.person(0);
+    let old = world.community.charter();
+    // Sealed to the owner's keys of today, and not sent yet.
+    let request = propose(Some(record), &[("phone", "15400000001")]);
+    let sent = world
+        .department
+        .registry
+        .propose(&world.officer, &request, NOW);
+    let sent = sent.unwrap();
+    rotate(&world.community, &world.town, NOW);
+    assert_ne!(world.community.charter().keys.seal, old.keys.seal);
+    // Another one, by a proposer who has not heard of it; and the proposer changes its keys, too.
+    let request = propose(Some(record), &[("name", "李新名")]);
+    let later = world
+        .department
+        .registry
+        .propose(&world.officer, &request, NOW);
+    let later = later.unwrap();
+    world.settle(NOW);
+    let inbox = world.inbox();
+    assert_eq!(inbox.len(), 2, "{inbox:?}");
+    let from = division("minzheng");
+    let registry = &world.community.registry;
+    let clerk = registry
+        .login("clerk", tests::realm::PASSPHRASE, NOW)
+        .unwrap();
+    let taken = registry.accept_proposal(&clerk, &from, sent.index, &accept(None), NOW);
+    taken.unwrap();
+    rotate(&world.department, &world.district, NOW);
+    world.settle(NOW);
+    world.officer = world
+        .department
+        .registry
+        .clone()
+        .login("department-officer", tests::realm::PASSPHRASE, NOW)
+        .unwrap();
+    assert_eq!(world.sent(&sent), State::Accepted);
+    assert!(!world.answer_of(&sent, NOW).is_null(), "the answer opens");
+    let registry = &world.community.registry;
+    let refused = registry.refuse_proposal(&clerk, &from, later.index, &refuse("not-so"), NOW);
+    refused.unwrap();
+    world.settle(NOW);
+    assert_eq!(world.sent(&later), State::Refused);
+    assert_eq!(
+        world.owned(record, "phone", NOW).1.as_deref(),
+        Some("15400000001")
+    );
+
+    // The key before is kept as long as a proposal may wait and its answer be on its way, no longer.
+    let former = |site: &Site| keystore(&site.dir).former.len();
+    let day = |days: u64| UnixMillis(NOW.0 + days * DAY);
+    world.community.registry.tend_grants(day(119)).unwrap();
+    assert_eq!(former(&world.community), 1);
+    world.community.registry.tend_grants(day(121)).unwrap();
+    assert_eq!(former(&world.community), 0);
+    world.verify();
+}

@@ -102,6 +102,7 @@ fn operation(number: u64) -> Option<Operation> {
         7 => Operation::Erase,
         8 => Operation::Reseal,
         9 => Operation::Redact,
+        10 => Operation::TransferInClosed,
         _ => return None,
     })
 }

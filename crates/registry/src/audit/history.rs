@@ -426,6 +426,7 @@ fn operation_word(operation: Operation) -> &'static str {
         Operation::Erase => "erase",
         Operation::Reseal => "reseal",
         Operation::Redact => "redact",
+        Operation::TransferInClosed => "transfer-in-closed",
     }
 }
 

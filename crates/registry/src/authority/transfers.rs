@@ -175,6 +175,7 @@ impl Transfers {
                 to: offer.to.clone(),
                 basis: offer.basis.clone(),
                 offered_at: offer.offered_at,
+                closed_at: item.closed_at,
             };
             self.offered(division, &one);
         }

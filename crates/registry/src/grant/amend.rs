@@ -434,6 +434,7 @@ impl Registry {
             target: None,
             rework: Some(rework),
             made_again: None,
+            looked: None,
         };
         let leaf = Leaf {
             entry: Entry::Grant(GrantEntry {

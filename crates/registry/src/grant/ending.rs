@@ -30,6 +30,8 @@ pub const RECEIPT_MILLIS: u64 = 7 * 24 * 3600 * 1000;
 pub enum GrantState {
     /// The holder gets what changes.
     InForce,
+    /// The policies in force would refuse it: the holder gets nothing new.
+    Refused,
     /// The holder has no keys of the present epoch.
     Unkeyed,
     /// It ended, and the holder's receipt is awaited.
@@ -43,10 +45,19 @@ pub enum GrantState {
 impl Registry {
     /// Where a grant stands.
     pub fn grant_state(&self, grant: &GrantStatement, now: UnixMillis) -> GrantState {
+        let ended = {
+            let authority = self.authority();
+            authority.grant_ended(&grant.id).map(|it| it.ended_at)
+        };
+        let ended = ended.or_else(|| (grant.not_after <= now).then_some(grant.not_after));
+        let judged = grant.origin.division() == self.config.division
+            && ended.is_none()
+            && !crate::transfer::carries(grant);
+        if judged && self.why_refused(grant).is_some() {
+            return GrantState::Refused;
+        }
         let authority = self.authority();
         let ledger = grant.origin.grant(&grant.id);
-        let ended = authority.grant_ended(&grant.id).map(|ended| ended.ended_at);
-        let ended = ended.or_else(|| (grant.not_after <= now).then_some(grant.not_after));
         match ended {
             None if grant.epoch < authority.current_epoch(&grant.origin) => GrantState::Unkeyed,
             None => GrantState::InForce,

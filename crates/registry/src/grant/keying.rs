@@ -38,8 +38,9 @@ impl Registry {
             };
             let newer_charter = holder.id() != grant.holder_charter;
             let due = grant.epoch < current || newer_charter;
-            // After a compromise no holder gets the new keys by itself.
-            if due && !self.was_compromised(&grant.origin, grant.epoch, current) {
+            // After a compromise no holder gets the new keys by itself, and none that policies refuse.
+            let given = !self.was_compromised(&grant.origin, grant.epoch, current);
+            if due && given && self.why_refused(&grant).is_none() {
                 let signer = self.service(purpose("sharing"));
                 self.key_grant(&grant, &holder, grant.not_after, &signer, now)?;
             }

@@ -38,6 +38,7 @@ impl Registry {
                         target: None,
                         rework: None,
                         made_again: Some(true),
+                        looked: None,
                     };
                 }
                 GrantOperation::Keys => cursor.made_again = Some(true),

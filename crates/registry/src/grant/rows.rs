@@ -156,6 +156,28 @@ impl<'a> Stretch<'a> {
         }
     }
 
+    /// Of an entry of the shard only what it takes away from the holder: of a grant that policies
+    /// refuse.
+    pub(super) fn only_take(&mut self, at: u64, entry: RecordEntry) -> Result<()> {
+        let shard = &self.grant.origin;
+        let record = entry.record;
+        if self.row(&record)?.is_none() {
+            return Ok(());
+        }
+        let leaves = match entry.operation {
+            Operation::Erase | Operation::TransferOut | Operation::Redact => true,
+            Operation::Reseal => false,
+            _ => {
+                !self.registry.is_gone(shard, at, &Entry::Record(entry))?
+                    && !matches(&self.registry.open_shard(shard, at)?, &self.kept.rows)
+            }
+        };
+        if leaves {
+            self.retract(record);
+        }
+        Ok(())
+    }
+
     /// A version sealed anew. What the holder has of the record is given anew with the last of them,
     /// when all of it lies under the keys that the holder has.
     fn anew(&mut self, at: u64, entry: RecordEntry, was: Option<Row>) -> Result<()> {

@@ -1,7 +1,7 @@
 //! Closing a shard (结账) that nothing is left in, and what a closing is worth.
 //!
-//! Owns when the old owner closes: a scan of the entries finds no record in force, nothing is on its
-//! way in or out, and the last checkpoint is cosigned. From then on only what seals anew or destroys
+//! Owns when the old owner closes: a scan of the entries finds no record in force, nothing is left
+//! that can move or is on its way in or out, and the last checkpoint is cosigned. From then on only what seals anew or destroys
 //! is written there; everything else is refused, and who follows is named. Owns also what everybody
 //! else looks at: another's closing that does not hold is an alarm here, and a finding of `verify`
 //! and `audit`. Where records count it does not change: their entries say that.
@@ -72,7 +72,10 @@ fn may_follow(operation: Operation) -> bool {
 fn is_in_force(operation: Operation) -> Option<bool> {
     match operation {
         Operation::Register | Operation::TransferIn | Operation::Reopen => Some(true),
-        Operation::Close | Operation::TransferOut | Operation::Erase => Some(false),
+        Operation::Close
+        | Operation::TransferOut
+        | Operation::Erase
+        | Operation::TransferInClosed => Some(false),
         Operation::Amend | Operation::Reseal | Operation::Redact => None,
     }
 }
@@ -279,7 +282,7 @@ impl Registry {
         };
         let checkpoint = checkpoint_of(&note)?;
         let whole = checkpoint.size() == book.size() && *checkpoint.root() == book.root();
-        if !whole || self.tally(origin)?.in_force > 0 {
+        if !whole || self.tally(origin)?.in_force > 0 || self.is_left(moving)? {
             return Ok(());
         }
         let closed = ShardClosed {

@@ -1,7 +1,7 @@
 //! Offering a batch: the next records that a plan names, in one grant.
 //!
-//! Owns which records are next: those in force that the plan names and that are neither on their way
-//! nor known to be unable to move. Refuses to have more than a few batches under way, so that what
+//! Owns which records are next: those that the plan names, in force or not, and that are neither on
+//! their way nor known to be unable to move. Refuses to have more than a few batches under way, so that what
 //! is frozen, sent and kept in memory at once is bounded however large the shard.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,12 +36,14 @@ pub(crate) struct Selected {
     pub records: u64,
     pub versions: u64,
     pub bytes: u64,
+    /// Of the records, those that are out of force.
+    pub closed: u64,
     /// Of the records, those that cannot move.
     pub unmovable: u64,
 }
 
 impl Registry {
-    /// Records in force of an own shard that a selection names, after one of them.
+    /// Records of an own shard that a selection names, in force or not, after one of them.
     pub(crate) fn selected(
         &self,
         origin: &Origin,
@@ -53,8 +55,7 @@ impl Registry {
             .collect();
         let rows = |row: &index::Attributes<'_>| {
             let grid = row.grid.unwrap_or_default();
-            row.status != index::CLOSED
-                && (selection.grids.is_empty() || selection.grids.iter().any(|g| g == grid))
+            selection.grids.is_empty() || selection.grids.iter().any(|g| g == grid)
         };
         let holding = self.holding(origin)?;
         let holding = holding.read().unwrap_or_else(PoisonError::into_inner);
@@ -85,15 +86,9 @@ impl Registry {
                 let keys: Vec<_> = entries.iter().map(|at| table::body(origin, *at)).collect();
                 let bodies = self.store.get_many(&keys)?;
                 counted.bytes += bodies.iter().flatten().map(|b| b.len() as u64).sum::<u64>();
-                let mut redacted = false;
-                for at in &entries {
-                    let entry = self.record_entry(origin, *at)?;
-                    redacted |= entry.is_some_and(|(_, entry)| {
-                        entry.operation == record::entry::Operation::Redact
-                    });
-                }
-                let long = one.version > VERSIONS_MAX as u64;
-                counted.unmovable += u64::from(redacted || long);
+                let closed = self.out_of_force_since(origin, &one.record)?.is_some();
+                counted.closed += u64::from(closed);
+                counted.unmovable += u64::from(one.version > VERSIONS_MAX as u64);
             }
             after = found.last().map(|one| one.record);
             if !more {
@@ -141,19 +136,13 @@ impl Registry {
     ) -> Result<Vec<Vec<Sealed>>> {
         let origin = &moving.origin;
         let unsettled = self.unsettled(origin)?;
-        let failed: BTreeMap<RecordId, u64> = { self.failures(&moving.plan)?.into_iter() }
-            .map(|failure| (failure.record, failure.version))
-            .collect();
+        let failed = self.failed_versions(moving)?;
         let mut records: Vec<Vec<Sealed>> = Vec::new();
         let (mut versions, mut bytes, mut after) = (0, 0, None);
         loop {
             let (found, more) = self.selected(origin, selection, after)?;
             for one in &found {
-                let stands = failed.get(&one.record) == Some(&one.version);
-                if stands
-                    || unsettled.contains(&one.record)
-                    || self.is_spoken_for(moving, &one.record, one.version)
-                {
+                if unsettled.contains(&one.record) || !self.may_move(moving, one, &failed) {
                     continue;
                 }
                 let history = match self.whole_history(origin, &one.record, size)? {
@@ -179,6 +168,35 @@ impl Registry {
             after = found.last().map(|one| one.record);
             if !more {
                 return Ok(records);
+            }
+        }
+    }
+
+    /// The version that each record of a plan could not move with.
+    fn failed_versions(&self, moving: &OwnMoving) -> Result<BTreeMap<RecordId, u64>> {
+        let failures = self.failures(&moving.plan)?.into_iter();
+        Ok(failures.map(|it| (it.record, it.version)).collect())
+    }
+
+    /// Whether a record is neither known to be unable to move nor spoken for.
+    fn may_move(&self, moving: &OwnMoving, one: &Found, failed: &BTreeMap<RecordId, u64>) -> bool {
+        let stands = failed.get(&one.record) == Some(&one.version);
+        !stands && !self.is_spoken_for(moving, &one.record, one.version)
+    }
+
+    /// Whether a record that a plan names has still to move, or to be found unable to.
+    pub(super) fn is_left(&self, moving: &OwnMoving) -> Result<bool> {
+        let selection = self.selection(&moving.rows)?;
+        let failed = self.failed_versions(moving)?;
+        let mut after = None;
+        loop {
+            let (found, more) = self.selected(&moving.origin, &selection, after)?;
+            if found.iter().any(|one| self.may_move(moving, one, &failed)) {
+                return Ok(true);
+            }
+            after = found.last().map(|one| one.record);
+            if !more {
+                return Ok(false);
             }
         }
     }
@@ -248,6 +266,7 @@ impl Registry {
                 version: entry.version,
                 leaf: ledger::hash::leaf_hash(&newest.bytes),
                 content: entry.content,
+                closed_at: self.out_of_force_since(origin, &newest.version.record)?,
             });
         }
         let positions: BTreeSet<_> =

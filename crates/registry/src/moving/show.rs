@@ -41,7 +41,7 @@ pub struct MovingFailure {
     pub record: RecordId,
     /// Its newest version then.
     pub version: u64,
-    /// A reason code such as `registered-already` or `redacted`.
+    /// A reason code such as `registered-already` or `too-many-versions`.
     pub reason: Kind,
 }
 

@@ -193,8 +193,9 @@ impl Registry {
         let mut seen: BTreeSet<(Position, &str)> = BTreeSet::new();
         let mut taken: Vec<&Coming> = Vec::with_capacity(coming.len());
         for (place, one) in (0u16..).zip(&coming) {
-            let values = unique
-                .iter()
+            // What is out of force is in nobody's way.
+            let counts = one.package.operation == record::entry::Operation::TransferIn;
+            let values = { unique.iter().filter(|_| counts) }
                 .filter_map(|at| Some((*at, one.texts.get(at)?.as_str())));
             let values: Vec<_> = values.collect();
             let double = values.iter().any(|(at, value)| {

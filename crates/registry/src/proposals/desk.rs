@@ -320,7 +320,8 @@ impl Registry {
     }
 
     /// Opens a letter to this node: its salted bytes. Nothing when it does not open, or is not what
-    /// its entry commits to.
+    /// its entry commits to. One that was under way when this node's charter changed is sealed to
+    /// the charter before, and opens while the key of that is here.
     pub(crate) fn open_letter(
         &self,
         origin: &Origin,
@@ -328,19 +329,24 @@ impl Registry {
         body: &[u8],
     ) -> Result<Option<Zeroizing<Vec<u8>>>> {
         let own = &self.config.division;
-        let reader = self.authority().charter(own).map(|charter| charter.id());
-        let info = LetterInfo {
-            origin: origin.clone(),
-            index: signed.at,
-            id: signed.letter.id,
-            step: signed.letter.step,
-            reader: reader.ok_or_else(|| RegistryError::NoCharter(own.clone()))?,
-        };
+        let ever = self.authority().charters_ever(own).to_vec();
+        if ever.is_empty() {
+            return Err(RegistryError::NoCharter(own.clone()));
+        }
         let keys = self.keys.unlocked()?;
-        let opened = keys.with_seal(|own| seal::letter::open_letter(&info, own, body));
-        Ok(opened
-            .ok()
-            .filter(|salted| Some(seal::letter::content(salted)) == signed.letter.content))
+        let opened = ever.iter().rev().find_map(|charter| {
+            let info = LetterInfo {
+                origin: origin.clone(),
+                index: signed.at,
+                id: signed.letter.id,
+                step: signed.letter.step,
+                reader: charter.id(),
+            };
+            keys.with_seal_of(&charter.keys.seal, |key| {
+                seal::letter::open_letter(&info, key, body).ok()
+            })
+        });
+        Ok(opened.filter(|salted| Some(seal::letter::content(salted)) == signed.letter.content))
     }
 
     /// Seals what was said for this node's own keeping.

@@ -18,7 +18,7 @@ use record::cbor;
 use record::draft::Violation;
 use record::entry::{Entry, GrantOperation, Operation, RecordEntry, SUITE};
 use record::id::{GrantId, Hash, Kind, Origin, RecordId, UnixMillis};
-use record::schema::Position;
+use record::schema::{Position, STATUS};
 use record::transfer::{TransferAnswer, TransferOffer, TransferWord};
 use seal::body::{CellContext, Opened};
 use seal::parcel::Parcel;
@@ -74,6 +74,8 @@ pub struct ProvenVersion {
 /// What came with an offer, opened and checked.
 pub(crate) struct Package {
     pub versions: Vec<(RecordEntry, BTreeMap<Position, Opened>)>,
+    /// How it is registered here.
+    pub operation: Operation,
     pub provenance: Provenance,
 }
 
@@ -126,7 +128,8 @@ impl Registry {
         let doubles: Vec<Violation> = schema
             .fields
             .iter()
-            .filter(|field| field.unique)
+            // What is out of force is in nobody's way.
+            .filter(|field| field.unique && offer.closed_at.is_none())
             .filter(|field| {
                 let value = texts.get(&field.position);
                 value.is_some_and(|value| holding.index.exists(field.position, value).is_some())
@@ -219,7 +222,7 @@ impl Registry {
                 suite: SUITE,
                 record,
                 version: old.version,
-                operation: Operation::TransferIn,
+                operation: package.operation,
                 previous,
                 schema: old.schema,
                 epoch,
@@ -426,7 +429,7 @@ impl Registry {
             }
             let schema = self.schema_version(&shard.ledger(), entry.schema)?;
             let values = parcel
-                .open(&sender.secret, &sender.fields, sender.id, shard, schema)
+                .open_whole(&sender.secret, &sender.fields, sender.id, shard, schema)
                 .map_err(|e| wrong(&e.to_string()))?;
             proven.push(ProvenVersion {
                 entry: parcel.leaf().to_vec().into(),
@@ -441,8 +444,9 @@ impl Registry {
         if newest != Some((offer.version, offer.content)) || leaf != offer.leaf {
             return Err(wrong("it is not the version that was offered"));
         }
-        Ok(Package {
+        let package = Package {
             versions,
+            operation: super::operation_of(offer),
             provenance: Provenance {
                 transfer: offer.id,
                 origin: shard.clone(),
@@ -450,7 +454,19 @@ impl Registry {
                 versions: proven,
                 checkpoint: sender.note.clone(),
             },
-        })
+        };
+        if let Some(closed_at) = offer.closed_at {
+            // When it was closed is before the body was last sealed, and its status says so, too.
+            let since = package.versions.last().map(|(entry, _)| entry.recorded_at);
+            let closed = package
+                .texts()
+                .get(&STATUS)
+                .is_some_and(|it| it == index::CLOSED);
+            if !closed || since.is_none_or(|since| since < closed_at) {
+                return Err(wrong("it is said to be out of force and is not"));
+            }
+        }
+        Ok(package)
     }
 
     /// Envelope, parcels and heartbeat of a transfer's ledger, when all of them have come.

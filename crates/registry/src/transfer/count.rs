@@ -38,6 +38,8 @@ pub(crate) struct Tally {
     pub(crate) came: BTreeMap<RecordId, Came>,
     /// Records that left.
     left: BTreeSet<RecordId>,
+    /// Records that are here and out of force.
+    out: BTreeSet<RecordId>,
     /// Records that came and were erased since.
     pub(crate) came_and_erased: BTreeSet<RecordId>,
 }
@@ -55,14 +57,14 @@ pub(crate) struct Came {
 struct Moves {
     /// Records that moved away, each once, however often it was offered.
     away: BTreeSet<RecordId>,
-    /// Records that came.
-    here: BTreeSet<RecordId>,
+    /// Records that came, and whether each is in force.
+    here: BTreeMap<RecordId, bool>,
 }
 
 fn is_in_force(operation: Operation) -> bool {
     !matches!(
         operation,
-        Operation::Close | Operation::TransferOut | Operation::Erase
+        Operation::Close | Operation::TransferOut | Operation::Erase | Operation::TransferInClosed
     )
 }
 
@@ -97,7 +99,7 @@ impl Registry {
                 .entry(moved.origin)
                 .or_default()
                 .here
-                .insert(moved.record);
+                .insert(moved.record, offer.closed_at.is_none());
         }
         let none = Moves::default();
         let line = |(origin, tally): (Origin, Tally)| {
@@ -114,11 +116,11 @@ impl Registry {
             // It moved; the entry that says so here is still to come.
             less += u64::from(self.is_counted(origin, record, tally.size)?);
         }
-        for record in &moves.here {
+        for (record, in_force) in &moves.here {
             // It is known to be there before the shard's entries came.
-            more += u64::from(!tally.came.contains_key(record));
+            more += u64::from(*in_force && !tally.came.contains_key(record));
         }
-        for record in tally.came.keys().filter(|r| !moves.here.contains(r)) {
+        for record in tally.came.keys().filter(|r| !moves.here.contains_key(r)) {
             // Registered, and not proven to be cosigned: it counts where it comes from.
             less += u64::from(self.is_counted(origin, record, tally.size)?);
         }
@@ -180,10 +182,19 @@ impl Tally {
     /// Takes in an entry; of an erasure, whether the record counted before it.
     fn take(&mut self, at: u64, entry: &RecordEntry, was: bool) {
         match entry.operation {
-            Operation::Register | Operation::Reopen => self.in_force += 1,
-            Operation::TransferIn => {
-                // One record comes in as many entries as it had versions.
-                self.in_force += u64::from(entry.version == 1);
+            Operation::Register => self.in_force += 1,
+            Operation::Reopen => {
+                self.in_force += 1;
+                self.out.remove(&entry.record);
+            }
+            Operation::TransferIn | Operation::TransferInClosed => {
+                match entry.operation {
+                    // One record comes in as many entries as it had versions.
+                    Operation::TransferIn => self.in_force += u64::from(entry.version == 1),
+                    _ => {
+                        self.out.insert(entry.record);
+                    }
+                }
                 let came = Came {
                     at,
                     version: entry.version,
@@ -191,13 +202,19 @@ impl Tally {
                 };
                 self.came.insert(entry.record, came);
             }
-            Operation::Close => self.in_force = self.in_force.saturating_sub(1),
-            Operation::TransferOut => {
+            Operation::Close => {
                 self.in_force = self.in_force.saturating_sub(1);
+                self.out.insert(entry.record);
+            }
+            Operation::TransferOut => {
+                // What is out of force leaves without having counted.
+                let counted = !self.out.remove(&entry.record);
+                self.in_force = self.in_force.saturating_sub(u64::from(counted));
                 self.left.insert(entry.record);
             }
             Operation::Erase => {
                 self.in_force = self.in_force.saturating_sub(u64::from(was));
+                self.out.remove(&entry.record);
                 if self.came.contains_key(&entry.record) {
                     self.came_and_erased.insert(entry.record);
                 }

@@ -2,7 +2,7 @@
 //!
 //! Owns what goes out: one envelope of the shard's field keys, a parcel for every version with its
 //! row keys, cells and proof, a heartbeat that cites the cosigned checkpoint, and two statements.
-//! Refuses a record that is closed, erased, offered already, not cosigned yet or not resealed yet.
+//! Refuses a record that is erased, offered already, not cosigned yet or not resealed yet.
 //! From the statements on the record is not changed here until the transfer is over.
 
 use std::collections::BTreeSet;
@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use record::authority::{Charter, GrantStatement, History, Level, Statement};
 use record::entry::{Entry, GrantEntry, GrantOperation, Operation, SUITE};
 use record::id::{DivisionId, GrantId, Hash, Kind, Origin, RecordId, UnixMillis};
-use record::schema::{Position, STATUS};
+use record::schema::Position;
 use record::transfer::{TransferEvent, TransferOffer, TransferStep};
 use seal::secret::GrantSecret;
 use serde::{Deserialize, Serialize};
@@ -65,8 +65,6 @@ pub(crate) struct Sealed {
 /// Why a record cannot move, or not yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unmovable {
-    /// Fields of it were destroyed past their term.
-    Redacted,
     /// It has more versions than may move.
     Long,
     /// A rotation has not come to it yet.
@@ -79,7 +77,6 @@ impl Unmovable {
     /// Why it never will; none when it may the next time.
     pub(crate) fn lasting(self) -> Option<&'static str> {
         match self {
-            Unmovable::Redacted => Some("redacted"),
             Unmovable::Long => Some("too-many-versions"),
             Unmovable::NotResealed | Unmovable::NotCosigned => None,
         }
@@ -87,9 +84,6 @@ impl Unmovable {
 
     fn error(self) -> RegistryError {
         match self {
-            Unmovable::Redacted => bad(
-                "有字段已按期限销毁，不能迁移 / a record of which fields were destroyed past their term does not move; register it anew there",
-            ),
             Unmovable::Long => bad(format!(
                 "版本超过 {VERSIONS_MAX} 个，不能迁移 / a record of more than {VERSIONS_MAX} versions does not move; register it anew there"
             )),
@@ -230,13 +224,6 @@ impl Registry {
         let Some(newest) = versions.last() else {
             return Err(not_here(&request.record));
         };
-        let status = newest.version.values.get(&STATUS);
-        if status.and_then(|status| status.value()) == Some(index::CLOSED) {
-            return Err(bad(
-                "记录已注销，不能迁移 / the record is closed; reopen it first, or leave it",
-            ));
-        }
-
         let positions = self.positions_in(&request.kind, versions.iter())?;
         let Carrier {
             statement,
@@ -262,6 +249,7 @@ impl Registry {
             to: request.to.clone(),
             basis: basis.to_owned(),
             offered_at: now,
+            closed_at: self.out_of_force_since(&shard, &request.record)?,
         };
         // What a crash leaves before the statements is a ledger that nobody's word names.
         let going = Going {
@@ -373,10 +361,7 @@ impl Registry {
             let Some((_, entry)) = self.record_entry(shard, at)? else {
                 continue;
             };
-            if entry.operation == Operation::Redact {
-                return Ok(Err(Unmovable::Redacted));
-            }
-            if entry.operation == Operation::Reseal {
+            if entry.operation.is_anew() {
                 continue;
             }
             if versions.len() == VERSIONS_MAX {

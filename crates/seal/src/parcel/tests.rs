@@ -54,9 +54,42 @@ fn build_of(shard: &Shard, fields: &[Position], sealed: &SealedBody) -> (Parcel,
         origin: &shard.origin,
         fields,
         secret: &secret,
+        whole: false,
     };
     let parcel = Parcel::build(leaf, &body, &opened, schema, &rows, &scope, &mut rng(2)).unwrap();
     (parcel, body)
+}
+
+/// The parcel of a whole body for the next owner, as its owner says that it was opened.
+fn whole_of(shard: &Shard, sealed: &SealedBody, opened: &BTreeMap<Position, Opened>) -> Parcel {
+    let ctx = shard.ctx();
+    let (parcel, body) = build_of(shard, &FIELDS, sealed);
+    let groups = shard.schema.fields.iter().map(|field| &field.group);
+    let rows = row_keys(&shard.record, &shard.origin, &ctx.record, groups);
+    let leaf = ShardLeaf {
+        entry: parcel.leaf().to_vec(),
+        index: 9,
+        inclusion: vec![],
+    };
+    let fields: Vec<Position> = shard.schema.fields.iter().map(|f| f.position).collect();
+    let secret = secret();
+    let scope = GrantScope {
+        grant: GRANT,
+        origin: &shard.origin,
+        fields: &fields,
+        secret: &secret,
+        whole: true,
+    };
+    Parcel::build(
+        leaf,
+        &body,
+        opened,
+        &shard.schema,
+        &rows,
+        &scope,
+        &mut rng(4),
+    )
+    .unwrap()
 }
 
 fn open(shard: &Shard, parcel: &Parcel) -> Result<BTreeMap<Position, Opened>, OpenError> {
@@ -111,6 +144,53 @@ fn of_a_destroyed_cell_a_holder_gets_the_proof_of_the_others_and_no_more() {
         claims.wire.destroyed = None;
         assert!(open(&shard, &claims).is_err());
     }
+}
+
+#[test]
+fn the_next_owner_seals_what_is_left_of_a_redacted_body_again_under_the_same_content() {
+    let shard = shard();
+    let ctx = shard.ctx();
+    let (schema, keys, record) = (&shard.schema, &shard.keys, &shard.record);
+    let sealed = seal_values(&values(), schema, &ctx, keys, record, &mut rng(1)).unwrap();
+    let (parcel, body) = build_of(&shard, &FIELDS, &sealed);
+    let mut opened = open_all(&body, parcel.entry(), schema, &ctx, keys, record).unwrap();
+    let fields: Vec<Position> = schema.fields.iter().map(|f| f.position).collect();
+    let field_keys = keys.subset(&fields);
+    let open =
+        |parcel: &Parcel| parcel.open_whole(&secret(), &field_keys, GRANT, &shard.origin, schema);
+    // Nothing is destroyed: all of it opens; and it is whole.
+    let all = whole_of(&shard, &sealed, &opened);
+    assert_eq!(open(&all).unwrap().len(), body.positions().count());
+    assert!(all.wire.left.is_none());
+    let partial = build(&shard, &FIELDS).0;
+    let granted = shard.keys.subset(&FIELDS);
+    let part = partial.open_whole(&secret(), &granted, GRANT, &shard.origin, schema);
+    assert_eq!(part.unwrap_err(), OpenError::OtherContent, "a part is none");
+
+    // Two neighbours are destroyed: the commitment of each comes along.
+    for at in [4, 5] {
+        let left = opened[&at].commitment(at);
+        opened.insert(at, Opened::destroyed(at, left));
+    }
+    // It is said of a body that has them: nobody keeps a value back so.
+    let forged = whole_of(&shard, &sealed, &opened);
+    assert_eq!(open(&forged).unwrap_err(), OpenError::OtherContent);
+    let rest = reseal_body(&opened, schema, &ctx, keys, record, &mut rng(3)).unwrap();
+    let whole = Parcel::decode(&whole_of(&shard, &rest, &opened).encode()).unwrap();
+    let received = open(&whole).unwrap();
+    assert!(received[&4].is_destroyed() && received[&5].is_destroyed());
+    let there = reseal_body(&received, schema, &ctx, keys, record, &mut rng(6)).unwrap();
+    assert_eq!(there.content, sealed.content);
+    // Another commitment, one too few, one of a field that is there: none of it is read or believed.
+    let mut other = whole.clone();
+    other.wire.left.as_mut().unwrap()[0] = [7; 32].into();
+    assert!(open(&other).is_err());
+    let mut fewer = whole.clone();
+    fewer.wire.left.as_mut().unwrap().pop();
+    assert!(Parcel::decode(&fewer.encode()).is_err());
+    let mut alone = all.clone();
+    alone.wire.left = Some(vec![[7; 32].into()]);
+    assert!(Parcel::decode(&alone.encode()).is_err());
 }
 
 #[test]

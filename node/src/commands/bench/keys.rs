@@ -411,6 +411,7 @@ impl Shelf {
             origin: &self.origin,
             fields: &fields,
             secret: &secret,
+            whole: false,
         };
         let mut bytes = 0;
         for index in 0..rows {

@@ -124,6 +124,9 @@ fn classes(value: &Value) -> String {
 pub fn figure(name: &str) -> String {
     let chinese = match name {
         "records" => "记录",
+        "closed" => "其中已注销",
+        "unmovable" => "其中不能迁",
+        "versions" => "版本",
         "bodies" => "正文",
         "bytes" => "字节",
         "holders" => "持有方",

@@ -416,6 +416,14 @@ fn plans() -> Vec<Plan> {
             origin: shard(),
             plan: [7; 32],
         },
+        Work::ExplainClock {
+            origin: shard(),
+            first: 3,
+            end: 8,
+            claimed: NOW,
+            cosigned: NOW,
+            reason: "2026-9".into(),
+        },
         Work::Publish {
             what: What::Codes,
             version: 2,

@@ -62,6 +62,8 @@ enum Route {
     Remote {
         url: String,
         agent: ureq::Agent,
+        /// Shows that this machine's `run.json` was read; nothing for a node elsewhere.
+        local: Option<String>,
     },
     Local {
         router: Router,
@@ -190,6 +192,7 @@ impl Client {
     pub fn connect(at: &Dir) -> Result<Self> {
         let route = match running(&at.dir) {
             Some(run) => Route::Remote {
+                local: Some(api::known::local(&run.secret)),
                 url: run.url,
                 agent: agent(),
             },
@@ -220,6 +223,7 @@ impl Client {
             route: Route::Remote {
                 url: url.to_owned(),
                 agent: agent(),
+                local: None,
             },
             token: None,
             dir: dir.to_owned(),
@@ -313,8 +317,10 @@ impl Client {
         body: Option<Vec<u8>>,
     ) -> Result<T> {
         let bytes = match &self.route {
-            Route::Remote { url, agent } => {
-                self.call_remote(agent, &format!("{url}{path}"), body)?
+            Route::Remote { url, agent, local } => {
+                // Before a session only: it is a place in the queue.
+                let local = local.as_deref().filter(|_| self.token.is_none());
+                self.call_remote(agent, local, &format!("{url}{path}"), body)?
             }
             Route::Local {
                 router, runtime, ..
@@ -335,6 +341,7 @@ impl Client {
     fn call_remote(
         &self,
         agent: &ureq::Agent,
+        local: Option<&str>,
         url: &str,
         body: Option<Vec<u8>>,
     ) -> Result<Vec<u8>> {
@@ -360,6 +367,9 @@ impl Client {
                 let mut request = agent.post(url).header("content-type", "application/json");
                 if let Some(bearer) = bearer {
                     request = request.header("authorization", bearer);
+                }
+                if let Some(local) = local {
+                    request = request.header(api::state::LOCAL_HEADER, local);
                 }
                 request.send(&body)
             }

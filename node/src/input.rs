@@ -1,17 +1,31 @@
 //! Reading a CSV file: UTF-8 or GBK, plain or gzip, its columns mapped to fields.
+//!
+//! Owns what a file may take of this machine: bytes, columns, cells, and the length of a row. Refuses
+//! what is beyond that, and says where; and what unpacks to far more than any table does.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::Path;
 
+use csv::StringRecord;
 use record::header::{self, HeaderMap};
 use record::schema::Schema;
 use sha2::{Digest, Sha256};
 
 use crate::fault::{Fault, Result};
 
-/// The largest file, packed or not: it is held in memory, some five times over.
+/// The largest file, packed or not: it is held in memory, some three times over.
 const FILE_BYTES_MAX: u64 = 512 * 1024 * 1024;
+/// The longest row, its texts together: longer ones come of a quote that is not closed.
+const ROW_BYTES_MAX: usize = 256 * 1024;
+/// The most columns; a kind has some sixty fields.
+const COLUMNS_MAX: usize = 1024;
+/// The most cells: each takes eight bytes beside its text, also an empty one.
+const CELLS_MAX: usize = 64_000_000;
+/// What a packed file may unpack to whatever its own size.
+const UNPACKED_FREE: u64 = 64 * 1024 * 1024;
+/// Beyond that, to how many times its own size: tables come to some twenty.
+const UNPACKED_TIMES_MAX: u64 = 100;
 
 /// A file's rows, each with its number in the file.
 pub struct Table {
@@ -24,14 +38,14 @@ pub struct Table {
     /// Which column is which field.
     pub map: HeaderMap,
     /// The rows as given, with their number from 1.
-    pub rows: Vec<(u64, Vec<String>)>,
+    pub rows: Vec<(u64, StringRecord)>,
     /// Rows with more or fewer columns than the header has, to be given back.
-    pub ragged: Vec<(u64, Vec<String>)>,
+    pub ragged: Vec<(u64, StringRecord)>,
 }
 
 impl Table {
     /// Why a row is among [`Table::ragged`].
-    pub fn ragged_reason(&self, row: &[String]) -> String {
+    pub fn ragged_reason(&self, row: &StringRecord) -> String {
         format!(
             "有 {0} 列，标题有 {1} 列 / it has {0} columns, the header has {1}; a comma may need quotes",
             row.len(),
@@ -40,12 +54,12 @@ impl Table {
     }
 
     /// A row as field id to text; columns that mean no field are left out.
-    pub fn fields(&self, row: &[String]) -> BTreeMap<String, String> {
+    pub fn fields(&self, row: &StringRecord) -> BTreeMap<String, String> {
         self.map
             .columns
             .iter()
             .zip(row)
-            .filter_map(|(field, text)| field.as_ref().map(|id| (id.clone(), text.clone())))
+            .filter_map(|(field, text)| field.as_ref().map(|id| (id.clone(), text.to_owned())))
             .collect()
     }
 }
@@ -59,33 +73,56 @@ pub fn read(path: &Path, schema: &Schema, only: &[String]) -> Result<Table> {
     } else {
         bytes
     };
-    let (text, encoding) = decode(path, &bytes)?;
+    let (text, encoding) = decode(path, bytes)?;
     let mut reader = csv::ReaderBuilder::new()
         .flexible(true)
-        .from_reader(text.as_bytes());
+        .from_reader(text.trim_start_matches('\u{feff}').as_bytes());
     let headers: Vec<String> = reader
         .headers()
         .map_err(|e| broken(path, &e))?
         .iter()
         .map(|header| header.trim_start_matches('\u{feff}').to_owned())
         .collect();
+    if headers.len() > COLUMNS_MAX || headers.iter().map(String::len).sum::<usize>() > ROW_BYTES_MAX
+    {
+        return Err(Fault::failed(format!(
+            "`{0}` 的标题行过长，至多 {COLUMNS_MAX} 列 / the header of `{0}` is too long: at most {COLUMNS_MAX} columns; is it a CSV with a line of titles?",
+            path.display()
+        )));
+    }
     let names: Vec<&str> = headers.iter().map(String::as_str).collect();
     let map = header::map(schema, &names);
     refuse(path, schema, &map)?;
     let only = conditions(&headers, only)?;
     let (mut rows, mut ragged) = (Vec::new(), Vec::new());
+    let mut cells = 0;
     for (number, row) in (1u64..).zip(reader.records()) {
         let row = row.map_err(|e| broken(path, &e))?;
-        let row: Vec<String> = row.iter().map(str::to_owned).collect();
+        if row.as_slice().len() > ROW_BYTES_MAX || row.len() > COLUMNS_MAX {
+            return Err(Fault::failed(format!(
+                "`{0}` 第 {number} 行过长（至多 {ROW_BYTES_MAX} 字节、{COLUMNS_MAX} 列），多半是引号未闭合 / row {number} of `{0}` is too long, at most {ROW_BYTES_MAX} bytes and {COLUMNS_MAX} columns; a quote may not be closed",
+                path.display()
+            )));
+        }
+        cells += row.len();
+        if cells > CELLS_MAX {
+            return Err(Fault::failed(format!(
+                "`{0}` 的单元格超过 {CELLS_MAX} 个，请分成几个文件 / `{0}` has more than {CELLS_MAX} cells; split it into several files",
+                path.display()
+            )));
+        }
         if row.len() != headers.len() {
             // A quote that is not closed makes one row of many: those are not to be lost in it.
-            if row.iter().any(|cell| cell.contains('\n')) {
+            if row.as_slice().contains('\n') {
                 return Err(unclosed(path, number));
             }
             ragged.push((number, row));
             continue;
         }
-        if only.iter().all(|(column, value)| row[*column] == *value) {
+        if only
+            .iter()
+            .all(|(column, value)| row.get(*column) == Some(value.as_str()))
+        {
             rows.push((number, row));
         }
     }
@@ -187,20 +224,29 @@ fn unclosed(path: &Path, line: u64) -> Fault {
 
 fn unpack(path: &Path, bytes: &[u8]) -> Result<Vec<u8>> {
     let mut unpacked = Vec::new();
+    let most = (bytes.len() as u64).saturating_mul(UNPACKED_TIMES_MAX);
+    let most = most.clamp(UNPACKED_FREE, FILE_BYTES_MAX);
     flate2::read::MultiGzDecoder::new(bytes)
-        .take(FILE_BYTES_MAX + 1)
+        .take(most + 1)
         .read_to_end(&mut unpacked)
         .map_err(|e| Fault::file(path, &e))?;
+    if unpacked.len() as u64 > most && most < FILE_BYTES_MAX {
+        return Err(Fault::failed(format!(
+            "`{0}` 解压后超过自身的 {UNPACKED_TIMES_MAX} 倍，不像表格；请先自行解压核对 / `{0}` unpacks to more than {UNPACKED_TIMES_MAX} times its size, which no table does; unpack it and look at it first",
+            path.display()
+        )));
+    }
     whole(path, unpacked)
 }
 
 /// UTF-8 when it is, else GBK when it is, else an error: never a guess with losses.
-fn decode(path: &Path, bytes: &[u8]) -> Result<(String, &'static str)> {
-    if let Ok(text) = std::str::from_utf8(bytes) {
-        return Ok((text.trim_start_matches('\u{feff}').to_owned(), "UTF-8"));
-    }
+fn decode(path: &Path, bytes: Vec<u8>) -> Result<(String, &'static str)> {
+    let bytes = match String::from_utf8(bytes) {
+        Ok(text) => return Ok((text, "UTF-8")),
+        Err(error) => error.into_bytes(),
+    };
     // GB 18030 reads every GBK file, and the characters of names beyond it.
-    let (text, found, failed) = encoding_rs::GB18030.decode(bytes);
+    let (text, found, failed) = encoding_rs::GB18030.decode(&bytes);
     if failed {
         return Err(Fault::failed(format!(
             "`{0}` 既不是 UTF-8 也不是 GBK / `{0}` is neither UTF-8 nor GBK; save it again as UTF-8",
@@ -217,7 +263,11 @@ fn decode(path: &Path, bytes: &[u8]) -> Result<(String, &'static str)> {
 }
 
 /// Writes rows with one more column, the reasons, to be mended and imported again.
-pub fn write_rejects(path: &Path, headers: &[String], rows: &[(&[String], String)]) -> Result<()> {
+pub fn write_rejects(
+    path: &Path,
+    headers: &[String],
+    rows: &[(&StringRecord, String)],
+) -> Result<()> {
     let broken = |e: csv::Error| Fault::failed(format!("`{}`: {e}", path.display()));
     let mut bytes = b"\xef\xbb\xbf".to_vec();
     {
@@ -228,10 +278,10 @@ pub fn write_rejects(path: &Path, headers: &[String], rows: &[(&[String], String
         header.push("退回原因".into());
         writer.write_record(&header).map_err(broken)?;
         for (row, reason) in rows {
-            let mut row = row.to_vec();
+            let mut row: Vec<&str> = row.iter().collect();
             // The reason stands under its title, unless the row has too many columns.
-            row.resize(row.len().max(headers.len()), String::new());
-            row.push(reason.clone());
+            row.resize(row.len().max(headers.len()), "");
+            row.push(reason);
             writer.write_record(&row).map_err(broken)?;
         }
         writer.flush().map_err(|e| Fault::file(path, &e))?;

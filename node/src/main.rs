@@ -12,6 +12,7 @@ mod fetch;
 mod harden;
 mod http;
 mod input;
+mod misuse;
 mod output;
 mod peer;
 mod renew;
@@ -23,8 +24,6 @@ mod witness;
 use std::process::ExitCode;
 
 use clap::Parser;
-
-use crate::fault::Fault;
 
 fn main() -> ExitCode {
     harden::process();
@@ -44,12 +43,13 @@ fn main() -> ExitCode {
 
 /// Words that make no command, or a question for help: as JSON where that is asked for.
 fn misused(error: &clap::Error) -> ExitCode {
+    // Help is what clap says, also where it stands for a command that was left out.
+    let help = clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
     let as_json = std::env::args_os().skip(1).any(|arg| arg == "--json");
-    if as_json && error.use_stderr() {
-        let text = error.render().to_string();
-        let fault = Fault::usage(text.trim_end().trim_start_matches("error: "));
-        fault.print(true);
-        return fault.exit_code();
+    if !error.use_stderr() || (error.kind() == help && !as_json) {
+        error.exit()
     }
-    error.exit()
+    let fault = misuse::fault(error);
+    fault.print(as_json);
+    fault.exit_code()
 }

@@ -106,6 +106,16 @@ fn a_station_restored_on_another_machine_waits_for_its_parent_and_loses_nothing_
 
     let new = Site::at(&base.join("new-machine"));
     let into = new.dir.to_str().unwrap();
+    // Whoever has a parent does not say of itself that nothing was signed since.
+    let args = ["backup", "restore", "--from", to, "--into", into];
+    let more = ["--identity", key, "--nothing-signed-since"];
+    let refused = call(args.into_iter().chain(more)).expect_code(2);
+    assert!(
+        refused.printed().contains("`shuangfu`"),
+        "{}",
+        refused.printed()
+    );
+    assert!(!new.dir.exists());
     call([
         "backup",
         "restore",

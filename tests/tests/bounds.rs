@@ -15,7 +15,7 @@ use registry::ferry::open::OpenRequest;
 use registry::ferry::pack::PackRequest;
 use registry::grant::GrantRequest;
 use registry::read::ReadRequest;
-use registry::register::ImportChunk;
+use registry::register::{Amendment, ImportChunk};
 use registry::session::Session;
 use tests::realm::{NOW, REALM, Row, Site, division, kind, purpose, replicate, rows};
 
@@ -133,6 +133,50 @@ fn a_preview_that_says_who_is_registered_is_recorded_before_it_is_answered() {
     let new = rows("person", 8, 6, 2).swap_remove(0);
     let report = registry.import(&world.clerk, &preview(new), NOW).unwrap();
     assert_eq!(report.rejected, 0, "{:?}", report.violations);
+    assert_eq!(world.size("access"), before + 2);
+}
+
+#[test]
+fn an_amendment_that_says_who_is_registered_is_recorded_before_it_is_answered() {
+    let world = world();
+    let registry = &world.community.registry;
+    let reading = ReadRequest {
+        closed: false,
+        kind: kind("person"),
+        filters: Vec::new(),
+        fields: None,
+        purpose: purpose("registration"),
+        basis: None,
+        limit: None,
+    };
+    let answer = registry.read(&world.clerk, &reading, NOW).unwrap();
+    let number = &world.persons[1]["citizen_number"];
+    let mut rows = answer.value().rows.iter();
+    let row = rows.find(|row| row.fields.get("citizen_number") == Some(number));
+    let record = row.unwrap().record;
+    let amend = |to: &Row| {
+        let mut changes = to.clone();
+        changes.retain(|field, _| !["status", "valid_from"].contains(&field.as_str()));
+        let amendment = Amendment {
+            kind: kind("person"),
+            record,
+            version: 1,
+            changes,
+            close: false,
+            reopen: false,
+            purpose: purpose("correction"),
+        };
+        registry.amend(&world.clerk, &amendment, NOW)
+    };
+    let before = world.size("access");
+    let refused = amend(&world.persons[0]).unwrap_err();
+    let RegistryError::Invalid(violations) = &refused else {
+        panic!("{refused}");
+    };
+    assert_eq!(violations[0].field, "citizen_number");
+    assert_eq!(world.size("access"), before + 2, "the answer and its act");
+    // What tells nothing of anybody leaves nothing.
+    amend(&tests::realm::rows("person", 9, 6, 3)[0]).unwrap();
     assert_eq!(world.size("access"), before + 2);
 }
 

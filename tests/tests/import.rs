@@ -425,7 +425,14 @@ fn what_cannot_be_imported_is_refused_with_a_reason_and_writes_nothing() {
     let binary: Vec<u8> = (0..4096u32)
         .map(|at| ((at * 7919) >> 3) as u8 | 0x80)
         .collect();
+    let long_cell = format!("姓名,性别\n{},1\n", "甲".repeat(100_000));
+    let many_columns = format!("姓名,性别\n王小明{}\n", ",".repeat(2_000));
+    // 80 MiB in 80 KiB.
+    let bomb = [b"\xe5\xa7\x93\xe5\x90\x8d\n".to_vec(), vec![b'0'; 80 << 20]].concat();
     let cases: Vec<(&str, &str, Vec<u8>, i32, &str)> = vec![
+        ("long-cell", "person", long_cell.into(), 1, "row 1"),
+        ("many-columns", "person", many_columns.into(), 1, "row 1"),
+        ("bomb", "person", gzip(&bomb), 1, "100"),
         (
             "religion",
             "person",

@@ -499,6 +499,183 @@ fn a_station_that_burned_is_fetched_from_its_parent_over_a_bad_line_and_register
     district.stop();
 }
 
+/// The fields that a department's rows have, and how many rows there are.
+fn fields_at(department: &Running) -> (usize, bool) {
+    let read = ["read", "person", "--as", "jingban", "--purpose", "welfare"];
+    let answer = department
+        .site
+        .json(read.into_iter().chain(["--limit", "100"]));
+    let rows = answer["value"]["rows"].as_array().unwrap();
+    let sex = rows.iter().any(|row| row["fields"].get("sex").is_some());
+    (rows.len(), sex)
+}
+
+/// The version of the policies that a node runs, as it says itself.
+fn policies_at(site: &tests::Site) -> Option<String> {
+    let status = site.json(["publish", "list"]);
+    let nodes = status["nodes"].as_array().unwrap();
+    let node = nodes.iter().find(|node| node["division"] == "jinfu")?;
+    let mut versions = node["versions"].as_array().unwrap().iter();
+    let policies = versions.find(|version| version["what"] == "policies")?;
+    Some(policies["version"].as_str().unwrap().to_owned())
+}
+
+/// Publishes policies under which a clerk reads for statistics, too.
+fn publish_statistics(base: &Path, district: &Running) {
+    let (above, folder) = (&district.site, base.join("policies"));
+    let path = folder.to_str().unwrap();
+    by(
+        above,
+        "anquan",
+        &["publish", "export", "policies", "--to", path],
+    );
+    let rules = folder.join("reading.cedar");
+    let text = std::fs::read_to_string(&rules).unwrap();
+    let more = r#"
+@id("clerk-reads-for-statistics")
+@ask("本社区登记员 / a clerk of this community")
+permit (principal, action in [Action::"read", Action::"search", Action::"list"], resource)
+when {
+  principal.role == Role::"clerk" && resource.division == principal.organization &&
+  resource.sensitivity <= 2 && context.purpose == Purpose::"statistics"
+};
+"#;
+    std::fs::write(&rules, text + more).unwrap();
+    let planned = by(
+        above,
+        "anquan",
+        &["publish", "plan", "policies", "--from", path],
+    );
+    let plan = planned["plan"]["id"].as_str().unwrap();
+    by(above, "fu", &["keys", "approve", plan]);
+    by(above, "anquan", &["keys", "run", plan]);
+}
+
+#[test]
+fn a_rebuilt_station_goes_on_with_an_amended_grant_and_with_the_policies_of_its_realm() {
+    let base = tempfile::tempdir().unwrap();
+    let base = base.path();
+    let trio = tests::Trio::start(base, "G01", &[]);
+    let tests::Trio {
+        district,
+        community,
+        department,
+    } = trio;
+    district.site.enrol("fu", "security-officer", None);
+    let site = community.site.clone();
+    site.enrol("yi", "security-officer", None);
+    let sample = tests::rows::community(1, 30);
+    let token = community.http.login("dengji");
+    let chunk = tests::rows::chunk("person", &sample.persons, 0..20);
+    let report = community.http.post("/api/v1/import", Some(&token), &chunk);
+    assert_eq!(report.expect_status(200).json()["accepted"], 20);
+    let shares = share_with_the_district(base, &community, &district);
+    let trio = tests::Trio {
+        district,
+        community,
+        department,
+    };
+    trio.grant("name,sex", &[]);
+    let tests::Trio {
+        district,
+        community,
+        department,
+    } = trio;
+    until("every row is at the department", || {
+        fields_at(&department) == (20, true)
+    });
+    let statistics = |site: &tests::Site| {
+        let read = [
+            "read",
+            "person",
+            "--as",
+            "dengji",
+            "--purpose",
+            "statistics",
+        ];
+        site.run(read.into_iter().chain(["--limit", "1"])).code
+    };
+    assert_eq!(statistics(&site), 4);
+    publish_statistics(base, &district);
+    until("the community runs the policies of the district", || {
+        policies_at(&site).as_deref() == Some("2")
+    });
+    assert_eq!(statistics(&site), 0);
+
+    // Narrowed, and lost as soon as the parent has heard of it.
+    converge(&community, &district);
+    let granted = site.json(["grant", "list"]);
+    let grant = granted["grants"][0]["id"].as_str().unwrap().to_owned();
+    let amend = ["grant", "amend", &grant, "--fields", "name"];
+    let planned = by(&site, "anquan", &amend);
+    let plan = planned["plan"]["id"].as_str().unwrap();
+    by(&site, "yi", &["keys", "approve", plan]);
+    by(&site, "anquan", &["keys", "run", plan]);
+    let size = |node: &Running| {
+        let status = node.http.status();
+        let ledgers = status["ledgers"].as_array().unwrap().iter();
+        let of = |l: &&Value| l["origin"].as_str().unwrap().ends_with("/jinfu/authority");
+        ledgers.clone().find(of).unwrap()["size"].as_u64().unwrap()
+    };
+    let stated = size(&community);
+    until("the parent has the amendment", || size(&district) >= stated);
+    community.kill_9();
+    std::fs::remove_dir_all(&site.dir).unwrap();
+    std::fs::remove_dir_all(base.join("jinfu.signed")).unwrap();
+
+    let file = base.join("jinfu.recovery");
+    let file = file.to_str().unwrap();
+    let address = district.listen.clone();
+    let export = [
+        "recover",
+        "export",
+        "--division",
+        "jinfu",
+        "--address",
+        &address,
+    ];
+    let to = ["--out", file];
+    by(&district.site, "anquan", &[export.as_slice(), &to].concat());
+    let [own, above] = shares.each_ref().map(|share| share.to_str().unwrap());
+    let args = ["recover", "rebuild", "--share", own, "--share", above];
+    site.run(args.into_iter().chain(["--from", file]))
+        .expect_code(0);
+    for login in ["anquan", "yi", "dengji"] {
+        let pass = site.dir.join(format!("operators/{login}.pass"));
+        std::fs::write(pass, tests::site::PASSPHRASE).unwrap();
+    }
+    let community = site.start();
+    until("the ledgers are back", || {
+        let status = community.http.status();
+        status["halted"] == json!({}) && tests::site::records_in(&status, "person") == 20
+    });
+    // The published policies hold, without anybody's word.
+    until("it runs the policies of its realm", || {
+        policies_at(&site).as_deref() == Some("2")
+    });
+    assert_eq!(statistics(&site), 0);
+    // The grant is worked through under its new terms, the old parcels are dropped.
+    until("the department has every row under the new terms", || {
+        fields_at(&department) == (20, false)
+    });
+    // And what is registered from then on follows.
+    let token = community.http.login("dengji");
+    let mut chunk = tests::rows::chunk("person", &sample.persons, 20..25);
+    chunk["source"] = "ab".repeat(32).into();
+    let report = community.http.post("/api/v1/import", Some(&token), &chunk);
+    assert_eq!(report.expect_status(200).json()["accepted"], 5);
+    until("new rows reach the department", || {
+        fields_at(&department) == (25, false)
+    });
+    converge(&community, &district);
+    converge(&department, &district);
+    for node in [community, department, district] {
+        let site = node.site.clone();
+        node.stop();
+        site.verified();
+    }
+}
+
 /// What a department reads of the community by grant: each person's fields.
 fn read(department: &Site, reader: &Session) -> Vec<Vec<String>> {
     let request = ReadRequest {

@@ -199,7 +199,25 @@ fn the_root_names_its_next_key_and_the_realm_follows_even_who_was_away() {
     import(&community, 2);
     converge(&community, &town);
     converge(&town, &district);
-    for node in [community, away, town, district] {
+    // Who comes after all that takes the root's ledger, which begins under its first key.
+    let late = join(base, &district, "degan", "community").start();
+    assert_eq!(pinned(&late.site), third);
+    let root_ledger = |node: &Running| {
+        let ledgers = node.http.status()["ledgers"].clone();
+        let mut ledgers = ledgers.as_array().unwrap().iter();
+        let found = ledgers.find(|l| {
+            l["origin"]
+                .as_str()
+                .unwrap()
+                .ends_with("/jiangjin/authority")
+        });
+        found.map(|ledger| (ledger["size"].clone(), ledger["root"].clone()))
+    };
+    until("the newcomer has the root's ledger", || {
+        root_ledger(&late).is_some() && root_ledger(&late) == root_ledger(&district)
+    });
+    converge(&late, &district);
+    for node in [late, community, away, town, district] {
         let site = node.site.clone();
         assert_eq!(
             node.http.status()["alarms"],

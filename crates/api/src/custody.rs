@@ -2,8 +2,11 @@
 //!
 //! Opening needs no session: whoever has the passphrase, the key or enough shares may open.
 
+use std::time::Instant;
+
 use axum::extract::{DefaultBodyLimit, Query, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use record::id::DivisionId;
@@ -23,6 +26,8 @@ use crate::error::ApiError;
 use crate::given::Given;
 use crate::state::{AppState, Caller, now};
 
+/// The name under which opening waits for its turn; no login has a slash.
+const OPENING: &str = "custody/open";
 /// The largest request: a file of sealed shares.
 const BYTES_MAX: usize = 1024 * 1024;
 
@@ -86,23 +91,33 @@ impl Means {
     }
 }
 
-async fn open(State(state): State<AppState>, Given(means): Given<Means>) -> Answered<Value> {
+async fn open(
+    State(state): State<AppState>,
+    headers: HeaderMap,
+    Given(means): Given<Means>,
+) -> Result<Json<Value>, Response> {
+    if !state.registry().is_locked() {
+        return Ok(custody_answer(&state));
+    }
     // As costly as a login, and as few at once.
-    let _turn = state
-        .logins
-        .acquire()
-        .await
-        .map_err(|_| ApiError(RegistryError::NoSession))?;
+    let turn = state.turn(OPENING, &headers).await?;
     state
         .run(move |registry| {
-            let (custody, opener) = means.opener()?;
-            if means.shares.is_empty() {
-                registry.unlock(&opener, now())
-            } else {
-                registry.unlock_with_shares(&means.shares, &custody, &opener, now())
+            let opened = means.opener().and_then(|(custody, opener)| {
+                if means.shares.is_empty() {
+                    registry.unlock(&opener, now())
+                } else {
+                    registry.unlock_with_shares(&means.shares, &custody, &opener, now())
+                }
+            });
+            match &opened {
+                Ok(()) => turn.right(),
+                Err(_) => turn.wrong(Instant::now()),
             }
+            opened
         })
-        .await?;
+        .await
+        .map_err(IntoResponse::into_response)?;
     Ok(custody_answer(&state))
 }
 

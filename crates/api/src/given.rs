@@ -4,11 +4,13 @@
 //! where a log may keep it.
 
 use axum::Json;
-use axum::extract::rejection::JsonRejection;
+use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
+use serde_json::error::Category;
 
 use crate::error::Failure;
 
@@ -21,13 +23,33 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Given<T> {
     async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
         match Json::<T>::from_request(request, state).await {
             Ok(Json(value)) => Ok(Self(value)),
-            Err(rejection) => Err(refused(&rejection)),
+            Err(rejection) => Err(refused(rejection.status())),
         }
     }
 }
 
-fn refused(rejection: &JsonRejection) -> Response {
-    let status = rejection.status();
+/// The bytes of a request that says that it is JSON, to be read piece by piece.
+pub(crate) async fn document(request: Request) -> Result<Bytes, Response> {
+    let said = request.headers().get(CONTENT_TYPE);
+    let said = said.and_then(|said| said.to_str().ok()).unwrap_or_default();
+    let said = said.split(';').next().unwrap_or_default().trim();
+    if !said.eq_ignore_ascii_case("application/json") {
+        return Err(refused(StatusCode::UNSUPPORTED_MEDIA_TYPE));
+    }
+    Bytes::from_request(request, &())
+        .await
+        .map_err(|rejection| refused(rejection.status()))
+}
+
+/// The answer to a document that does not have the shape of its request.
+pub(crate) fn broken(error: &serde_json::Error) -> Response {
+    refused(match error.classify() {
+        Category::Data => StatusCode::UNPROCESSABLE_ENTITY,
+        Category::Io | Category::Syntax | Category::Eof => StatusCode::BAD_REQUEST,
+    })
+}
+
+fn refused(status: StatusCode) -> Response {
     let message = match status {
         StatusCode::PAYLOAD_TOO_LARGE => "请求过大 / the request is too large; send less at a time",
         StatusCode::UNSUPPORTED_MEDIA_TYPE => {

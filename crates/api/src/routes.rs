@@ -1,8 +1,10 @@
 //! The routes: each parses, calls one use case, and answers.
 
+use std::time::Instant;
+
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
-use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -13,7 +15,7 @@ use registry::audit::changes::{Changes, ChangesRequest};
 use registry::audit::disclose::DiscloseRequest;
 use registry::audit::disclosure::Disclosure;
 use registry::read::{Answer, ReadRequest};
-use registry::register::{Amendment, ImportChunk, ImportReport, Registered};
+use registry::register::{Amendment, Registered};
 use registry::replicate::{Invitation, NewInvitation};
 use registry::session::{NewOperator, OperatorLine};
 use registry::status::neighbours::SyncStatus;
@@ -28,8 +30,6 @@ use crate::state::{AppState, Caller, now};
 
 /// The largest request.
 const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// The largest import: it sends 256 rows at a time, a preview the whole file.
-const IMPORT_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// The largest login: the one request that nobody needs a session for.
 const LOGIN_BYTES_MAX: usize = 16 * 1024;
 
@@ -56,7 +56,8 @@ pub fn router(state: AppState) -> Router {
         .route("/api/v1/operators/{login}/renewed", post(renew_operator))
         .route(
             "/api/v1/import",
-            post(import).layer(DefaultBodyLimit::max(IMPORT_BYTES_MAX)),
+            post(crate::imports::import)
+                .layer(DefaultBodyLimit::max(crate::imports::IMPORT_BYTES_MAX)),
         )
         .route("/api/v1/read", post(read))
         .route("/api/v1/amendments", post(amend))
@@ -176,17 +177,27 @@ struct LoggedIn {
     expires: UnixMillis,
 }
 
-async fn login(State(state): State<AppState>, Given(login): Given<Login>) -> Answered<LoggedIn> {
+async fn login(
+    State(state): State<AppState>,
+    headers: HeaderMap,
+    Given(login): Given<Login>,
+) -> Result<Json<LoggedIn>, Response> {
     let passphrase = zeroize::Zeroizing::new(login.passphrase);
     let name = login.login;
-    let _turn = state
-        .logins
-        .acquire()
-        .await
-        .map_err(|_| ApiError(RegistryError::NoSession))?;
+    let turn = state.turn(&name, &headers).await?;
+    let tried = name.clone();
     let session = state
-        .run(move |registry| registry.login(&name, &passphrase, now()))
-        .await?;
+        .run(move |registry| {
+            // The turn lasts as long as the work, also when whoever asked has gone.
+            let session = registry.login(&tried, &passphrase, now());
+            match &session {
+                Ok(_) => turn.right(),
+                Err(_) => turn.wrong(Instant::now()),
+            }
+            session
+        })
+        .await
+        .map_err(IntoResponse::into_response)?;
     let logged_in = LoggedIn {
         token: String::new(),
         operator: session.operator,
@@ -194,7 +205,10 @@ async fn login(State(state): State<AppState>, Given(login): Given<Login>) -> Ans
         organization: session.organization.clone(),
         expires: session.expires,
     };
-    let token = state.open(session)?;
+    let token = state
+        .open(session)
+        .map_err(|error| ApiError(error).into_response())?;
+    state.gate.know(&name, &token);
     Ok(Json(LoggedIn { token, ..logged_in }))
 }
 
@@ -253,18 +267,6 @@ async fn disable_operator(
         .run(move |registry| registry.disable_operator(&caller.session, &login, now()))
         .await?;
     Ok(Json(json!({ "operator": operator })))
-}
-
-async fn import(
-    State(state): State<AppState>,
-    caller: Caller,
-    Given(chunk): Given<ImportChunk>,
-) -> Answered<ImportReport> {
-    Ok(Json(
-        state
-            .run(move |registry| registry.import(&caller.session, &chunk, now()))
-            .await?,
-    ))
 }
 
 /// Only a marked answer leaves, and only the registry can have it marked.

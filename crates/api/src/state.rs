@@ -2,31 +2,36 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use axum::Json;
 use axum::extract::FromRequestParts;
-use axum::http::HeaderMap;
-use axum::http::header::AUTHORIZATION;
+use axum::http::header::{AUTHORIZATION, RETRY_AFTER};
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
 use record::id::UnixMillis;
 use registry::session::Session;
 use registry::{Registry, RegistryError};
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
-use crate::error::ApiError;
+use crate::error::{ApiError, Failure};
+use crate::gate::{self, Gate, Later, Turn};
 
 /// The most sessions at a time.
 const SESSIONS_MAX: usize = 10_000;
-/// A login stretches a passphrase, which takes memory and a core.
-const LOGINS_AT_ONCE: usize = 2;
+
+/// Shows that whoever asks reads the secret of `run.json`.
+pub const LOCAL_HEADER: &str = "x-fangzhi-local";
 
 /// Shared by every request.
 #[derive(Clone)]
 pub struct AppState {
     pub(crate) registry: Arc<Registry>,
     sessions: Arc<Mutex<HashMap<String, Arc<Session>>>>,
-    pub(crate) logins: Arc<Semaphore>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) large: Arc<Semaphore>,
     secret: Option<Arc<Zeroizing<String>>>,
 }
 
@@ -44,7 +49,8 @@ impl AppState {
         Self {
             registry,
             sessions: Arc::default(),
-            logins: Arc::new(Semaphore::new(LOGINS_AT_ONCE)),
+            gate: Gate::new(),
+            large: Arc::new(Semaphore::new(crate::imports::LARGE_AT_ONCE)),
             secret: None,
         }
     }
@@ -59,6 +65,39 @@ impl AppState {
     pub(crate) fn answer(&self, challenge: &str) -> Option<String> {
         let secret = self.secret.as_ref()?;
         Some(crate::known::answer(secret, challenge))
+    }
+
+    /// A turn to stretch a passphrase under a name; what asks for it may show by what it is known.
+    pub(crate) async fn turn(&self, name: &str, headers: &HeaderMap) -> Result<Turn, Response> {
+        let proof = headers
+            .get(LOCAL_HEADER)
+            .and_then(|proof| proof.to_str().ok());
+        let local = match (&self.secret, proof) {
+            (Some(secret), Some(proof)) => crate::known::is_local(secret, proof),
+            _ => false,
+        };
+        let caller = match (local, bearer(headers)) {
+            (true, _) => gate::Caller::Local,
+            (false, Some(token)) => gate::Caller::Token(token),
+            (false, None) => gate::Caller::Stranger,
+        };
+        let entered = self.gate.enter(name, caller, Instant::now()).await;
+        entered.map_err(|later| self.later(later))
+    }
+
+    fn later(&self, Later { secs }: Later) -> Response {
+        self.registry.count_refusal("login", 1);
+        let failure = Failure {
+            code: "busy",
+            message: format!(
+                "口令尝试过多，请 {secs} 秒后再试 / too many passphrases are being tried; try again in {secs} seconds"
+            ),
+            rule: None,
+            ask: None,
+            violations: Vec::new(),
+        };
+        let after = [(RETRY_AFTER, secs.to_string())];
+        (StatusCode::TOO_MANY_REQUESTS, after, Json(failure)).into_response()
     }
 
     /// The node.

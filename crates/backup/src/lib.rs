@@ -25,4 +25,4 @@ pub use error::BackupError;
 pub use folder::{Folder, sets};
 pub use make::{Made, Wanted, make};
 pub use prune::{Pruned, prune};
-pub use restore::{How, Restored, restore};
+pub use restore::{How, Restored, one_file, restore};

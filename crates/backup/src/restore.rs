@@ -70,6 +70,42 @@ pub fn restore(
     made
 }
 
+/// The most that [`one_file`] reads.
+const ONE_FILE_MAX: u64 = 4 << 20;
+
+/// One small file of a set, opened in memory; nothing when the set has none of that name.
+///
+/// # Errors
+/// [`BackupError`] when it is there and does not open to what the set says.
+pub fn one_file(
+    folder: &Folder,
+    set: &Set,
+    identities: &Identities,
+    name: &str,
+) -> Result<Option<Vec<u8>>> {
+    let of = |part, items: &[Item]| {
+        let item = items.iter().find(|item| item.path == name)?;
+        Some((folder.object(part, item), item.clone()))
+    };
+    let found = of(Part::History, &set.history).or_else(|| of(Part::Secrets, &set.secrets));
+    let Some((object, item)) = found.filter(|(_, item)| item.bytes <= ONE_FILE_MAX) else {
+        return Ok(None);
+    };
+    let mut bytes = Vec::new();
+    let opened = fs::File::open(&object)
+        .map_err(Unopened::broken)
+        .and_then(|sealed| sealed::open(sealed, &mut bytes, identities));
+    let (mut broken, mut other_key) = (Vec::new(), Vec::new());
+    match opened {
+        Ok(opened) if opened == (item.bytes, item.sha256) => {}
+        Err(Unopened::OtherKey) => other_key.push(item.path),
+        Ok(_) => broken.push(format!("`{name}`: it opens to something else")),
+        Err(Unopened::Broken(why)) => broken.push(format!("`{name}`: {why}")),
+    }
+    judged(broken, other_key, set)?;
+    Ok(Some(bytes))
+}
+
 fn beside(dir: &Path) -> PathBuf {
     let mut name = dir.file_name().unwrap_or_default().to_owned();
     name.push(".restoring");

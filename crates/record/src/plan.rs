@@ -173,6 +173,28 @@ pub enum Work {
         #[serde(serialize_with = "hex_key")]
         plan: Hash,
     },
+    /// Acts that claim a time after their cosignatures are explained: the clock was ahead.
+    #[n(36)]
+    ExplainClock {
+        /// The ledger, one of the plan's division.
+        #[n(0)]
+        origin: Origin,
+        /// Index of the first such act.
+        #[n(1)]
+        first: u64,
+        /// One more than the index of the last.
+        #[n(2)]
+        end: u64,
+        /// The latest time that one of them claims; one that claims more is not explained.
+        #[n(3)]
+        claimed: UnixMillis,
+        /// The earliest cosignature on a checkpoint that covers them, which bounds when they were.
+        #[n(4)]
+        cosigned: UnixMillis,
+        /// What happened, as somebody who audits is to read it; names no person.
+        #[n(5)]
+        reason: String,
+    },
     /// Policies, schemas or codes for the whole realm, from its root.
     #[n(11)]
     Publish {
@@ -207,6 +229,7 @@ impl Work {
             Work::Publish { .. } => "publish",
             Work::MoveShard { .. } => "move-shard",
             Work::ReceiveShard { .. } => "receive-shard",
+            Work::ExplainClock { .. } => "explain-clock",
         }
     }
 }

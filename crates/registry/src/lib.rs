@@ -26,6 +26,7 @@ mod entitled;
 mod epoch;
 mod erase;
 pub mod error;
+mod explained;
 pub mod ferry;
 pub mod forks;
 pub mod grant;

@@ -166,7 +166,7 @@ impl Authority {
     }
 
     /// Whether whom the plan names made it: a security officer of its division signed it.
-    fn is_genuine(&self, plan: &Plan) -> bool {
+    pub(crate) fn is_genuine(&self, plan: &Plan) -> bool {
         self.certificates(&plan.division, &plan.made_by)
             .iter()
             .any(|c| c.role == Role::SecurityOfficer && plan.is_signed_by(&c.key))
@@ -336,7 +336,10 @@ impl Registry {
             Some(Work::Publish { .. }) => self.publish_set(session, &warrant, now),
             // What follows goes on in the background, from the ledgers.
             Some(Work::MoveShard { origin, .. }) => self.refuse_closed(origin),
-            Some(Work::ReceiveShard { .. } | Work::Order(_)) | None => Ok(()),
+            // What it explains counts once it is closed as run.
+            Some(Work::ExplainClock { .. } | Work::ReceiveShard { .. } | Work::Order(_)) | None => {
+                Ok(())
+            }
         }?;
         self.close_plan(session, warrant.plan(), now)
     }

@@ -46,6 +46,29 @@ pub struct ImportChunk {
     pub dry_run: bool,
 }
 
+/// What is known of an import before a row of it is looked at.
+#[derive(Debug)]
+pub struct ImportOutline {
+    /// The kind of every row.
+    pub kind: Kind,
+    /// SHA-256 of the file, hexadecimal.
+    pub source: String,
+    /// The rows' numbers in the file, one for each, in their order.
+    pub numbers: Vec<u64>,
+    /// How many rows there are.
+    pub rows: usize,
+    /// Every field that some row names.
+    pub fields: BTreeSet<String>,
+    /// Check only.
+    pub dry_run: bool,
+}
+
+/// Gives the rows of an import, one after the other, to whoever takes them.
+pub type Rows<'a> = &'a mut dyn FnMut(&mut dyn FnMut(BTreeMap<String, String>)) -> Result<()>;
+
+/// The most violations listed of one row.
+const ROW_VIOLATIONS_MAX: usize = 16;
+
 /// One rule that one row breaks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RowViolation {
@@ -159,21 +182,69 @@ impl Registry {
         chunk: &ImportChunk,
         now: UnixMillis,
     ) -> Result<ImportReport> {
+        let outline = ImportOutline {
+            kind: chunk.kind.clone(),
+            source: chunk.source.clone(),
+            numbers: chunk.numbers.clone(),
+            rows: chunk.rows.len(),
+            fields: chunk
+                .rows
+                .iter()
+                .flatten()
+                .map(|(id, _)| id.clone())
+                .collect(),
+            dry_run: chunk.dry_run,
+        };
+        self.import_rows(
+            session,
+            &outline,
+            &mut |take| {
+                chunk.rows.iter().for_each(|row| take(row.clone()));
+                Ok(())
+            },
+            now,
+        )
+    }
+
+    /// Whether policy lets a session register anything at all: asked before an import is read.
+    ///
+    /// # Errors
+    /// [`RegistryError::Denied`] when no kind of record may be written.
+    pub fn may_import(&self, session: &Session) -> Result<()> {
+        let mut denied = None;
+        for schema in self.catalogue().kinds() {
+            let status = BTreeSet::from([STATUS]);
+            match self.may_write(session, schema, &status, &purpose("registration")) {
+                Ok(_) => return Ok(()),
+                Err(error) => denied = Some(error),
+            }
+        }
+        denied.map_or(Ok(()), Err)
+    }
+
+    /// The same for rows that come one by one: a preview keeps none of them.
+    ///
+    /// # Errors
+    /// As [`Registry::import`], and what the rows' own source says.
+    pub fn import_rows(
+        &self,
+        session: &Session,
+        chunk: &ImportOutline,
+        given: Rows<'_>,
+        now: UnixMillis,
+    ) -> Result<ImportReport> {
         let schema = self.schema(&chunk.kind)?;
-        let positions = written(schema, chunk.rows.iter().flat_map(|row| row.keys()));
+        let positions = written(schema, chunk.fields.iter());
         let allowed = self.may_write(session, schema, &positions, &purpose("registration"))?;
         let rows_max = if chunk.dry_run {
             PREVIEW_ROWS
         } else {
             IMPORT_ROWS
         };
-        if chunk.rows.is_empty()
-            || chunk.rows.len() > rows_max
-            || chunk.numbers.len() != chunk.rows.len()
-        {
+        if chunk.rows == 0 || chunk.rows > rows_max || chunk.numbers.len() != chunk.rows {
             return Err(RegistryError::BadRequest(format!(
-                "a chunk has 1 to {rows_max} rows and a number for each, not {}; split it",
-                chunk.rows.len()
+                "一次 1 至 {rows_max} 行，每行一个行号 / a chunk has 1 to {rows_max} rows and a number for each, not {}; split it",
+                chunk.rows
             )));
         }
         let distinct: BTreeSet<u64> = chunk.numbers.iter().copied().collect();
@@ -201,22 +272,25 @@ impl Registry {
         let mut taken = self.taken(&shard, &source, &chunk.numbers)?;
 
         let mut report = ImportReport {
-            rows: chunk.rows.len() as u64,
+            rows: chunk.rows as u64,
             ..ImportReport::default()
         };
         let mut seen: HashMap<(Position, String), u64> = HashMap::new();
         let mut rows = Vec::new();
         let mut rng = rng()?;
         let day = today(now);
-        for (fields, number) in chunk.rows.iter().zip(&chunk.numbers) {
-            let number = *number;
+        let mut numbers = chunk.numbers.iter().copied();
+        given(&mut |fields| {
+            let Some(number) = numbers.next() else {
+                return;
+            };
             if taken
                 .get(&(number / BLOCK_ROWS))
                 .is_some_and(|t| t.rows.contains(&number))
             {
                 report.accepted += 1;
                 report.repeated += 1;
-                continue;
+                return;
             }
             let checked = Draft {
                 fields: fields.clone(),
@@ -224,7 +298,7 @@ impl Registry {
             .check(schema, self.catalogue(), &day)
             .map_err(|mut violations| {
                 // All at once: a taken value is said now, not after the rest was mended.
-                self.taken_values(schema, fields, &seen, &holding.index, &mut violations);
+                self.taken_values(schema, &fields, &seen, &holding.index, &mut violations);
                 violations
             })
             .and_then(|checked| own_rows(&allowed, &self.config.division, checked))
@@ -239,14 +313,14 @@ impl Registry {
             match checked {
                 Err(violations) => {
                     report.rejected += 1;
-                    report
-                        .violations
-                        .extend(violations.into_iter().map(|v| RowViolation {
-                            row: number,
-                            field: v.field,
-                            reason: v.reason,
-                        }));
+                    let listed = violations.into_iter().take(ROW_VIOLATIONS_MAX);
+                    report.violations.extend(listed.map(|v| RowViolation {
+                        row: number,
+                        field: v.field,
+                        reason: v.reason,
+                    }));
                 }
+                Ok(_) if chunk.dry_run => report.accepted += 1,
                 Ok(checked) => {
                     report.accepted += 1;
                     let mut id = [0u8; 16];
@@ -259,11 +333,16 @@ impl Registry {
                     });
                 }
             }
+        })?;
+        if numbers.next().is_some() {
+            return Err(RegistryError::BadRequest(
+                "行数与行号不符 / there are fewer rows than numbers; send the file again".into(),
+            ));
         }
         if chunk.dry_run || rows.is_empty() {
             drop(holding);
             drop(book);
-            self.record_matches(session, &chunk.kind, &report, now)?;
+            self.record_import_matches(session, &chunk.kind, &report, now)?;
             return Ok(report);
         }
 
@@ -285,25 +364,52 @@ impl Registry {
         drop(holding);
         drop(book);
         self.changed();
-        self.record_matches(session, &chunk.kind, &report, now)?;
+        self.record_import_matches(session, &chunk.kind, &report, now)?;
         Ok(report)
     }
 
-    /// That a value is registered already tells something of a record, which may lie outside what
-    /// the operator may read: it is told, so that nobody is registered twice, and recorded first.
-    fn record_matches(
+    fn record_import_matches(
         &self,
         session: &Session,
         kind: &Kind,
         report: &ImportReport,
         now: UnixMillis,
     ) -> Result<()> {
-        let told = |row: &&RowViolation| row.reason == registered_already(&row.field).reason;
-        let fields: Vec<&str> = report
-            .violations
+        let violations = report.violations.iter();
+        let said = violations.map(|row| (row.field.as_str(), row.reason.as_str()));
+        self.record_matches(session, (kind, &purpose("registration")), said, now)
+    }
+
+    /// The answer to one row that breaks rules, once what it tells of other records is recorded.
+    /// Nobody may hold a book or a holding meanwhile.
+    pub(crate) fn invalid(
+        &self,
+        session: &Session,
+        of: (&Kind, &Purpose),
+        violations: Vec<Violation>,
+        now: UnixMillis,
+    ) -> RegistryError {
+        let said = violations
             .iter()
-            .filter(told)
-            .map(|row| row.field.as_str())
+            .map(|violation| (violation.field.as_str(), violation.reason.as_str()));
+        match self.record_matches(session, of, said, now) {
+            Ok(()) => RegistryError::Invalid(violations),
+            Err(error) => error,
+        }
+    }
+
+    /// That a value is registered already tells something of a record, which may lie outside what
+    /// the operator may read: it is told, so that nobody is registered twice, and recorded first.
+    fn record_matches<'a>(
+        &self,
+        session: &Session,
+        (kind, of): (&Kind, &Purpose),
+        said: impl Iterator<Item = (&'a str, &'a str)>,
+        now: UnixMillis,
+    ) -> Result<()> {
+        let fields: Vec<&str> = said
+            .filter(|(field, reason)| *reason == registered_already(field).reason)
+            .map(|(field, _)| field)
             .collect();
         if fields.is_empty() {
             return Ok(());
@@ -311,7 +417,7 @@ impl Registry {
         let reading = Reading {
             operator: session.operator,
             role: session.role.as_str().to_owned(),
-            purpose: purpose("registration"),
+            purpose: of.clone(),
             basis: None,
             kind: kind.clone(),
             filters: Vec::new(),
@@ -410,8 +516,15 @@ impl Registry {
                     found if found.is_empty() => Ok(checked),
                     found => Err(found),
                 },
-            )
-            .map_err(RegistryError::Invalid)?;
+            );
+        let checked = match checked {
+            Ok(checked) => checked,
+            Err(violations) => {
+                drop(holding);
+                drop(book);
+                return Err(self.invalid(session, (kind, of), violations, now));
+            }
+        };
         let mut rng = rng()?;
         let mut id = [0u8; 16];
         rand_core::Rng::fill_bytes(&mut rng, &mut id);
@@ -537,9 +650,16 @@ impl Registry {
                 } else {
                     Err(doubles)
                 }
-            })
-            .map_err(RegistryError::Invalid)?
-            .since(Some(&previous));
+            });
+        let checked = match checked {
+            Ok(checked) => checked.since(Some(&previous)),
+            Err(violations) => {
+                drop(holding);
+                drop(book);
+                let of = (&amendment.kind, &amendment.purpose);
+                return Err(self.invalid(session, of, violations, now));
+            }
+        };
         let version = newest_version.version + 1;
         let operation = if amendment.close {
             Operation::Close

@@ -601,7 +601,7 @@ impl Registry {
             } else {
                 "密钥库由口令打开 / the keystore is opened by a passphrase".into()
             },
-            "目录放在加密磁盘上，或建节点时用 `--passphrase-file` / keep the directory on an encrypted disk, or make the node with `--passphrase-file`",
+            "目录放在加密磁盘上，或改用口令：`fangzhi keys plan rotate-kek`，批准后 `fangzhi keys kek 方案号 --new-passphrase-file 文件`，当日重新分份 / keep the directory on an encrypted disk, or change to a passphrase: `fangzhi keys plan rotate-kek`, and once approved `fangzhi keys kek PLAN --new-passphrase-file FILE`; share the root again the same day",
         );
         let dir = self.files.dir();
         let (well, found) = match (BackupConfig::read(dir), BackupState::read(dir)) {

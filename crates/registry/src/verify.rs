@@ -47,6 +47,8 @@ pub struct VerifyReport {
     pub findings: Vec<VerifyFinding>,
     /// How many more findings there are than are listed.
     pub more_findings: u64,
+    /// What would not hold, but for what two officers said of it, on record.
+    pub explained: Vec<VerifyFinding>,
     /// What is unfinished but not wrong, such as a write in progress.
     pub remarks: Vec<String>,
     /// How long it took, in milliseconds.
@@ -130,6 +132,7 @@ pub fn verify(dir: &Path) -> Result<VerifyReport> {
         ledgers: Vec::new(),
         findings,
         more_findings: more,
+        explained: Vec::new(),
         remarks,
         elapsed_ms: 0,
     };
@@ -212,6 +215,7 @@ pub fn verify(dir: &Path) -> Result<VerifyReport> {
     }
     for walk in walks {
         report.remarks.extend(walk.remarks);
+        report.explained.extend(walk.explained);
         report.ledgers.extend(walk.done);
         report.findings.extend(walk.findings);
     }
@@ -221,6 +225,9 @@ pub fn verify(dir: &Path) -> Result<VerifyReport> {
         report.findings.extend(findings);
         report.remarks.extend(remarks);
     }
+    report
+        .explained
+        .sort_by(|a, b| (&a.origin, a.index).cmp(&(&b.origin, b.index)));
     report.ledgers.sort_by(|a, b| a.origin.cmp(&b.origin));
     if report.findings.len() > FINDINGS_MAX {
         report.more_findings += (report.findings.len() - FINDINGS_MAX) as u64;

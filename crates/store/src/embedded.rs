@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::batch::Batch;
-use crate::error::{CommitError, OpenError, ReadError, open_io};
+use crate::error::{CommitError, OpenError, ReadError, is_full, open_io};
 use crate::format::Pointer;
 use crate::frame::Held;
 use crate::fs::{Fs, Real};
@@ -395,9 +395,14 @@ fn lock(dir: &Path) -> Result<File, OpenError> {
         }
         Err(TryLockError::Error(source)) => return Err(open_io(&path)(source)),
     }
-    file.set_len(0)
+    let noted = file
+        .set_len(0)
         .and_then(|()| file.seek(SeekFrom::Start(0)))
-        .and_then(|_| writeln!(file, "{}", std::process::id()))
-        .map_err(open_io(&path))?;
-    Ok(file)
+        .and_then(|_| writeln!(file, "{}", std::process::id()));
+    match noted {
+        // The number only names the holder; the lock itself takes no room.
+        Err(error) if is_full(&error) => Ok(file),
+        Err(error) => Err(open_io(&path)(error)),
+        Ok(()) => Ok(file),
+    }
 }

@@ -59,6 +59,17 @@ pub enum OpenError {
         /// What sled said.
         detail: String,
     },
+    /// There is no room to open the index, or to rebuild it. Nothing was lost.
+    #[error(
+        "磁盘没有空间，索引打不开或无法重建；数据未丢失，腾出空间后再启动 / there is no room for the index in `{}`: {detail}; nothing is lost: what it says is in the segments; make room, up to the size of an index beside it, and open again",
+        dir.display()
+    )]
+    Full {
+        /// The index's folder.
+        dir: PathBuf,
+        /// What the system said.
+        detail: String,
+    },
     /// The operating system refused.
     #[error("cannot open the store at `{}`; check its permissions and the disk", file.display())]
     Io {

@@ -14,7 +14,7 @@ use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use crate::error::{CommitError, ReadError};
+use crate::error::{CommitError, ReadError, is_full};
 use crate::recent::Layer;
 use crate::segment;
 
@@ -36,6 +36,8 @@ pub(crate) struct IndexError {
     pub detail: String,
     /// The index contradicts itself, so reading it again would not help.
     suspect: bool,
+    /// There was no room, which says nothing against what lies there.
+    pub full: bool,
 }
 
 impl IndexError {
@@ -44,6 +46,7 @@ impl IndexError {
         IndexError {
             detail,
             suspect: true,
+            full: false,
         }
     }
 
@@ -69,6 +72,7 @@ impl From<sled::Error> for IndexError {
             detail: error.to_string(),
             // A disk that is full or gone says nothing against what lies on it.
             suspect: !matches!(error, sled::Error::Io(_)),
+            full: matches!(&error, sled::Error::Io(error) if is_full(error)),
         }
     }
 }

@@ -67,6 +67,14 @@ pub(crate) struct Recovered {
 }
 
 pub(crate) fn recover(fs: &dyn Fs, dir: &Path, options: &Options) -> Result<Recovered, OpenError> {
+    match recover_once(fs, dir, options) {
+        // An index that was moved aside has nothing that the segments lack: its room is worth more.
+        Err(OpenError::Full { .. }) if clear_aside(dir) > 0 => recover_once(fs, dir, options),
+        recovered => recovered,
+    }
+}
+
+fn recover_once(fs: &dyn Fs, dir: &Path, options: &Options) -> Result<Recovered, OpenError> {
     let folder = segment::folder(dir);
     make_dir(fs, &folder)?;
     let mut order = Order::read(dir).map_err(open_io(&folder))?;
@@ -184,9 +192,13 @@ fn open_index(
             let opened = Index::open(&path, options.cache_bytes);
             match opened.and_then(|index| checked(index, order)) {
                 Ok(index) => return Ok((index, None)),
+                // Moved aside it would be rebuilt where there is no room either.
+                Err(error) if error.full => return Err(index_failed(dir, error)),
                 Err(error) => reason = Some(error.detail),
             }
         }
+        // One is enough to look at; a rebuild that fails at every start would leave one each time.
+        clear_aside(dir);
         let aside = (1..)
             .map(|n: u32| dir.join(format!("index.damaged-{n}")))
             .find(|aside| !aside.exists())
@@ -202,6 +214,18 @@ fn open_index(
         Index::open(&path, options.cache_bytes).map_err(|error| index_failed(dir, error))?;
     fs.sync_dir(dir).map_err(open_io(dir))?;
     Ok((index, reason))
+}
+
+/// Takes away the indexes that were moved aside; says how many.
+fn clear_aside(dir: &Path) -> usize {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let aside = entries.filter(|entry| {
+        let name = entry.file_name();
+        name.to_string_lossy().starts_with("index.damaged")
+    });
+    aside
+        .filter(|entry| std::fs::remove_dir_all(entry.path()).is_ok())
+        .count()
 }
 
 /// Hands an index back when what the replay needs of it can be read, and can be brought up to
@@ -244,9 +268,10 @@ fn missing(dir: &Path, number: u32) -> OpenError {
 }
 
 fn index_failed(dir: &Path, error: IndexError) -> OpenError {
-    OpenError::Index {
-        dir: dir.join("index"),
-        detail: error.detail,
+    let (dir, detail) = (dir.join("index"), error.detail);
+    match error.full {
+        true => OpenError::Full { dir, detail },
+        false => OpenError::Index { dir, detail },
     }
 }
 

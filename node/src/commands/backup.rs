@@ -348,11 +348,32 @@ fn compare(dir: &Path, set: &Set) -> Result<Vec<String>> {
     Ok(findings)
 }
 
+/// Only a root says of itself what it signed: whoever has a parent is told by that, and might sign a
+/// second history on a mistaken word.
+fn refuse_with_parent(
+    folder: &Folder,
+    set: &backup::set::Set,
+    identities: &Identities,
+) -> Result<()> {
+    let file = backup::one_file(folder, set, identities, "node.json").map_err(|e| fault(&e))?;
+    let config = file.and_then(|file| serde_json::from_slice::<NodeConfig>(&file).ok());
+    let Some(parent) = config.and_then(|config| config.parent) else {
+        return Ok(());
+    };
+    Err(Fault::usage(format!(
+        "`--nothing-signed-since` 只用于根节点：本节点有上级 `{0}`，备份后签过什么以上级所收存的为准，凭口头确认会签出第二份历史；去掉此项重新恢复，连上上级后自动续签 / `--nothing-signed-since` is for a root alone: this node has the parent `{0}`, which knows what was signed since, and a mistaken word would sign a second history; restore without it, and the node signs again once its parent has confirmed",
+        parent.division
+    )))
+}
+
 fn restore(command: &Restore, json: bool) -> Result<ExitCode> {
     let folder = Folder::new(&command.from);
     let set = folder.set(command.set).map_err(|e| fault(&e))?;
     let identities = Identities::read(&command.identity).map_err(|e| fault(&e))?;
     let into = std::path::absolute(&command.into).map_err(|e| Fault::file(&command.into, &e))?;
+    if command.nothing_signed_since {
+        refuse_with_parent(&folder, &set, &identities)?;
+    }
     let how = How {
         history_only: command.history_only,
         now: api::now().0,

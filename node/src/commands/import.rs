@@ -170,16 +170,14 @@ fn reject_file(command: &Import, table: &Table, report: &ImportReport) -> Result
             .or_default()
             .push(format!("{field}：{reason}"));
     }
-    let mut rows: Vec<(u64, &[String], String)> = table
+    let mut rows: Vec<(u64, &csv::StringRecord, String)> = table
         .rows
         .iter()
         .chain(&table.ragged)
-        .filter_map(|(number, row)| {
-            Some((*number, row.as_slice(), reasons.get(number)?.join("；")))
-        })
+        .filter_map(|(number, row)| Some((*number, row, reasons.get(number)?.join("；"))))
         .collect();
     rows.sort_by_key(|(number, ..)| *number);
-    let rows: Vec<(&[String], String)> = rows
+    let rows: Vec<(&csv::StringRecord, String)> = rows
         .into_iter()
         .map(|(_, row, reason)| (row, reason))
         .collect();

@@ -126,6 +126,17 @@ fn request(work: &Work) -> (&Whose, PlanRequest) {
                 holders: holders.clone(),
             },
         ),
+        Work::ExplainClock {
+            origin,
+            reason,
+            whose,
+        } => (
+            whose,
+            PlanRequest::ExplainClock {
+                origin: origin.clone(),
+                reason: reason.clone(),
+            },
+        ),
         Work::RotateKek { whose } => (whose, PlanRequest::RotateKek {}),
     }
 }

@@ -45,6 +45,13 @@ pub fn run(command: &Verify, json: bool) -> Result<ExitCode> {
     for remark in &report.remarks {
         output::line(format!("说明 / remark: {remark}"));
     }
+    for explained in &report.explained {
+        output::line(format!(
+            "已说明 / explained: {} {}",
+            explained.origin.as_deref().unwrap_or_default(),
+            explained.what
+        ));
+    }
     for finding in &report.findings {
         let place = match (&finding.file, &finding.offset) {
             (Some(file), Some(offset)) => format!("{file} @ {offset}  "),

@@ -17,7 +17,7 @@ use registry::session::Session;
 use serde_json::{Value, json};
 use store::{Snapshot, Store};
 use tests::realm::forge::{self, keystore};
-use tests::realm::{DAY, NOW, REALM, Row, Site, division, kind, purpose, rows, settle};
+use tests::realm::{DAY, NOW, REALM, Row, Site, division, kind, origin, purpose, rows, settle};
 
 const FIELDS: [&str; 4] = ["name", "citizen_number", "phone", "room_code"];
 
@@ -511,6 +511,30 @@ fn a_birth_is_registered_once_and_who_named_a_value_learns_no_record() {
             "{answer}"
         );
     }
+    world.verify();
+}
+
+#[test]
+fn a_proposal_that_tells_its_clerk_who_is_registered_is_recorded_first() {
+    let world = World::new(180);
+    let number = world.persons[1]["citizen_number"].clone();
+    let mut birth = propose(None, &[("name", "王小明"), ("citizen_number", &number)]);
+    birth.reason = kind("birth");
+    let birth = world.propose(&birth, NOW);
+    let access = origin("jinfu", "access");
+    let registry = &world.community.registry;
+    let size = || {
+        let status = registry.status().unwrap();
+        let line = status.ledgers.iter().find(|l| l.origin == access);
+        line.map_or(0, |line| line.size)
+    };
+    let (before, from) = (size(), division("minzheng"));
+    let refused = registry.accept_proposal(&world.clerk, &from, birth.index, &accept(None), NOW);
+    assert!(
+        matches!(refused, Err(RegistryError::Invalid(_))),
+        "{refused:?}"
+    );
+    assert_eq!(size(), before + 2, "the answer and its act");
     world.verify();
 }
 

@@ -244,6 +244,16 @@ fn verification(report: &mut AuditReport) {
             format!("{more} more bytes or signatures do not hold"),
         ));
     }
+    for at in &report.verify.explained {
+        let (zh, en) = at.what.split_once(" / ").unwrap_or((&at.what, &at.what));
+        found.push(finding(
+            Severity::Note,
+            "clock-explained",
+            at.origin.as_deref().unwrap_or("node"),
+            zh,
+            en,
+        ));
+    }
     for remark in &report.verify.remarks {
         found.push(finding(
             Severity::Note,

@@ -35,7 +35,7 @@ impl Registry {
                 "密钥已打开 / the keys are open"
             }
             .into(),
-            "let a security officer run `fangzhi open`",
+            "请安全员执行 `fangzhi open` / let a security officer run `fangzhi open`",
         );
         let behind = self.recovery_lag()?;
         check(
@@ -46,14 +46,17 @@ impl Registry {
                 Some(0) => "恢复资料齐全 / everything is sealed for a recovery".into(),
                 Some(behind) => format!("恢复资料落后 {behind} 件 / {behind} parts are not sealed for a recovery yet"),
             },
-            "share the root: `fangzhi keys plan share`, see docs/operating/keys.md; if it is shared, see the log",
+            match behind {
+                None => "分份：`fangzhi keys plan share`，见 docs/operating/keys.md / share the root: `fangzhi keys plan share`, see docs/operating/keys.md",
+                Some(_) => "启动节点，稍候自动补齐；仍落后则看日志中的 recovery / let the node run, it seals them by itself; if they stay, see the log for `recovery`",
+            },
         );
         let oldest = self.oldest_epoch(now)?;
         check(
             "cryptoperiod",
             oldest > EPOCH_DAYS_MAX,
             format!("最久的密钥期已 {oldest} 天 / the oldest epoch in use is {oldest} days old"),
-            "rotate it: `fangzhi keys plan rotate-epoch KIND`",
+            "换期：`fangzhi keys plan rotate-epoch 类别` / rotate it: `fangzhi keys plan rotate-epoch KIND`",
         );
         let soon = UnixMillis(now.0 + CERTIFICATE_DAYS_MIN * DAY);
         let expiring = self
@@ -65,7 +68,7 @@ impl Registry {
             format!(
                 "{expiring} 名操作员的证书将到期 / {expiring} operators' certificates end within {CERTIFICATE_DAYS_MIN} days"
             ),
-            "enrol them again, or disable who left",
+            "在岗的换证：`fangzhi operator renew 登录名`；离岗的停用：`fangzhi operator disable 登录名` / `fangzhi operator renew LOGIN` for who stays, `fangzhi operator disable LOGIN` for who left",
         );
         Ok(checks)
     }

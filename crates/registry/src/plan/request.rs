@@ -70,6 +70,13 @@ pub enum PlanRequest {
         /// The plan of its owner, hexadecimal.
         plan: String,
     },
+    /// Acts of a time when the clock was ahead are explained.
+    ExplainClock {
+        /// The ledger, as `verify` names it.
+        origin: Origin,
+        /// What happened; names no person.
+        reason: String,
+    },
     /// This node gets other keys.
     RotateNode {},
     /// A node below lost its keys.
@@ -214,6 +221,7 @@ impl Registry {
             PlanRequest::AmendGrant { grant, to } => self.amendment(session, grant, to, now)?,
             PlanRequest::MoveShard(request) => self.move_work(request, now)?,
             PlanRequest::ReceiveShard { plan } => self.receive_work(plan)?,
+            PlanRequest::ExplainClock { origin, reason } => self.explain_work(origin, reason)?,
             PlanRequest::RotateNode {} => {
                 // A plan that could not be run is not made.
                 if let Some(underway) = self.renewal()? {
@@ -350,6 +358,7 @@ impl Registry {
             (Work::MoveShard { origin: a, .. }, Work::MoveShard { origin: b, .. }) => a == b,
             (Work::ReceiveShard { plan: a, .. }, Work::ReceiveShard { plan: b, .. }) => a == b,
             (Work::Publish { what: a, .. }, Work::Publish { what: b, .. }) => a.line() == b.line(),
+            (Work::ExplainClock { origin: a, .. }, Work::ExplainClock { origin: b, .. }) => a == b,
             _ => std::mem::discriminant(work) == std::mem::discriminant(other),
         };
         let open = self.plans(now).into_iter().find(|line| {
@@ -418,6 +427,12 @@ impl Registry {
                 figure("threshold", u64::from(*threshold)),
             ],
             Work::MoveShard { .. } | Work::ReceiveShard { .. } => self.moving_figures(work)?,
+            Work::ExplainClock {
+                claimed, cosigned, ..
+            } => vec![figure(
+                "minutes-ahead",
+                claimed.0.saturating_sub(cosigned.0) / 60_000,
+            )],
             Work::ReplaceCharter { .. }
             | Work::RotateKek { .. }
             | Work::Order(_)

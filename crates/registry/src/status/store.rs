@@ -201,7 +201,7 @@ pub(super) fn checks(line: &StoreLine) -> Vec<Check> {
                 "{0} 段，有效 {live}，失效 {dead}；{sync} 秒前落盘 / {0} segments, {live} live, {dead} dead; last synced {sync} s ago",
                 line.segments
             ),
-            "a write failed and the store takes nothing more: see the log, mend the disk, start the node again",
+            "写入失败，已停止收写：看日志，腾出空间或修复磁盘后重启节点，再 `fangzhi verify` / a write failed and the store takes nothing more: see the log, make room or mend the disk, start the node again, then run `fangzhi verify`",
         ),
         check(
             "index",
@@ -209,7 +209,7 @@ pub(super) fn checks(line: &StoreLine) -> Vec<Check> {
             format!(
                 "落后 {lag} 项、{lag_bytes}，重放约 {seconds} 秒；标记 {marker} / {lag} entries and {lag_bytes} behind its marker {marker}, at most about {seconds} s to replay"
             ),
-            "the index falls behind: see whether the disk is slow; `fangzhi run` once ended in order brings it up to date",
+            "索引落后：查磁盘是否过慢；按序停止一次节点即可补齐 / the index falls behind: see whether the disk is slow; ending the node in order once brings it up to date",
         ),
         disk_check(line),
         check(
@@ -220,7 +220,7 @@ pub(super) fn checks(line: &StoreLine) -> Vec<Check> {
                 Health::Failure
             },
             damaged(&line.damaged_pages),
-            "run `fangzhi verify`, stop the node, restore the named files of `secrets/` from the backup, start it again",
+            "`fangzhi verify` 列出文件；停节点，从备份取回 `secrets/` 中所列文件，再启动 / run `fangzhi verify`, stop the node, restore the named files of `secrets/` from the backup, start it again",
         ),
         check(
             "lost-records",

@@ -137,7 +137,10 @@ impl Registry {
             .map(|field| registered_already(&field.id))
             .collect();
         if !doubles.is_empty() {
-            return Err(RegistryError::Invalid(doubles));
+            drop(holding);
+            drop(book);
+            let of = (&kind, &purpose("registration"));
+            return Err(self.invalid(session, of, doubles, now));
         }
 
         let mut rng = rng()?;

@@ -20,6 +20,7 @@ use super::read::{End, Stretch};
 use super::{Known, VerifiedLedger, VerifyFinding};
 use crate::chain;
 use crate::clock::TOLERANCE_MILLIS;
+use crate::explained::Explained;
 use crate::replicate::log_verifier;
 use crate::table::{self, Head};
 
@@ -59,6 +60,9 @@ pub(super) struct Walk<'a> {
     acts: u64,
     bodies: u64,
     pub findings: Vec<VerifyFinding>,
+    /// What officers explained of its acts' times, and of how many acts each.
+    late: Vec<(Explained, u64)>,
+    pub explained: Vec<VerifyFinding>,
     pub remarks: Vec<String>,
     /// What there is to say of the ledger, once it was walked to its end.
     pub done: Option<VerifiedLedger>,
@@ -88,6 +92,8 @@ impl<'a> Walk<'a> {
             acts: 0,
             bodies: 0,
             findings: Vec::new(),
+            late: Vec::new(),
+            explained: Vec::new(),
             remarks: Vec::new(),
             done: None,
         };
@@ -98,6 +104,8 @@ impl<'a> Walk<'a> {
                 format!("账头读不出 / the head cannot be read: {error}"),
             ),
         }
+        let late = known.authority.explained(origin);
+        walk.late = late.into_iter().map(|explained| (explained, 0)).collect();
         if walk.takes == Takes::Records {
             // What the head claims, but no more than there is room for in the files.
             let entries = walk
@@ -125,17 +133,22 @@ impl<'a> Walk<'a> {
     }
 
     fn find(&mut self, index: Option<u64>, what: impl Into<String>) {
+        let finding = self.finding(index, what);
+        self.findings.push(finding);
+    }
+
+    fn finding(&self, index: Option<u64>, what: impl Into<String>) -> VerifyFinding {
         let place = index.and_then(|at| self.snapshot().place(&table::entry(self.origin, at)));
         let (file, offset) = place.map_or((None, None), |(file, offset)| {
             (Some(file.display().to_string()), Some(offset))
         });
-        self.findings.push(VerifyFinding {
+        VerifyFinding {
             file,
             offset,
             origin: Some(self.origin.to_string()),
             index,
             what: what.into(),
-        });
+        }
     }
 
     /// Goes on by a stretch that begins where the one before ended.
@@ -487,6 +500,11 @@ impl<'a> Walk<'a> {
             self.find(Some(at), what);
         }
         self.authority_size = self.authority_size.max(act.authority_size);
+        let mut late = self.late.iter_mut();
+        if let Some((_, acts)) = late.find(|(known, _)| known.covers(at, act.signed_at)) {
+            *acts += 1;
+            return;
+        }
         if act.signed_at.0.saturating_add(TOLERANCE_MILLIS) < self.latest {
             let minutes = (self.latest - act.signed_at.0) / 60_000;
             self.remarks.push(format!(
@@ -573,13 +591,20 @@ impl<'a> Walk<'a> {
         }
         // In transfer there are entries that the whole checkpoint does not cover.
         let covering = head.whole.as_deref().filter(|_| head.target.is_none());
-        if let Some(secs) = covering.and_then(|note| self.first_cosigned(note))
-            && self.latest > secs.saturating_mul(1000).saturating_add(TOLERANCE_MILLIS)
+        if let Some(cosigned) =
+            covering.and_then(|note| authority.first_cosigned(self.origin, note))
+            && self.latest > cosigned.0.saturating_add(TOLERANCE_MILLIS)
         {
             self.find(
                 None,
-                "有经办的时间晚于其联署 / an act claims a time after the witnesses' cosignatures on it",
+                "有经办的时间晚于其联署；时钟曾超前的，由两名安全员说明：fangzhi keys plan explain-clock / an act claims a time after the witnesses' cosignatures on it; if the clock was ahead, two officers explain it: fangzhi keys plan explain-clock",
             );
+        }
+        for (known, acts) in std::mem::take(&mut self.late) {
+            if acts > 0 {
+                let explained = self.finding(Some(known.first), known.words(acts));
+                self.explained.push(explained);
+            }
         }
         let signatures = self.whole.as_ref().map_or(0, |(_, signatures)| *signatures);
         let signed = self.whole.as_ref().map(|(checkpoint, _)| checkpoint);
@@ -602,21 +627,6 @@ impl<'a> Walk<'a> {
             bodies: self.bodies,
             signatures,
         });
-    }
-
-    /// The time of the earliest cosignature on a checkpoint: nothing under it is later.
-    fn first_cosigned(&self, note: &str) -> Option<u64> {
-        let parsed = Note::parse(note.as_bytes()).ok()?;
-        let witnesses = self
-            .known
-            .authority
-            .witnesses(&self.origin.division(), &parsed);
-        witnesses
-            .iter()
-            .filter_map(|witness| {
-                ledger::checkpoint::verify_cosignature(note.as_bytes(), witness).ok()
-            })
-            .min()
     }
 }
 

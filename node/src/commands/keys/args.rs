@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
-use record::id::{DivisionId, GrantId, Kind, RecordId};
+use record::id::{DivisionId, GrantId, Kind, Origin, RecordId};
 use record::plan::{ShareHolder, Task};
 
 use crate::args::{As, Dir};
@@ -127,6 +127,16 @@ pub enum Work {
         /// 持份人 单位:操作员编号 / who gets a share, as ORGANIZATION:OPERATOR-ID; once for each
         #[arg(long = "holder", value_name = "ORG:OPERATOR", value_parser = holder, required = true)]
         holders: Vec<ShareHolder>,
+        #[command(flatten)]
+        whose: Whose,
+    },
+    /// 说明时钟曾超前：其间经办的时间晚于联署 / explain that the clock was ahead: acts claim a time after their cosignatures
+    ExplainClock {
+        /// 账本名，如核验所列 / the ledger, as `verify` names it
+        origin: Origin,
+        /// 原因（不写人名）/ what happened; name no person
+        #[arg(long)]
+        reason: String,
         #[command(flatten)]
         whose: Whose,
     },

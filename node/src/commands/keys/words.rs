@@ -53,6 +53,15 @@ pub fn work(work: &Value) -> String {
             work["threshold"],
             holders(&work["holders"])
         ),
+        "explain-clock" => format!(
+            "说明 {0} 第 {1} 至 {2} 条之间的经办：时钟曾超前，所写时间至 {3}，联署于 {4}，原因 {5} / acts of {0} between {1} and {2} are explained: the clock was ahead, they claim times up to {3} and were cosigned at {4}; {5}",
+            of("origin"),
+            work["first"],
+            work["end"],
+            time(&work["claimed"]),
+            time(&work["cosigned"]),
+            of("reason")
+        ),
         "rotate-kek" => format!(
             "{0} 换加密钥 / another key-encryption key for {0}",
             of("division")
@@ -141,6 +150,7 @@ pub fn figure(name: &str) -> String {
         "shares" => "份数",
         "threshold" => "门限",
         "unreachable" => "未连接",
+        "minutes-ahead" => "超前分钟",
         _ => return name.to_owned(),
     };
     format!("{chinese} / {name}")
@@ -241,6 +251,14 @@ mod tests {
                 holders: vec![],
             },
             Work::RotateKek { division },
+            Work::ExplainClock {
+                origin: Origin::parse("a.example/b/person").unwrap(),
+                first: 3,
+                end: 8,
+                claimed: record::id::UnixMillis(2),
+                cosigned: record::id::UnixMillis(1),
+                reason: "battery".into(),
+            },
             Work::Officer {
                 operator: OperatorId([3; 16]),
                 key: [4; 32],

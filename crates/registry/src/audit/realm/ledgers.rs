@@ -134,6 +134,7 @@ impl Auditor<'_> {
         let view = self.view;
         let division = origin.division();
         let mut found: Vec<(u64, &'static str)> = Vec::new();
+        let explained = view.authority().explained(origin);
         let mut last = UnixMillis(0);
         let mut covered = UnixMillis(0);
         let roster = self.rosters.get(&division);
@@ -141,12 +142,15 @@ impl Auditor<'_> {
             let Entry::Act(act) = entry else {
                 return Ok(());
             };
-            if act.signed_at.0 + CLOCK_MILLIS < last.0 {
-                found.push((at, "clock-back"));
-            }
-            last = last.max(act.signed_at);
-            if cosigned.is_some_and(|size| at < size) {
-                covered = covered.max(act.signed_at);
+            // What verification lists as explained is no sign of a wrong clock any more.
+            if !explained.iter().any(|e| e.covers(at, act.signed_at)) {
+                if act.signed_at.0.saturating_add(CLOCK_MILLIS) < last.0 {
+                    found.push((at, "clock-back"));
+                }
+                last = last.max(act.signed_at);
+                if cosigned.is_some_and(|size| at < size) {
+                    covered = covered.max(act.signed_at);
+                }
             }
             found.extend(not_entitled(&act, roster).map(|code| (at, code)));
             Ok(())

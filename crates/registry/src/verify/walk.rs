@@ -58,6 +58,8 @@ pub(super) struct Walk<'a> {
     serial: u32,
     acts: u64,
     bodies: u64,
+    /// Bodies that were destroyed while this ran.
+    destroyed: usize,
     pub findings: Vec<VerifyFinding>,
     pub remarks: Vec<String>,
     /// What there is to say of the ledger, once it was walked to its end.
@@ -87,6 +89,7 @@ impl<'a> Walk<'a> {
             heartbeat: 0,
             acts: 0,
             bodies: 0,
+            destroyed: 0,
             findings: Vec::new(),
             remarks: Vec::new(),
             done: None,
@@ -148,6 +151,7 @@ impl<'a> Walk<'a> {
         }
         self.acts += stretch.acts;
         self.bodies += stretch.bodies;
+        self.destroyed += stretch.destroyed.len();
         let mut signed = stretch.signed.iter().peekable();
         // What a record says of its newest entry is looked up here.
         self.leaves.extend_from_slice(&stretch.leaves);
@@ -283,6 +287,10 @@ impl<'a> Walk<'a> {
             }
             GrantOperation::Heartbeat => {
                 let Some(body) = stretch.cited.get(&at) else {
+                    if stretch.destroyed.contains(&at) {
+                        // What it vouched for cannot be known any more.
+                        self.cited.clear();
+                    }
                     return;
                 };
                 let shard = self.origin.shard();
@@ -555,6 +563,12 @@ impl<'a> Walk<'a> {
                 "`{0}`: 传输中，{1} 个正文待后续条目说明 / in transfer, {1} bodies are accounted for by entries still to come",
                 self.origin,
                 missing.len()
+            ));
+        }
+        if self.destroyed > 0 {
+            self.remarks.push(format!(
+                "`{0}`: 核验时节点销毁了 {1} 个正文，未及核对；再次核验会核对其依据 / the node destroyed {1} bodies while they were read, and they were not checked; another run checks what ordered it",
+                self.origin, self.destroyed
             ));
         }
         // One that ended gets no heartbeat any more, and its holder dropped those that it had.

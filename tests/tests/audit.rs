@@ -491,6 +491,83 @@ fn a_site_that_grew_is_compared_and_another_history_is_never_published_over_it()
     assert_eq!(std::fs::read(head(&old)).unwrap(), before);
 }
 
+#[test]
+fn a_ledger_that_the_newer_side_lacks_is_a_finding_unless_that_side_is_another_nodes() {
+    let base = temporary();
+    let at = |name: &str| base.path().join(name);
+    let town = Site::at(&demo().join("shuangfu"));
+    let (old, new) = (at("old"), at("new"));
+    export(&town, &old);
+    export(&town, &new);
+    std::fs::remove_dir_all(new.join(PERSON)).unwrap();
+    let diff = |newer: &Path| call(["audit", "diff", text(&old), text(newer), "--json"]);
+    let missing = |report: &Value| -> Vec<(String, String, bool)> {
+        let missing = report["missing"].as_array().unwrap().iter();
+        missing
+            .map(|one| {
+                assert!(!one["zh"].as_str().unwrap().is_empty(), "{one}");
+                assert!(!one["en"].as_str().unwrap().is_empty(), "{one}");
+                let word = |name: &str| one[name].as_str().unwrap().to_owned();
+                (word("origin"), word("why"), one["explained"] == true)
+            })
+            .collect()
+    };
+    let of_old = |of: &str| {
+        folders(&old)
+            .into_iter()
+            .filter(|f| f.starts_with(of))
+            .count()
+    };
+    let found = missing(&diff(&new).expect_code(7).json());
+    // The grant's folder lay below the shard's.
+    assert_eq!(found.len(), of_old(PERSON));
+    assert!(found.iter().all(|(origin, why, explained)| {
+        origin.starts_with(PERSON) && why == "unexplained" && !explained
+    }));
+    let said = call(["audit", "diff", text(&old), text(&new)]).expect_code(7);
+    for words in [
+        "缺失 / MISSING",
+        "账本只增不减",
+        "ledgers are never taken away",
+    ] {
+        assert!(said.stdout.contains(words), "{}", said.stdout);
+    }
+    // A site that has more than the older one has grown.
+    call(["audit", "diff", text(&new), text(&old)]).expect_code(0);
+
+    // An export of the department has no shard of the community, and says whose it is.
+    let other = at("other");
+    export(&Site::at(&demo().join("minzheng")), &other);
+    let nodes = std::fs::read_to_string(other.join("nodes")).unwrap();
+    assert_eq!(nodes, "jiangjin.example/minzheng\n");
+    let found = missing(&diff(&other).json());
+    assert!(found.iter().any(|(origin, ..)| origin == PERSON));
+    assert!(
+        found
+            .iter()
+            .all(|(_, why, explained)| why == "never-held" && *explained)
+    );
+    // One that does not say so has nothing to explain it.
+    std::fs::remove_file(other.join("nodes")).unwrap();
+    let found = missing(&diff(&other).expect_code(7).json());
+    assert!(
+        found
+            .iter()
+            .all(|(_, why, explained)| why == "unexplained" && !explained)
+    );
+    // Nor is an empty folder the same as nothing to compare.
+    let empty = at("empty");
+    std::fs::create_dir(&empty).unwrap();
+    let found = missing(&diff(&empty).expect_code(7).json());
+    assert_eq!(found.len(), of_old(""));
+}
+
+/// The ledgers of a site.
+fn folders(site: &Path) -> Vec<String> {
+    let found = registry::audit::site::folders(site).unwrap();
+    found.iter().map(|f| text(f).to_owned()).collect()
+}
+
 // Histories
 
 #[test]

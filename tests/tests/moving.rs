@@ -18,6 +18,7 @@ use record::moving::{BatchAcceptance, BatchAnswer, Moving, ShardClosed};
 use record::plan::ClassTerm;
 use registry::RegistryError;
 use registry::audit::history::history;
+use registry::audit::missing::{SiteSide, Why, missing};
 use registry::audit::realm::audit;
 use registry::audit::view::View;
 use registry::moving::MoveRequest;
@@ -534,6 +535,25 @@ fn a_merged_shard_closes_when_it_is_empty_refuses_registrations_and_names_who_fo
         };
         assert_eq!(of(&shard), ["register", "transfer-out", "erase"]);
         assert_eq!(of(&origin("xianfeng", "person")), ["transfer-in", "erase"]);
+    }
+    // An export that lacks it is explained by its successor, where that is.
+    let lacking = |ledgers: &[&Origin]| SiteSide {
+        ledgers: ledgers.iter().map(ToString::to_string).collect(),
+        ..SiteSide::default()
+    };
+    let successors = vec![origin("xianfeng", "person")];
+    for (there, why) in [
+        (
+            &successors[0],
+            Why::Moved {
+                successors: successors.clone(),
+            },
+        ),
+        (&origin("xianfeng", "room"), Why::Unexplained),
+    ] {
+        let found = missing(&lacking(&[&shard, there]), &lacking(&[there]), Some(&view));
+        assert_eq!((found.len(), &found[0].why), (1, &why));
+        assert_eq!(found[0].explained, why != Why::Unexplained);
     }
     let report = audit(&world.town.dir, NOW).unwrap();
     let noted = report.findings.iter().find(|f| f.code == "shard-closed");

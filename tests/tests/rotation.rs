@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 
 use record::authority::{Level, Role};
 use record::id::{GrantId, Hash, RecordId, UnixMillis};
+use registry::audit::missing::{SiteSide, Why, missing};
 use registry::audit::realm::audit;
+use registry::audit::view::View;
 use registry::grant::GrantRequest;
 use registry::grant::ending::GrantState;
 use registry::plan::request::PlanRequest;
@@ -377,6 +379,22 @@ fn a_grant_that_is_ended_is_retracted_dropped_and_receipted() {
             .find(|g| g.id == id.to_string())
             .unwrap();
         assert_eq!((line.state, line.not_after), ("ended", NOW));
+        // An export without it lacks nothing, if one knows; without the shard it does.
+        let shard = origin("jinfu", "person");
+        let older = SiteSide {
+            ledgers: [&ledger, &shard].map(ToString::to_string).into(),
+            ..SiteSide::default()
+        };
+        let view = View::open(&site.dir).unwrap();
+        for (view, grant) in [(Some(&view), Why::GrantEnded), (None, Why::Unexplained)] {
+            let missing = missing(&older, &SiteSide::default(), view);
+            let why = missing.into_iter().map(|one| (one.origin, one.why));
+            let expected = [
+                (shard.to_string(), Why::Unexplained),
+                (ledger.to_string(), grant),
+            ];
+            assert_eq!(why.collect::<Vec<_>>(), expected);
+        }
     }
     world.rotate(false, NOW).unwrap();
     world.come_to_rest(NOW);

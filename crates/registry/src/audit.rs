@@ -6,7 +6,7 @@
 //! Refuses to give away what does not verify: whatever is made here is checked before it leaves.
 //!
 //! In reading order: [`view`] (a directory as an auditor sees it), [`site`], [`prove`], [`check`],
-//! [`diff`], [`history`], [`disclosure`] (the file), [`disclose`] (making one),
+//! [`diff`], [`missing`] (what a later export lacks), [`history`], [`disclosure`] (the file), [`disclose`] (making one),
 //! [`changes`], [`realm`] (all findings), [`page`] (the same for people).
 
 pub mod view;
@@ -18,6 +18,8 @@ pub mod prove;
 pub mod check;
 
 pub mod diff;
+
+pub mod missing;
 
 pub mod history;
 

@@ -40,19 +40,20 @@ struct Pending {
 /// Where pages are that were written again. A row whose old page is still there is of a rewriting
 /// that a crash undid.
 pub(crate) fn moved_pages(store: &dyn Store, there: &[u32]) -> Result<BTreeMap<u32, u32>> {
-    let rows = store.scan(LOCAL, table::MOVED, b"", usize::MAX)?;
+    let mut moved = moved_rows(&store.scan(LOCAL, table::MOVED, b"", usize::MAX)?)?;
+    moved.retain(|from, _| there.binary_search(from).is_err());
+    Ok(moved)
+}
+
+/// What rows say of pages that are, or were to be, written again.
+pub(crate) fn moved_rows(rows: &[store::Row]) -> Result<BTreeMap<u32, u32>> {
     let number = |bytes: &[u8]| {
         let bytes = bytes.try_into().map(u32::from_be_bytes);
         bytes.map_err(|_| RegistryError::damaged("a row of `page` is no page's number"))
     };
-    let mut moved = BTreeMap::new();
-    for (from, to) in &rows {
-        let from = number(from)?;
-        if there.binary_search(&from).is_err() {
-            moved.insert(from, number(to)?);
-        }
-    }
-    Ok(moved)
+    rows.iter()
+        .map(|(from, to)| Ok((number(from)?, number(to)?)))
+        .collect()
 }
 
 /// The number that a page has at present.

@@ -97,15 +97,15 @@ struct Known<'a> {
     own: &'a DivisionId,
 }
 
-/// Verifies everything in a node's directory. Reads only; the node may run meanwhile.
+/// Verifies everything in a node's directory, as it was at one moment. Reads only; the node may run
+/// meanwhile, and what it commits, erases and destroys then is no finding.
 ///
 /// # Errors
 /// When there is no node, or its files cannot be read at all.
 pub fn verify(dir: &Path) -> Result<VerifyReport> {
     let start = Instant::now();
-    let config = NodeConfig::read(dir)?;
     // Read before the segments: a node that runs meanwhile signs more, never less.
-    let signed_last = signed_of_all(dir, &config);
+    let signed_last = signed_of_all(dir, &NodeConfig::read(dir)?);
     let mut findings = Vec::new();
     let mut remarks = Vec::new();
     let mut more = 0;
@@ -124,6 +124,8 @@ pub fn verify(dir: &Path) -> Result<VerifyReport> {
             more += 1;
         }
     })?;
+    // And this after them: a node has its new charter there before it signs by it.
+    let config = NodeConfig::read(dir)?;
     let mut report = VerifyReport {
         ok: false,
         division: config.division.to_string(),

@@ -74,7 +74,9 @@ mod crashes;
 pub use batch::{BATCH_BYTES_MAX, Batch, Frame, VALUE_BYTES_MAX};
 pub use error::{CommitError, OpenError, ReadError};
 pub use key::{KEY_BYTES_MAX, Key, KeyError, SHARD_BYTES_MAX};
-pub use snapshot::{Finding, Look, Rest, Seen, Snapshot, Value, scan_looking, scan_segments};
+pub use snapshot::{
+    Finding, Look, Rest, Seen, Snapshot, Value, is_in_use, scan_looking, scan_segments,
+};
 
 /// What lies after the table in a key, and the value: one row of a [`Store::scan`].
 pub type Row = (Vec<u8>, Vec<u8>);

@@ -38,7 +38,7 @@ mod inspect;
 use chunk::{Chunk, HEAD, chunk_at, encode, walk};
 pub use error::PagesError;
 use error::{bad_chunk, failed};
-pub use inspect::{Fault, Inspected, inspect, numbers};
+pub use inspect::{Fault, Inspected, being_destroyed, inspect, numbers};
 pub use reclaim::Reclaimed;
 
 /// The longest chunk, in bytes.

@@ -5,7 +5,9 @@
 //! that fails is a [`Finding`].
 
 use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use crate::batch::Batch;
 use crate::error::{CommitError, ReadError};
@@ -20,11 +22,21 @@ mod pieces;
 
 mod crew;
 
+mod later;
+
 mod scan;
 
+use later::{Later, each_since};
 pub use scan::{scan_looking, scan_segments};
 pub use tables::Rest;
 use tables::Tables;
+
+/// Whether a process has the store open. Nobody who opens it meanwhile is kept from that for longer
+/// than the question takes.
+pub fn is_in_use(dir: &Path) -> bool {
+    let lock = File::open(dir.join("lock"));
+    lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
 
 /// Looks at values while their segments are scanned, on any thread, in any order.
 pub trait Look: Sync {
@@ -168,14 +180,20 @@ pub enum Seen<'a> {
 
 /// The state that the segments give, read without index and lock. As a [`Store`] it reads only.
 ///
-/// While it is there, compaction takes no file away. `N` is what a [`Look`] noted of the values.
+/// While it is there, compaction takes no file away. A store that is in use goes on: what it commits
+/// is not in the snapshot, and a body that it erases since is no more, in the snapshot too. `N` is what a [`Look`] noted of the values.
 pub struct Snapshot<N = ()> {
     segments: Segments,
-    _held: std::fs::File,
+    _held: File,
     tables: Tables<N>,
     heads: BTreeMap<String, u64>,
     findings: Vec<Finding>,
     findings_count: u64,
+    dir: PathBuf,
+    /// The last segment, and where in it comes what is committed since.
+    end: Option<(u32, u64)>,
+    /// Which bodies were erased since.
+    later: Mutex<Later>,
     bytes: u64,
     files: u64,
 }
@@ -208,13 +226,15 @@ impl<N> Snapshot<N> {
         Some((path, u64::from(pointer.offset)))
     }
 
-    /// The note of the value of a key; `None` also when its bytes fail their checksum.
+    /// The note of the value of a key; `None` also when its bytes fail their checksum, or were erased
+    /// while they were read.
     pub fn note(&self, shard: &str, table: &str, rest: &[u8]) -> Option<&N> {
         self.tables.table(shard, table)?.get(rest)?.note
     }
 
     /// The rows of one table in the order of their keys, with what was noted of each value:
-    /// `None` also where its bytes fail their checksum, which reading it says.
+    /// `None` also where its bytes fail their checksum, which reading it says, or were erased while
+    /// they were read, and reading gives none.
     pub fn notes<'a>(
         &'a self,
         shard: &str,
@@ -234,19 +254,46 @@ impl<N> Snapshot<N> {
         });
         let mut wanted: Vec<_> = found.collect();
         let mut values = vec![None; keys.len()];
-        let mut failed = None;
+        let mut failed = Vec::new();
         self.segments.read(&mut wanted, |frame, held| match held {
             Ok(Held::Value(value)) => values[frame.slot] = Some(value.to_vec()),
             Ok(Held::Erased) => {
                 let what = "the body is overwritten and no group says why";
-                failed = Some(self.segments.damaged(frame.pointer, what));
+                failed.push((frame.pointer, self.segments.damaged(frame.pointer, what)));
             }
-            Err(error) => failed = Some(error),
+            Err(error) => failed.push((frame.pointer, error)),
         });
-        match failed {
-            Some(error) => Err(error),
+        if !failed.is_empty() {
+            let mut later = self.later.lock().unwrap_or_else(PoisonError::into_inner);
+            later.read_on()?;
+            failed.retain(|(body, _)| !later.erases(body));
+        }
+        match failed.pop() {
+            Some((_, error)) => Err(error),
             None => Ok(values),
         }
+    }
+
+    /// The rows that a table was given since the snapshot, by a store that is in use; the newest
+    /// value of each key. What was deleted since is not told.
+    ///
+    /// # Errors
+    /// [`ReadError::Io`] when the last segment cannot be read.
+    pub fn rows_since(&self, shard: &str, table: &str) -> Result<Vec<Row>, ReadError> {
+        let mut rows = BTreeMap::new();
+        each_since(&self.dir, self.end, &mut |group| {
+            if group.shard() != shard {
+                return;
+            }
+            for frame in group.frames.iter().filter(|frame| frame.shows_value()) {
+                if let Some((of, rest)) = frame.in_shard(group.bytes, shard)
+                    && of == table.as_bytes()
+                {
+                    rows.insert(rest.to_vec(), frame.value(group.bytes).to_vec());
+                }
+            }
+        })?;
+        Ok(rows.into_iter().collect())
     }
 }
 

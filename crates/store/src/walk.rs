@@ -124,6 +124,11 @@ impl Walk {
         self.len
     }
 
+    /// Takes what comes after so many bytes as not there.
+    pub(crate) fn end_at(&mut self, len: u64) {
+        self.len = self.len.min(len);
+    }
+
     /// Bytes of the file from `offset` on, as many as `wanted` or as there are.
     pub(crate) fn bytes(&mut self, offset: u64, wanted: usize) -> io::Result<&[u8]> {
         let wanted = wanted.min(self.len.saturating_sub(offset) as usize);

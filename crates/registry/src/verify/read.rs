@@ -4,7 +4,7 @@
 //! Any thread can do any stretch, and reads any entry for it. What an entry means after those before
 //! it is [`super::walk`]'s.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use ledger::hash::{digests, leaf_hash, root_of};
@@ -40,6 +40,8 @@ pub(super) struct Stretch<'a> {
     pub cited: BTreeMap<u64, Vec<u8>>,
     /// Entries whose body is not here, by index, ascending.
     pub missing: Vec<u64>,
+    /// Entries whose body was destroyed while this ran, by a node that is in use: by index.
+    pub destroyed: BTreeSet<u64>,
     /// What does not hold, by index.
     pub faults: Vec<(u64, String)>,
     /// Acts whose signature holds.
@@ -84,6 +86,7 @@ pub(super) fn stretch<'a>(
         signed: Vec::new(),
         cited: BTreeMap::new(),
         missing: Vec::new(),
+        destroyed: BTreeSet::new(),
         faults: Vec::new(),
         acts: 0,
         bodies: 0,
@@ -102,7 +105,7 @@ pub(super) fn stretch<'a>(
         let Some((fact, leaf)) = fact.and_then(|fact| Some((fact, fact.leaf()?))) else {
             let why = match snapshot.get(&table::entry(origin, at)) {
                 Err(error) => error.to_string(),
-                Ok(_) => "it changed meanwhile; verify again".to_owned(),
+                Ok(_) => "it is not there any more".to_owned(),
             };
             stretch.end = End::Broken(format!(
                 "第 {at} 条起读不出 / entries from {at} cannot be read: {why}"
@@ -182,9 +185,13 @@ impl<'a> Stretch<'a> {
             while bodies.next_if(|(rest, _)| **rest < index[..]).is_some() {}
             let found = match bodies.next_if(|(rest, _)| **rest == index[..]) {
                 Some((_, Some(Fact::Body(found)))) => *found,
-                // It fails its checksum, which reading it says.
+                // It fails its checksum, which reading it says, or was destroyed since.
                 Some(_) => match snapshot.get(&table::body(origin, at)) {
-                    Ok(body) => digests(&[body.unwrap_or_default()])[0],
+                    Ok(Some(body)) => digests(&[body])[0],
+                    Ok(None) => {
+                        self.destroyed.insert(at);
+                        continue;
+                    }
                     Err(error) => {
                         let what = format!(
                             "第 {at} 条的正文读不出 / the body of entry {at} cannot be read: {error}"
@@ -223,10 +230,13 @@ impl<'a> Stretch<'a> {
             for ((at, entry), body) in part.iter().zip(bodies) {
                 match body {
                     Some(body) => self.parcel(origin, *at, entry, body),
-                    None => self.fault(
-                        *at,
-                        format!("第 {at} 条的正文读不出 / the body of entry {at} cannot be read: it changed meanwhile; verify again"),
-                    ),
+                    None => match snapshot.get(&table::body(origin, *at)) {
+                        Ok(_) => drop(self.destroyed.insert(*at)),
+                        Err(error) => self.fault(
+                            *at,
+                            format!("第 {at} 条的正文读不出 / the body of entry {at} cannot be read: {error}"),
+                        ),
+                    },
                 }
             }
         }

@@ -59,6 +59,8 @@ pub(super) struct Walk<'a> {
     serial: u32,
     acts: u64,
     bodies: u64,
+    /// Bodies that were destroyed while this ran.
+    destroyed: usize,
     pub findings: Vec<VerifyFinding>,
     /// What officers explained of its acts' times, and of how many acts each.
     late: Vec<(Explained, u64)>,
@@ -91,6 +93,7 @@ impl<'a> Walk<'a> {
             heartbeat: 0,
             acts: 0,
             bodies: 0,
+            destroyed: 0,
             findings: Vec::new(),
             late: Vec::new(),
             explained: Vec::new(),
@@ -161,6 +164,7 @@ impl<'a> Walk<'a> {
         }
         self.acts += stretch.acts;
         self.bodies += stretch.bodies;
+        self.destroyed += stretch.destroyed.len();
         let mut signed = stretch.signed.iter().peekable();
         // What a record says of its newest entry is looked up here.
         self.leaves.extend_from_slice(&stretch.leaves);
@@ -296,6 +300,10 @@ impl<'a> Walk<'a> {
             }
             GrantOperation::Heartbeat => {
                 let Some(body) = stretch.cited.get(&at) else {
+                    if stretch.destroyed.contains(&at) {
+                        // What it vouched for cannot be known any more.
+                        self.cited.clear();
+                    }
                     return;
                 };
                 let shard = self.origin.shard();
@@ -573,6 +581,12 @@ impl<'a> Walk<'a> {
                 "`{0}`: 传输中，{1} 个正文待后续条目说明 / in transfer, {1} bodies are accounted for by entries still to come",
                 self.origin,
                 missing.len()
+            ));
+        }
+        if self.destroyed > 0 {
+            self.remarks.push(format!(
+                "`{0}`: 核验时节点销毁了 {1} 个正文，未及核对；再次核验会核对其依据 / the node destroyed {1} bodies while they were read, and they were not checked; another run checks what ordered it",
+                self.origin, self.destroyed
             ));
         }
         // One that ended gets no heartbeat any more, and its holder dropped those that it had.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::chunk::{Chunk, chunk_at, walk};
 use super::error::failed;
+use super::rewrite::REWRITING;
 use super::{ChunkAt, PAGE_BYTES_MAX, PagesError};
 use crate::atomic::{self, FileError};
 use crate::segment::number;
@@ -53,6 +54,20 @@ pub(super) fn numbers_in(folder: &Path) -> Result<Vec<u32>, PagesError> {
         numbers.extend(name.to_str().and_then(|name| number(name, ".page")));
     }
     Ok(numbers.into_iter().collect())
+}
+
+/// The page of `dir` that is being destroyed, or was when a power cut came; its bytes say nothing.
+///
+/// # Errors
+/// [`PagesError::File`] when the note about it cannot be read.
+pub fn being_destroyed(dir: &Path) -> Result<Option<u32>, PagesError> {
+    let note = dir.join("secrets").join(REWRITING);
+    let text = match atomic::read_bounded(&note, 64) {
+        Err(FileError::Missing { .. }) => return Ok(None),
+        text => text?,
+    };
+    let text = String::from_utf8(text).unwrap_or_default();
+    Ok(text.split(' ').next().and_then(|from| from.parse().ok()))
 }
 
 /// Reads a page of `dir` whole, checks every chunk, and looks for `wanted`, places in this page.

@@ -12,7 +12,7 @@ use crate::atomic::{self, FileError};
 use crate::fs as files;
 
 /// The file that says which page a rewriting replaces with which.
-const REWRITING: &str = "rewriting";
+pub(super) const REWRITING: &str = "rewriting";
 
 impl Pages {
     /// Destroys a page: overwrites it with zeros and removes it, with what was cut off it; one that

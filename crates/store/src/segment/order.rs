@@ -12,12 +12,16 @@ use std::path::Path;
 use super::{FIRST, KEPT, folder, number, path, read_up_to};
 use crate::format::{KEPT_HEADER, KeptHeader};
 
+/// How often a folder is listed before what is missing in it counts as missing.
+const LISTINGS: u32 = 3;
+
 /// A file that stands for segments `from` to `to`; a segment stands for itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Live {
     pub number: u32,
     pub from: u32,
     pub to: u32,
+    /// When it was listed; the last segment may have grown since.
     pub bytes: u64,
 }
 
@@ -33,6 +37,20 @@ pub(crate) struct Order {
 }
 
 impl Order {
+    /// Reads the names, and the headers of files made by compaction, beside a store that may be in
+    /// use: whoever calls it holds the segments, so that only new ones come meanwhile.
+    pub(crate) fn read_beside(dir: &Path) -> io::Result<Order> {
+        let mut order = Order::read(dir)?;
+        // A folder that is added to while it is listed may show a later file and not one before it.
+        for _ in 1..LISTINGS {
+            if order.gap().is_none() && order.bad.is_empty() {
+                break;
+            }
+            order = Order::read(dir)?;
+        }
+        Ok(order)
+    }
+
     /// Reads the names, and the headers of files made by compaction.
     pub(crate) fn read(dir: &Path) -> io::Result<Order> {
         let (mut all, mut unreadable, mut order) = (Vec::new(), Vec::new(), Order::default());
@@ -41,8 +59,8 @@ impl Order {
             let Some(name) = entry.file_name().to_str().map(str::to_owned) else {
                 continue;
             };
-            let bytes = entry.metadata()?.len();
             if let Some(number) = number(&name, ".seg") {
+                let bytes = entry.metadata()?.len();
                 let (from, to) = (number, number);
                 all.push(Live {
                     number,
@@ -51,6 +69,7 @@ impl Order {
                     bytes,
                 });
             } else if let Some(plain) = number(&name, ".kept") {
+                let bytes = entry.metadata()?.len();
                 let number = plain | KEPT;
                 let mut header = [0; KEPT_HEADER as usize];
                 let file = File::open(path(dir, number))?;

@@ -47,12 +47,13 @@ impl<N> Default for Checked<N> {
 }
 
 /// Checks all files, and hands every piece to `take` in order, emptied by it to be used again.
+/// Gives the last segment, and up to where it was read.
 pub(super) fn check_all<L: Look>(
     dir: &Path,
     order: &Order,
     look: &L,
     take: impl FnMut(&mut Checked<L::Note>) + Send,
-) -> Result<(), ReadError> {
+) -> Result<Option<(u32, u64)>, ReadError> {
     let bytes: u64 = order.files.iter().map(|file| file.bytes).sum();
     let threads = match bytes < ALONE_BYTES {
         true => 1,
@@ -74,7 +75,7 @@ pub(super) fn check_all<L: Look>(
     let failed = line.failed.into_inner();
     match failed.unwrap_or_else(PoisonError::into_inner) {
         Some(error) => Err(error),
-        None => Ok(()),
+        None => Ok(lock(&line.reader).end()),
     }
 }
 

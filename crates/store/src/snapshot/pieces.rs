@@ -66,6 +66,8 @@ pub(super) struct Reader<'a> {
     open: Option<Open>,
     ended: bool,
     serial: u64,
+    /// The file that was read last, and where in it the last whole group ends.
+    end: Option<(u32, u64)>,
 }
 
 /// The file that is being read.
@@ -88,7 +90,14 @@ impl<'a> Reader<'a> {
             open: None,
             ended: false,
             serial: 0,
+            end: None,
         }
+    }
+
+    /// The last segment, and up to where it was read: what is committed later comes there. `None`
+    /// when it is missing.
+    pub(super) fn end(&self) -> Option<(u32, u64)> {
+        self.end.filter(|(number, _)| number & segment::KEPT == 0)
     }
 
     /// Reads the next piece; whether there was one.
@@ -99,6 +108,7 @@ impl<'a> Reader<'a> {
             match &mut self.open {
                 Some(open) => {
                     if !open.read(piece)? {
+                        self.end = Some((open.number, open.offset));
                         self.open = None;
                     }
                 }
@@ -126,23 +136,34 @@ impl<'a> Reader<'a> {
         events.extend((self.next..live.from).map(Event::Missing));
         self.next = live.to + 1;
         self.begun += 1;
-        self.open = Open::new(self.dir, live.number, live.to == self.order.last(), events)?;
+        let last = live.to == self.order.last();
+        let len = last.then_some(live.bytes);
+        self.open = Open::new(self.dir, live.number, len, events)?;
+        if self.open.is_none() {
+            let begin = u64::from(format::header_len(live.number));
+            self.end = Some((live.number, begin));
+        }
         Ok(())
     }
 }
 
 impl Open {
-    /// Checks the file's header; `None` when there is nothing after it.
+    /// Checks the file's header; `None` when there is nothing after it. The last file is read up to
+    /// the length that it had when all were listed: so what is read is the state of one moment.
     fn new(
         dir: &Path,
         number: u32,
-        last: bool,
+        last_len: Option<u64>,
         events: &mut Vec<Event>,
     ) -> Result<Option<Open>, ReadError> {
         let path = segment::path(dir, number);
         let io = || read_io(&path);
         let file = File::open(&path).map_err(io())?;
-        let walk = Walk::new(file, number).map_err(io())?;
+        let mut walk = Walk::new(file, number).map_err(io())?;
+        let last = last_len.is_some();
+        if let Some(len) = last_len {
+            walk.end_at(len);
+        }
         let (bytes, offset) = (walk.len(), u64::from(format::header_len(number)));
         events.push(Event::File {
             path: path.clone(),

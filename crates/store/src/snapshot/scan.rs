@@ -2,15 +2,20 @@
 //!
 //! Owns what counts as a finding and what a damaged group still contributes to the state; that is
 //! decided in the order of the files. `pieces` reads them, `crew` checks the pieces on all cores.
+//! A store that is in use overwrites bodies while they are read: nothing is called a fault that a
+//! group explains which is under way, or came since.
 //! Refuses to stop at the first fault: after one it looks for the next group.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use super::crew::{self, Checked};
+use super::later::{Later, is_round_over};
 use super::pieces::Event;
 use super::tables::{Slot, Tables};
-use super::{Finding, Look, Seen, Snapshot};
+use super::{Finding, Look, Seen, Snapshot, is_in_use};
 use crate::error::{ReadError, read_io};
 use crate::format::Pointer;
 use crate::frame::{FrameRef, Held, Kind};
@@ -20,12 +25,18 @@ use crate::walk::Group;
 
 /// Findings that a [`Snapshot`] keeps; all are counted and shown to the visitor.
 const FINDINGS_KEPT_MAX: usize = 1000;
+/// How long an erasure that a running store has announced is waited for, and how often it is
+/// looked at: one fsync, on a disk that is busy.
+const ERASING_MAX: Duration = Duration::from_secs(30);
+const ERASING_EVERY: Duration = Duration::from_millis(10);
 
 /// Reads every group of every segment in `dir`, shows `visit` all frames and findings in the order
-/// of the files, and returns the state after the last group.
+/// of the files, and returns the state after the last group. Findings that something committed
+/// meanwhile may explain come last.
 ///
 /// A damaged value keeps its place in the state, so that reading it fails rather than giving an
-/// older value. On a store that is in use, the end of the last segment may be `Unfinished`.
+/// older value. On a store that is in use, the state is the one of the moment when the files were
+/// listed, and the end of the last segment may be `Unfinished`.
 ///
 /// # Errors
 /// [`ReadError::Io`] when a file cannot be read at all.
@@ -61,7 +72,7 @@ fn scan<L: Look>(
 ) -> Result<Snapshot<L::Note>, ReadError> {
     let folder = segment::folder(dir);
     let held = segment::lock_shared(dir).map_err(read_io(&folder))?;
-    let order = Order::read(dir).map_err(read_io(&folder))?;
+    let order = Order::read_beside(dir).map_err(read_io(&folder))?;
     let mut scan = Scan {
         dir,
         visit,
@@ -71,6 +82,9 @@ fn scan<L: Look>(
         synced_heads: true,
         bad: HashMap::new(),
         erased: HashMap::new(),
+        announced: Vec::new(),
+        unfinished: None,
+        newest: None,
         order: &order,
         snapshot: Snapshot {
             segments: Segments::new(dir),
@@ -79,6 +93,9 @@ fn scan<L: Look>(
             heads: BTreeMap::new(),
             findings: Vec::new(),
             findings_count: 0,
+            dir: dir.to_owned(),
+            end: None,
+            later: Mutex::new(Later::new(dir, None)),
             bytes: 0,
             files: order.files.len() as u64,
         },
@@ -86,8 +103,9 @@ fn scan<L: Look>(
     for &number in &order.bad {
         scan.damaged(number, 0, None, "the file's header does not hold");
     }
-    crew::check_all(dir, &order, look, |checked| scan.take(checked))?;
-    Ok(scan.finish())
+    let end = crew::check_all(dir, &order, look, |checked| scan.take(checked))?;
+    scan.snapshot.end = end;
+    scan.finish(Later::new(dir, end))
 }
 
 struct Scan<'a, N> {
@@ -105,7 +123,20 @@ struct Scan<'a, N> {
     bad: HashMap<Pointer, Key>,
     /// Bodies in their erased form, until an erasure explains them.
     erased: HashMap<Pointer, Key>,
+    /// Erasures of bodies that were read whole, or half overwritten: under way, or never done.
+    announced: Vec<Announced>,
+    unfinished: Option<Finding>,
+    /// Of the newest group: its segment, and up to where that was durable when it was written.
+    newest: Option<(u32, u32)>,
     snapshot: Snapshot<N>,
+}
+
+/// An erasure that a group announces.
+struct Announced {
+    target: Pointer,
+    key: Key,
+    /// The segment and the offset of the group.
+    by: (u32, u32),
 }
 
 impl<N> Scan<'_, N> {
@@ -143,7 +174,7 @@ impl<N> Scan<'_, N> {
                         self.lose_count();
                     }
                 }
-                Event::Unfinished(finding) => self.finding(finding),
+                Event::Unfinished(finding) => self.unfinished = Some(finding),
                 Event::Group {
                     segment,
                     at,
@@ -190,6 +221,9 @@ impl<N> Scan<'_, N> {
             self.synced_heads = false;
         }
         self.next = Some(header.sequence + 1);
+        if !kept {
+            self.newest = Some((group.segment, header.synced));
+        }
         let known = self.snapshot.heads.get(shard).copied().unwrap_or(0);
         let follows = match kept {
             true => header.head > known,
@@ -243,7 +277,10 @@ impl<N> Scan<'_, N> {
                 let target = Pointer::decode(frame.value(group.bytes));
                 let good = target.filter(|_| frame.good);
                 return match (good, key()) {
-                    (Some(target), Some(key)) => self.erase(target, key),
+                    (Some(target), Some(key)) => {
+                        let by = (group.segment, group.header.offset);
+                        self.erase(Announced { target, key, by });
+                    }
                     (_, key) => {
                         let what = "the frame's checksum does not hold";
                         self.damaged(group.segment, offset, key, what);
@@ -279,29 +316,26 @@ impl<N> Scan<'_, N> {
         }
     }
 
-    /// An erasure says that the body at `target` is overwritten.
-    fn erase(&mut self, target: Pointer, key: Key) {
+    /// An erasure says that a body is overwritten.
+    fn erase(&mut self, announced: Announced) {
+        let target = announced.target;
         // Compaction copies no erased body, so one whose file is gone is gone with it.
         let kept = target.segment & segment::KEPT != 0;
-        if !self.order.has(target.segment) || kept && self.is_erased(target, &key) {
+        if !self.order.has(target.segment) || kept && self.is_erased(&announced) {
             return;
         }
         if self.erased.remove(&target).is_none() {
             self.bad.remove(&target);
-            self.finding(Finding::NotErased {
-                file: segment::path(self.dir, target.segment),
-                offset: u64::from(target.offset),
-                key,
-            });
+            self.announced.push(announced);
         }
     }
 
-    /// Whether the body at a place in a file that compaction made is overwritten.
-    fn is_erased(&self, target: Pointer, key: &Key) -> bool {
+    /// Whether a body is overwritten when it is looked at again.
+    fn is_erased(&self, announced: &Announced) -> bool {
         let mut wanted = [Wanted {
             slot: 0,
-            key: key.as_bytes(),
-            pointer: target,
+            key: announced.key.as_bytes(),
+            pointer: announced.target,
         }];
         let mut erased = false;
         self.snapshot.segments.read(&mut wanted, |_, held| {
@@ -310,7 +344,21 @@ impl<N> Scan<'_, N> {
         erased
     }
 
-    fn finish(mut self) -> Snapshot<N> {
+    /// What is left is a fault, unless it was under way, or something that came since explains it.
+    fn finish(mut self, mut later: Later) -> Result<Snapshot<N>, ReadError> {
+        self.wait_for_erasures(&mut later)?;
+        for announced in std::mem::take(&mut self.announced) {
+            self.finding(Finding::NotErased {
+                file: segment::path(self.dir, announced.target.segment),
+                offset: u64::from(announced.target.offset),
+                key: announced.key,
+            });
+        }
+        if !self.bad.is_empty() || !self.erased.is_empty() || self.unfinished.is_some() {
+            later.read_on()?;
+        }
+        self.bad.retain(|body, _| !later.erases(body));
+        self.erased.retain(|body, _| !later.erases(body));
         let what = "the body's checksum does not hold";
         for (pointer, key) in sorted(std::mem::take(&mut self.bad)) {
             self.damaged(pointer.segment, u64::from(pointer.offset), Some(key), what);
@@ -319,7 +367,42 @@ impl<N> Scan<'_, N> {
         for (pointer, key) in sorted(std::mem::take(&mut self.erased)) {
             self.damaged(pointer.segment, u64::from(pointer.offset), Some(key), what);
         }
-        self.snapshot
+        let unfinished = self.unfinished.take();
+        // A write that was under way may have come to its end.
+        let unfinished =
+            unfinished.filter(|finding| !later.is_beyond(self.order.last(), finding.offset()));
+        if let Some(finding) = unfinished {
+            self.finding(finding);
+        }
+        self.snapshot.later = Mutex::new(later);
+        Ok(self.snapshot)
+    }
+
+    /// Waits until the erasures are done that a running store has announced and not done yet.
+    fn wait_for_erasures(&mut self, later: &mut Later) -> Result<(), ReadError> {
+        let begun = Instant::now();
+        while !self.announced.is_empty() {
+            later.read_on()?;
+            let over = |by: (u32, u32)| {
+                by.0 & segment::KEPT != 0
+                    || is_round_over(self.newest, by.0, by.1)
+                    || later.is_round_over(by.0, by.1)
+            };
+            let under_way = self.announced.iter().any(|announced| !over(announced.by))
+                && begun.elapsed() < ERASING_MAX
+                && is_in_use(self.dir);
+            // Looked at after it was asked whether anybody is still at it.
+            let mut announced = std::mem::take(&mut self.announced);
+            announced.retain(|announced| !self.is_erased(announced));
+            self.announced = announced;
+            if !under_way {
+                break;
+            }
+            if !self.announced.is_empty() {
+                std::thread::sleep(ERASING_EVERY);
+            }
+        }
+        Ok(())
     }
 
     /// After a part that cannot be read, sequence and heads may jump once.

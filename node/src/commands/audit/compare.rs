@@ -9,6 +9,7 @@ use ledger::note::{NOTE_BYTES_MAX, Note, Verifier};
 use ledger::tile::TileReader;
 use record::id::Origin;
 use registry::audit::diff::{Compared, EvidenceLine, Outcome, Side, compare};
+use registry::audit::missing::{Missing, SiteSide, missing, nodes};
 use registry::audit::site::{FolderTiles, folders};
 use registry::audit::view::{LedgerTiles, View};
 
@@ -28,44 +29,81 @@ struct Head {
 
 pub fn diff(command: &Diff, json: bool) -> Result<ExitCode> {
     let view = command.dir.as_deref().map(View::open).transpose()?;
-    let (pairs, alone) = pairs(&command.a, &command.b)?;
+    let Pairs {
+        pairs,
+        alone,
+        missing,
+    } = pairs(&command.a, &command.b, view.as_ref())?;
     let mut compared = Vec::new();
     for (a, b) in pairs {
         compared.push(one(command, view.as_ref(), &head(&a)?, &head(&b)?)?);
     }
-    if compared.is_empty() {
+    if compared.is_empty() && missing.is_empty() {
         return Err(Fault::usage(
             "两边没有同一账本 / the two sides have no ledger in common; give checkpoints, ledger folders or sites",
         ));
     }
     if json {
-        output::json(&serde_json::json!({ "ledgers": compared, "on_one_side": alone }));
+        output::json(&serde_json::json!({
+            "ledgers": compared,
+            "missing": missing,
+            "on_one_side": alone,
+        }));
     } else {
         compared.iter().for_each(show);
-        for below in &alone {
-            output::line(format!("只在一边 / on one side only: {}", below.display()));
+        missing.iter().for_each(show_missing);
+        let added = |below: &&PathBuf| missing.iter().all(|one| Path::new(&one.origin) != *below);
+        for below in alone.iter().filter(added) {
+            output::line(format!(
+                "只在后者 / on the newer side only: {}",
+                below.display()
+            ));
         }
     }
-    Ok(if compared.iter().all(Compared::holds) {
+    let holds = compared.iter().all(Compared::holds) && missing.iter().all(|one| one.explained);
+    Ok(if holds {
         ExitCode::SUCCESS
     } else {
         ExitCode::from(exit::NOT_VERIFIED)
     })
 }
 
-type Pairs = (Vec<(PathBuf, PathBuf)>, Vec<PathBuf>);
+/// What is compared with what.
+struct Pairs {
+    pairs: Vec<(PathBuf, PathBuf)>,
+    /// What one of the two sites has.
+    alone: Vec<PathBuf>,
+    /// Of that, what the newer one lacks.
+    missing: Vec<Missing>,
+}
 
 /// Two files or ledger folders are one pair; two sites are one for each folder that both have.
-fn pairs(a: &Path, b: &Path) -> Result<Pairs> {
+fn pairs(a: &Path, b: &Path, view: Option<&View>) -> Result<Pairs> {
     let is_site = |path: &Path| path.is_dir() && !path.join("checkpoint").exists();
     if !is_site(a) || !is_site(b) {
-        return Ok((vec![(a.to_owned(), b.to_owned())], Vec::new()));
+        return Ok(Pairs {
+            pairs: vec![(a.to_owned(), b.to_owned())],
+            alone: Vec::new(),
+            missing: Vec::new(),
+        });
     }
     let (first, second): (BTreeSet<PathBuf>, BTreeSet<PathBuf>) = (folders(a)?, folders(b)?);
     let both = first.intersection(&second);
     let pairs = both.map(|below| (a.join(below), b.join(below))).collect();
     let alone = first.symmetric_difference(&second).cloned().collect();
-    Ok((pairs, alone))
+    let side = |site: &Path, folders: &BTreeSet<PathBuf>| -> Result<SiteSide> {
+        let names = folders.iter().map(|below| below.to_string_lossy());
+        Ok(SiteSide {
+            ledgers: names.map(String::from).collect(),
+            nodes: nodes(site)?,
+        })
+    };
+    let missing = missing(&side(a, &first)?, &side(b, &second)?, view);
+    Ok(Pairs {
+        pairs,
+        alone,
+        missing,
+    })
 }
 
 fn head(path: &Path) -> Result<Head> {
@@ -154,6 +192,17 @@ fn one(command: &Diff, view: Option<&View>, a: &Head, b: &Head) -> Result<Compar
     }
     let here = here.as_ref().map(|t| t as &dyn TileReader);
     compare(side(a, here), side(b, here), &keys).map_err(|e| super::not_verified(&e))
+}
+
+fn show_missing(missing: &Missing) {
+    let what = if missing.explained {
+        "说明 / explained"
+    } else {
+        "缺失 / MISSING"
+    };
+    let Missing { origin, zh, en, .. } = missing;
+    output::line(format!("{origin}：{what}"));
+    output::line(format!("   {zh} / {en}"));
 }
 
 fn show(compared: &Compared) {

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use record::id::Origin;
 use registry::RegistryError;
 use registry::audit::diff::{Outcome, Side, compare};
+use registry::audit::missing;
 use registry::audit::site::{self, SiteLedger, What};
 use registry::audit::view::View;
 
@@ -28,6 +29,10 @@ pub fn export(command: &Export, json: bool) -> Result<ExitCode> {
         entries: command.entries,
         uncosigned: command.uncosigned,
     };
+    // First: a site that lacks a ledger later is known by it to be of the same node.
+    let config = view.config();
+    let nodes = missing::nodes_with(&command.out, &config.realm, &config.division)?;
+    place(&command.out.join(missing::NODES), nodes.as_bytes())?;
     let mut exported: Vec<SiteLedger> = Vec::new();
     let mut unsigned: Vec<Origin> = Vec::new();
     for origin in &held {

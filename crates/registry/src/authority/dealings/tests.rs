@@ -132,6 +132,7 @@ fn offers_answers_plans_to_move_and_letters_are_dealings_too_and_are_known_again
         to: division("dazhong"),
         basis: "示例".into(),
         offered_at: UnixMillis(1),
+        closed_at: None,
     });
     let answer = Statement::TransferAnswer(TransferAnswer {
         transfer: GrantId([2; 16]),

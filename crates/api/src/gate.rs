@@ -223,7 +223,8 @@ impl Turn {
                     *failed = 0;
                 }
             }
-            None => drop(book.failures.remove(&self.name)),
+            None if self.place.lane == 0 => drop(book.failures.remove(&self.name)),
+            None => {}
         }
     }
 

@@ -52,7 +52,7 @@ pub(crate) async fn import(
         _ => state.large.clone().acquire_owned().await.ok(),
     };
     let body = given::document(request).await?;
-    let outline = outline(&body)?;
+    let outline = outline(&body).map_err(|refused| *refused)?;
     state
         .run(move |registry| {
             // Held until the work is done, also when whoever sent it has gone.
@@ -79,10 +79,12 @@ struct Head {
 }
 
 /// What there is to know before a row is kept: nothing in it grows with a row's content.
-fn outline(body: &Bytes) -> Result<ImportOutline, Response> {
-    let head: Head = serde_json::from_slice(body).map_err(|error| given::broken(&error))?;
+fn outline(body: &Bytes) -> Result<ImportOutline, Box<Response>> {
+    let head: Head =
+        serde_json::from_slice(body).map_err(|error| Box::new(given::broken(&error)))?;
     if let Some(too_many) = head.rows.too_many {
-        return Err(ApiError(RegistryError::BadRequest(too_many.into())).into_response());
+        let error = ApiError(RegistryError::BadRequest(too_many.into()));
+        return Err(Box::new(error.into_response()));
     }
     Ok(ImportOutline {
         kind: head.kind,

@@ -43,6 +43,10 @@ const TELL_FREE: usize = 16;
 const AGAIN_MAX: Duration = Duration::from_secs(8);
 /// Ledgers that the peer did not take are offered again, and revocations looked for.
 const TICK: Duration = Duration::from_secs(1);
+/// Where a session stands is reported after so many of them, also when nothing was said.
+const REPORT_TICKS: u32 = 10;
+/// Whether charters are over is looked at so often; that one was revoked, at once.
+const STANDING_AGAIN: Duration = Duration::from_secs(5);
 /// For what was sent last, a refusal say, to reach the peer.
 const FAREWELL: Duration = Duration::from_secs(10);
 /// The most ledgers of a session that are logged because they were not taken.
@@ -121,6 +125,8 @@ struct Driver {
     deaf: bool,
     /// Bytes sent and received that the registry was not told of yet.
     bytes: (u64, u64),
+    /// For how many ticks it was told nothing.
+    unreported: u32,
 }
 
 /// Runs a session to its end, or until `stop` says that a newer connection takes its place.
@@ -185,6 +191,7 @@ pub async fn drive(
         heard: Instant::now(),
         deaf: false,
         bytes: (0, 0),
+        unreported: 0,
     };
     let outputs = driver.session.start(api::now());
     driver.perform(outputs);
@@ -232,13 +239,15 @@ pub async fn drive(
             _ = tick.tick() => {
                 driver.check_standing();
                 driver.sign_again();
-                driver.report(false);
+                driver.report_at_times();
                 // A recovery takes its time, as long as the new machine goes on asking.
                 let since = if driver.session.is_giving() { driver.heard } else { began };
                 if !driver.session.is_open() && since.elapsed() > OPENING {
                     driver.silent();
                 }
-                offer_at.get_or_insert(Instant::now());
+                if driver.has_to_look() {
+                    offer_at.get_or_insert(Instant::now());
+                }
             }
         }
     }
@@ -274,6 +283,31 @@ impl Driver {
             if self.ended.reason.is_empty() {
                 self.ended.reason = reason.into();
             }
+        }
+    }
+
+    /// Whether there may be something to offer or to tell; of hundreds of children most are idle in
+    /// any one second.
+    fn has_to_look(&self) -> bool {
+        let Some(peer) = self.session.peer() else {
+            return false;
+        };
+        let (now, registry) = (Instant::now(), &self.registry);
+        let is_child = peer.parent == registry.config().division;
+        !is_child
+            || !self.again.is_empty()
+            || now >= self.look_again
+            || self.alarms != Some(registry.alarms_raised())
+            || registry.has_more_for_child(&self.looked)
+            || (now >= self.tell_at && registry.has_more_to_tell(&self.looked_to_tell))
+    }
+
+    /// Reports each second in which something went over the line, and now and then without.
+    fn report_at_times(&mut self) {
+        self.unreported += 1;
+        if self.bytes != (0, 0) || self.unreported >= REPORT_TICKS {
+            self.unreported = 0;
+            self.report(false);
         }
     }
 
@@ -319,7 +353,7 @@ impl Driver {
         if matches!(self.looked_at_chain, Some((then, next)) if then == known && now < next) {
             return;
         }
-        self.looked_at_chain = Some((known, now + TICK));
+        self.looked_at_chain = Some((known, now + STANDING_AGAIN));
         let code = match self.registry.peer_standing(&self.chain, api::now()) {
             PeerStanding::Holds(chain) => {
                 self.chain = chain;

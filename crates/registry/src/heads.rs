@@ -107,6 +107,19 @@ impl Registry {
         Ok(lines)
     }
 
+    /// Whether a child may be offered anything that it was not when somebody looked: for whoever asks
+    /// every second for each of hundreds.
+    pub fn has_more_for_child(&self, looked: &Looked) -> bool {
+        self.moves.is_later(Which::Downward, looked.moves)
+            || looked.bearing != Some(self.authority().bearing())
+            || lock(&self.peers).behind != looked.behind
+    }
+
+    /// Whether any head moved since somebody looked.
+    pub fn has_more_to_tell(&self, looked: &Looked) -> bool {
+        self.moves.is_later(Which::Any, looked.moves)
+    }
+
     /// As [`Registry::offers`], of the ledgers that moved since the caller looked, and of `again`.
     ///
     /// # Errors

@@ -76,6 +76,18 @@ impl Moves {
         }
     }
 
+    /// Whether a shard moved after `since`.
+    pub(crate) fn is_later(&self, which: Which, since: u64) -> bool {
+        let state = lock(&self.0);
+        let order = match which {
+            Which::Any => &state.order,
+            Which::Downward => &state.downward,
+        };
+        order
+            .last_key_value()
+            .is_some_and(|(last, _)| *last > since)
+    }
+
     /// The shards that moved after `since`, and up to where that is.
     pub(crate) fn since(&self, which: Which, since: u64) -> (u64, Vec<String>) {
         let state = lock(&self.0);
@@ -185,6 +197,8 @@ mod tests {
         );
         store.commit(&Batch::new(others[0], None)).unwrap();
         assert!(moves.since(Which::Downward, seen).1.is_empty());
+        assert!(!moves.is_later(Which::Downward, seen));
         assert_eq!(moves.since(Which::Any, seen).1, [others[0]]);
+        assert!(moves.is_later(Which::Any, seen));
     }
 }

@@ -85,12 +85,13 @@ pub fn run(dir: &Path, measured: &Measured, figures: &mut Figures) -> Result<()>
     })?;
     let pid = peak::pid(&parent.dir)?;
     let prepared = started.elapsed();
-    settle(&children, pid)?;
+    let idle = settle(&children, pid)?;
     let name = |part: &str| format!("{NAME}.children.{part}");
     figures.add(name("count"), children.len() as f64, "children");
     figures.add(name("prepared_in"), prepared.as_secs_f64(), "s");
     let settled = started.elapsed().saturating_sub(prepared);
     figures.add(name("settled_in"), settled.as_secs_f64(), "s");
+    figures.add(name("parent.idle"), idle, "cores");
 
     let before = peak::cpu(pid)?;
     let start = Instant::now();
@@ -159,18 +160,23 @@ pub fn run(dir: &Path, measured: &Measured, figures: &mut Figures) -> Result<()>
 
 /// Waits until what the children and the parent have to say to each other before anything is edited
 /// is said: for some seconds no child's heads moved, and the parent was idle. What goes on after
-/// [`PATIENCE`] is measured with the edits.
-fn settle(children: &[Child], parent: u32) -> Result<()> {
+/// [`PATIENCE`] is measured with the edits. Gives the part of a core that the parent used last.
+fn settle(children: &[Child], parent: u32) -> Result<f64> {
     let (began, mut quiet, mut before) = (Instant::now(), 0, None);
+    let (mut quiet_since, mut at_first) = (began, peak::cpu(parent)?);
     while quiet < QUIET_SECONDS && began.elapsed() < PATIENCE {
         std::thread::sleep(Duration::from_secs(1));
         let moved: u64 = children.iter().map(|c| *c.heads.any.borrow()).sum();
         let spent = peak::cpu(parent)?;
         let is_quiet = before.is_some_and(|(m, s)| m == moved && spent - s < IDLE_CORES);
-        quiet = if is_quiet { quiet + 1 } else { 0 };
+        if is_quiet {
+            quiet += 1;
+        } else {
+            (quiet, quiet_since, at_first) = (0, Instant::now(), spent);
+        }
         before = Some((moved, spent));
     }
-    Ok(())
+    Ok((peak::cpu(parent)? - at_first) / quiet_since.elapsed().as_secs_f64())
 }
 
 /// Registers one person; gives the size of the ledger with it and its act.

@@ -16,7 +16,9 @@ use registry::plan::request::PlanRequest;
 use registry::read::{Comparison, Filter, ReadRequest};
 use registry::session::Session;
 use registry::{RegistryError, Result};
-use store::{Snapshot, Store};
+use store::{Batch, Key, Snapshot, Store};
+use tests::copy_dir;
+use tests::realm::forge::open_store;
 use tests::realm::{
     DAY, NOW, PASSPHRASE, REALM, Row, Site, division, kind, origin, purpose, replicate, rows,
     settle,
@@ -357,6 +359,23 @@ fn a_grant_that_is_ended_is_retracted_dropped_and_receipted() {
         )
         .unwrap();
     assert_eq!(world.state(&id, NOW), GrantState::Awaiting);
+    // The holder hears of it, destroys what it has, and is stopped before it signs for that.
+    world.settle(NOW);
+    let stopped = world.base.path().join("stopped");
+    copy_dir(&world.department.dir, &stopped);
+    let store = open_store(&stopped);
+    let rows = store
+        .scan(ledger.as_str(), "body", b"", usize::MAX)
+        .unwrap();
+    assert!(!rows.is_empty());
+    let mut batch = Batch::new(ledger.as_str(), None);
+    for (rest, _) in rows {
+        batch.delete(Key::new(ledger.as_str(), "body", &rest).unwrap());
+    }
+    store.commit(&batch).unwrap();
+    drop(store);
+    let report = registry::verify::verify(&stopped).unwrap();
+    assert!(report.ok, "{:?}", report.findings);
     world.come_to_rest(NOW);
     assert!(world.read(NOW).is_err());
     assert_eq!(world.state(&id, NOW), GrantState::Dropped);

@@ -247,10 +247,15 @@ impl<'a> Walk<'a> {
 
     /// A body that is not here, though nothing says that it was to be destroyed.
     fn unaccounted(&mut self, at: u64) {
-        let authority = self.known.authority;
-        if self.origin.grant_id().is_some() && authority.dropped(self.known.own, self.origin) {
-            // The grant ended, and this node signed that it dropped everything of it.
-            return;
+        let (authority, own) = (self.known.authority, self.known.own);
+        if let Some(id) = self.origin.grant_id() {
+            // The grant ended, and this node signed that it dropped everything of it, or is about to:
+            // the receipt comes after what it is for.
+            let is_mine = authority.grant(&id).is_some_and(|g| g.holder == *own);
+            let is_over = is_mine && authority.grant_ended(&id).is_some();
+            if is_over || authority.dropped(own, self.origin) {
+                return;
+            }
         }
         self.find(
             Some(at),

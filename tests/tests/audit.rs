@@ -540,14 +540,23 @@ fn a_ledger_that_the_newer_side_lacks_is_a_finding_unless_that_side_is_another_n
     export(&Site::at(&demo().join("minzheng")), &other);
     let nodes = std::fs::read_to_string(other.join("nodes")).unwrap();
     assert_eq!(nodes, "jiangjin.example/minzheng\n");
-    let found = missing(&diff(&other).json());
+    let found = missing(&diff(&other).expect_code(7).json());
     assert!(found.iter().any(|(origin, ..)| origin == PERSON));
+    // That is said, and excuses nothing: whoever cut a site could write it.
     assert!(
         found
             .iter()
-            .all(|(_, why, explained)| why == "never-held" && *explained)
+            .all(|(_, why, explained)| why == "other-nodes" && !explained)
     );
-    // One that does not say so has nothing to explain it.
+    std::fs::remove_file(other.join("nodes")).unwrap();
+    std::os::unix::fs::symlink(old.join("nodes"), other.join("nodes")).unwrap();
+    let refused = diff(&other);
+    assert_ne!(refused.code, 0);
+    assert!(
+        refused.printed().contains("普通文件"),
+        "{}",
+        refused.printed()
+    );
     std::fs::remove_file(other.join("nodes")).unwrap();
     let found = missing(&diff(&other).expect_code(7).json());
     assert!(

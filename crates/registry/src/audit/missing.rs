@@ -2,7 +2,8 @@
 //!
 //! Owns the file `nodes` of a site, which says whose exports it is made of, and the verdict.
 //! Refuses to take silence for an explanation: a ledger only grows, so one that is gone was taken
-//! away, unless a signed statement says that it ended, or the later side is of other nodes.
+//! away, unless a signed statement says that it ended. That the later side names other nodes is
+//! said, and excuses nothing: anybody can write that file.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -11,7 +12,7 @@ use record::id::{DivisionId, Origin, Realm};
 use serde::Serialize;
 
 use super::view::View;
-use crate::error::Result;
+use crate::error::{RegistryError, Result};
 
 /// The file of a site that names the nodes whose exports it is made of, one a line.
 pub const NODES: &str = "nodes";
@@ -34,8 +35,8 @@ pub enum Why {
         /// Who follows it.
         successors: Vec<Origin>,
     },
-    /// The sides are of different nodes: the newer one's never exported it.
-    NeverHeld {
+    /// The newer side says that it is of other nodes, with which the older one cannot be compared.
+    OtherNodes {
         /// The newer side's nodes.
         nodes: Nodes,
     },
@@ -82,6 +83,13 @@ pub fn nodes_with(site: &Path, realm: &Realm, division: &DivisionId) -> Result<S
 /// [`crate::RegistryError::File`].
 pub fn nodes(site: &Path) -> Result<Nodes> {
     let path = site.join(NODES);
+    // A link would show another file, a pipe would never end.
+    if std::fs::symlink_metadata(&path).is_ok_and(|file| !file.is_file()) {
+        return Err(RegistryError::BadRequest(format!(
+            "`{}` 不是普通文件 / is no regular file; export the site anew",
+            path.display()
+        )));
+    }
     let bytes = match store::atomic::read_bounded(&path, NODES_BYTES_MAX) {
         Err(store::atomic::FileError::Missing { .. }) => return Ok(Nodes::new()),
         bytes => bytes?,
@@ -99,7 +107,7 @@ pub fn missing(older: &SiteSide, newer: &SiteSide, view: Option<&View>) -> Vec<M
         let (zh, en) = words(&why);
         Missing {
             origin: origin.clone(),
-            explained: why != Why::Unexplained,
+            explained: matches!(why, Why::GrantEnded | Why::Moved { .. }),
             why,
             zh,
             en,
@@ -112,7 +120,7 @@ fn why(origin: &str, older: &SiteSide, newer: &SiteSide, view: Option<&View>) ->
     let others = !newer.nodes.is_empty() && !older.nodes.is_empty();
     if others && older.nodes.is_disjoint(&newer.nodes) {
         let nodes = newer.nodes.clone();
-        return Why::NeverHeld { nodes };
+        return Why::OtherNodes { nodes };
     }
     let (Some(view), Ok(origin)) = (view, Origin::parse(origin)) else {
         return Why::Unexplained;
@@ -154,12 +162,12 @@ fn words(why: &Why) -> (String, String) {
                 format!("the shard was closed, and `{successors}` follows it on the newer side"),
             )
         }
-        Why::NeverHeld { nodes } => {
+        Why::OtherNodes { nodes } => {
             let nodes: Vec<&str> = nodes.iter().map(String::as_str).collect();
             let nodes = nodes.join(", ");
             (
-                format!("后者由另一节点 `{nodes}` 导出，未曾持有"),
-                format!("the newer side was exported by another node, `{nodes}`, which does not hold it"),
+                format!("后者自称由另一节点 `{nodes}` 导出，无从比较；请取同一节点的先后两次导出"),
+                format!("the newer side says that it was exported by another node, `{nodes}`, which cannot be compared with; take two exports of the same node"),
             )
         }
     }

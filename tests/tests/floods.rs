@@ -68,6 +68,13 @@ fn an_import_of_who_may_register_nothing_is_refused_before_its_body_is_read() {
         stream.read_exact(&mut answer).unwrap();
         assert_eq!(std::str::from_utf8(&answer[9..]).unwrap(), expected);
     }
+    // Whoever sends all of it before reading is told the same, by one refusal and no broken line.
+    let auditor = token(&node, "auditor");
+    let rows = vec![json!({ "name": "示例".repeat(64) }); 20_000];
+    let import =
+        json!({ "kind": "person", "source": "ab".repeat(32), "numbers": [], "rows": rows });
+    let (status, said) = node.send(Some(&auditor), "/api/v1/import", &import);
+    assert_eq!(status, 403, "{said}");
     node.stop();
 }
 

@@ -1,13 +1,14 @@
 //! Imports (导入): asked of policy before the body is read, and taken in row by row.
 //!
 //! Owns how much of an import is in memory: its bytes, and one row beside them. Refuses a body from
-//! whoever may register nothing, before a byte of it is read; more rows, fields of a row or names of
+//! whoever may register nothing, before a byte of it is kept; more rows, fields of a row or names of
 //! fields than there can be; and more large imports at a time than there is room for.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::poll_fn;
 
 use axum::Json;
-use axum::body::Bytes;
+use axum::body::{Bytes, HttpBody};
 use axum::extract::{Request, State};
 use axum::http::header::CONTENT_LENGTH;
 use axum::response::{IntoResponse, Response};
@@ -41,10 +42,14 @@ pub(crate) async fn import(
     request: Request,
 ) -> Result<Json<ImportReport>, Response> {
     let session = caller.session.clone();
-    state
+    let allowed = state
         .run(move |registry| registry.may_import(&session))
-        .await
-        .map_err(IntoResponse::into_response)?;
+        .await;
+    if let Err(refused) = allowed {
+        // Beside the answer: whoever sends all of it first reads that then, and not a broken line.
+        tokio::spawn(let_pass(request));
+        return Err(refused.into_response());
+    }
     let length = request.headers().get(CONTENT_LENGTH);
     let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     let turn = match length {
@@ -63,6 +68,19 @@ pub(crate) async fn import(
         .await
         .map(Json)
         .map_err(IntoResponse::into_response)
+}
+
+/// Takes what is still being sent, and keeps none of it.
+async fn let_pass(request: Request) {
+    let mut body = std::pin::pin!(request.into_body());
+    let mut left = IMPORT_BYTES_MAX;
+    while let Some(Ok(frame)) = poll_fn(|context| body.as_mut().poll_frame(context)).await {
+        let len = frame.data_ref().map_or(0, Bytes::len);
+        match left.checked_sub(len) {
+            Some(rest) => left = rest,
+            None => return,
+        }
+    }
 }
 
 type Row = BTreeMap<String, String>;

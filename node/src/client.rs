@@ -191,11 +191,7 @@ impl Client {
     /// Reaches the node of a directory.
     pub fn connect(at: &Dir) -> Result<Self> {
         let route = match running(&at.dir) {
-            Some(run) => Route::Remote {
-                local: Some(api::known::local(&run.secret)),
-                url: run.url,
-                agent: agent(),
-            },
+            Some(run) => return Ok(Self::local(&run, &at.dir)),
             None => {
                 let registry = Arc::new(Registry::open(&at.dir, &opener(&at.open)?, api::now())?);
                 let runtime = tokio::runtime::Builder::new_current_thread()
@@ -215,6 +211,19 @@ impl Client {
             token: None,
             dir: at.dir.clone(),
         })
+    }
+
+    /// Reaches the node that runs on a directory, as who may read what it left there.
+    pub fn local(run: &RunFile, dir: &Path) -> Self {
+        Self {
+            route: Route::Remote {
+                local: Some(api::known::local(&run.secret)),
+                url: run.url.clone(),
+                agent: agent(),
+            },
+            token: None,
+            dir: dir.to_owned(),
+        }
     }
 
     /// Reaches a running node by its address.

@@ -52,7 +52,8 @@ pub fn open(command: &OpenNode, json: bool) -> Result<ExitCode> {
     let run = running(&command.at.dir).ok_or_else(|| {
         Fault::usage("节点未运行；先 `fangzhi run`，再打开 / the node is not running; start it with `fangzhi run`, then open it")
     })?;
-    let client = Client::remote(&run.url, &command.at.dir);
+    // As who reads the directory: whoever tries passphrases from elsewhere is in nobody's way.
+    let client = Client::local(&run, &command.at.dir);
     let mut means = serde_json::Map::new();
     let phrase_file = command.at.open.passphrase_file.as_deref();
     if let Some(path) = &command.key_file {

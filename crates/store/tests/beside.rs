@@ -7,6 +7,7 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use store::embedded::{Embedded, Options};
 use store::{Batch, Finding, Key, Seen, Snapshot, Store, scan_segments};
@@ -154,6 +155,85 @@ fn an_erasure_that_a_store_in_use_has_announced_is_waited_for() {
     drop(lock);
 }
 
+/// The last segment of a store whose last group is not written to its end, and how long the file is
+/// without it and with a part of it; and all its bytes.
+fn half_written(dir: &Path) -> (PathBuf, [u64; 2], Vec<u8>) {
+    let store = open(dir, 64 << 20);
+    put(&store, 0, vec![0; 100]);
+    let path = dir.join("segments/00000001.seg");
+    let before = fs::metadata(&path).unwrap().len();
+    put(&store, 1, vec![7; 100]);
+    drop(store);
+    let bytes = fs::read(&path).unwrap();
+    let cut = before + 60;
+    truncate(&path, cut);
+    (path, [before, cut], bytes)
+}
+
+fn truncate(path: &Path, len: u64) {
+    let file = fs::File::options().write(true).open(path).unwrap();
+    file.set_len(len).unwrap();
+}
+
+#[test]
+fn a_group_that_a_store_in_use_is_writing_is_waited_for() {
+    // Written to its end, or cut off because that failed.
+    for fails in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, [before, cut], bytes) = half_written(dir.path());
+        let unfinished = Finding::Unfinished {
+            file: path.clone(),
+            offset: before,
+            bytes: cut - before,
+        };
+        assert_eq!(Snapshot::open(dir.path()).unwrap().findings(), [unfinished]);
+        let lock = fs::File::open(dir.path().join("lock")).unwrap();
+        lock.lock().unwrap();
+        let read = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !read.load(Ordering::SeqCst) {
+                    std::thread::yield_now();
+                }
+                std::thread::sleep(Duration::from_millis(30));
+                match fails {
+                    true => truncate(&path, before),
+                    false => {
+                        let file = fs::File::options().write(true).open(&path).unwrap();
+                        file.write_all_at(&bytes[cut as usize..], cut).unwrap();
+                    }
+                }
+            });
+            let snapshot = scanned(dir.path(), || read.store(true, Ordering::SeqCst));
+            assert_eq!(snapshot.findings(), []);
+            // It shows the moment when it began.
+            assert_eq!(snapshot.get(&key(1)).unwrap(), None);
+        });
+    }
+}
+
+#[test]
+fn a_file_that_ends_in_its_header_is_unfinished() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, ..) = half_written(dir.path());
+    truncate(&path, 9);
+    let unfinished = Finding::Unfinished {
+        file: path,
+        offset: 0,
+        bytes: 9,
+    };
+    assert_eq!(Snapshot::open(dir.path()).unwrap().findings(), [unfinished]);
+}
+
+/// Says that it is over when it is dropped.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 #[test]
 fn beside_a_store_that_erases_and_compacts_only_a_flipped_byte_is_found() {
     const KEPT: u64 = 1000;
@@ -163,15 +243,10 @@ fn beside_a_store_that_erases_and_compacts_only_a_flipped_byte_is_found() {
     (KEPT..KEPT + 20).for_each(|n| put(&store, n, body(n)));
     let (ended, scans) = (AtomicBool::new(false), 60);
     let commits = AtomicU64::new(0);
-    // Nothing is scanned twice without a commit between.
-    let one_more = || {
-        let before = commits.load(Ordering::SeqCst);
-        while commits.load(Ordering::SeqCst) == before {
-            std::thread::yield_now();
-        }
-    };
     std::thread::scope(|scope| {
-        scope.spawn(|| {
+        // Told also when a check fails: the scope waits for its writer.
+        let _end = Ends(&ended);
+        let writer = scope.spawn(|| {
             let mut written = 0;
             while !ended.load(Ordering::SeqCst) {
                 // The same few bodies over and over: each commit erases those before.
@@ -184,6 +259,14 @@ fn beside_a_store_that_erases_and_compacts_only_a_flipped_byte_is_found() {
                 commits.store(written, Ordering::SeqCst);
             }
         });
+        // Nothing is scanned twice without a commit between.
+        let one_more = || {
+            let before = commits.load(Ordering::SeqCst);
+            while commits.load(Ordering::SeqCst) == before {
+                assert!(!writer.is_finished(), "the writer goes on");
+                std::thread::yield_now();
+            }
+        };
         for scan in 0..scans {
             one_more();
             let snapshot = Snapshot::open(dir.path()).unwrap();
@@ -194,26 +277,24 @@ fn beside_a_store_that_erases_and_compacts_only_a_flipped_byte_is_found() {
                 .filter(|(rest, _)| rest[..] >= KEPT.to_be_bytes()[..]);
             assert_eq!(kept.count(), 20, "scan {scan}");
         }
-        // From here on a byte of a body that nobody erases is another.
-        let place = {
-            let snapshot = Snapshot::open(dir.path()).unwrap();
-            let (path, offset) = snapshot.place(&key(KEPT + 7)).unwrap();
-            let file = fs::File::options()
-                .read(true)
-                .write(true)
-                .open(&path)
-                .unwrap();
-            file.write_all_at(&[0xff], offset + 100).unwrap();
-            (path, offset)
-        };
+        // A byte of a body that nobody erases is another. Where compaction had copied it before, the
+        // whole copy takes the place of the damaged file, and is damaged in its turn.
+        let flipped = key(KEPT + 7);
+        let mut damaged = None;
         for scan in 0..scans {
             one_more();
             let snapshot = Snapshot::open(dir.path()).unwrap();
-            let found: Vec<_> = snapshot.findings().iter().map(|f| f.offset()).collect();
-            assert_eq!(found, [place.1], "scan {scan}: {:?}", snapshot.findings());
-            assert_eq!(snapshot.findings()[0].file(), place.0);
-            assert!(snapshot.get(&key(KEPT + 7)).is_err());
+            let (path, offset) = snapshot.place(&flipped).unwrap();
+            if damaged.replace((path.clone(), offset)) != Some((path.clone(), offset)) {
+                assert_eq!(snapshot.findings(), [], "scan {scan}");
+                let file = fs::File::options().write(true).open(&path).unwrap();
+                file.write_all_at(&[0xff], offset + 100).unwrap();
+                continue;
+            }
+            let found: Vec<_> = snapshot.findings().iter().map(Finding::offset).collect();
+            assert_eq!(found, [offset], "scan {scan}: {:?}", snapshot.findings());
+            assert_eq!(snapshot.findings()[0].file(), path);
+            assert!(snapshot.get(&flipped).is_err());
         }
-        ended.store(true, Ordering::SeqCst);
     });
 }

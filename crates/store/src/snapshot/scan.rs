@@ -17,7 +17,7 @@ use super::pieces::Event;
 use super::tables::{Slot, Tables};
 use super::{Finding, Look, Seen, Snapshot, is_in_use};
 use crate::error::{ReadError, read_io};
-use crate::format::Pointer;
+use crate::format::{Pointer, SEGMENT_HEADER};
 use crate::frame::{FrameRef, Held, Kind};
 use crate::key::Key;
 use crate::segment::{self, Order, Segments, Wanted};
@@ -25,10 +25,10 @@ use crate::walk::Group;
 
 /// Findings that a [`Snapshot`] keeps; all are counted and shown to the visitor.
 const FINDINGS_KEPT_MAX: usize = 1000;
-/// How long an erasure that a running store has announced is waited for, and how often it is
-/// looked at: one fsync, on a disk that is busy.
-const ERASING_MAX: Duration = Duration::from_secs(30);
-const ERASING_EVERY: Duration = Duration::from_millis(10);
+/// How long the write of a group, or an erasure that one announced, is waited for while a running
+/// store is at it, and how often it is looked at: one fsync, on a disk that is busy.
+const UNDER_WAY_MAX: Duration = Duration::from_secs(30);
+const UNDER_WAY_EVERY: Duration = Duration::from_millis(10);
 
 /// Reads every group of every segment in `dir`, shows `visit` all frames and findings in the order
 /// of the files, and returns the state after the last group. Findings that something committed
@@ -36,7 +36,7 @@ const ERASING_EVERY: Duration = Duration::from_millis(10);
 ///
 /// A damaged value keeps its place in the state, so that reading it fails rather than giving an
 /// older value. On a store that is in use, the state is the one of the moment when the files were
-/// listed, and the end of the last segment may be `Unfinished`.
+/// listed; a group that it was writing then is `Unfinished` only if it still is half a minute later.
 ///
 /// # Errors
 /// [`ReadError::Io`] when a file cannot be read at all.
@@ -354,7 +354,7 @@ impl<N> Scan<'_, N> {
                 key: announced.key,
             });
         }
-        if !self.bad.is_empty() || !self.erased.is_empty() || self.unfinished.is_some() {
+        if !self.bad.is_empty() || !self.erased.is_empty() {
             later.read_on()?;
         }
         self.bad.retain(|body, _| !later.erases(body));
@@ -367,11 +367,9 @@ impl<N> Scan<'_, N> {
         for (pointer, key) in sorted(std::mem::take(&mut self.erased)) {
             self.damaged(pointer.segment, u64::from(pointer.offset), Some(key), what);
         }
-        let unfinished = self.unfinished.take();
-        // A write that was under way may have come to its end.
-        let unfinished =
-            unfinished.filter(|finding| !later.is_beyond(self.order.last(), finding.offset()));
-        if let Some(finding) = unfinished {
+        if let Some(finding) = self.unfinished.take()
+            && !self.wait_for_write(&finding, &mut later)?
+        {
             self.finding(finding);
         }
         self.snapshot.later = Mutex::new(later);
@@ -389,7 +387,7 @@ impl<N> Scan<'_, N> {
                     || later.is_round_over(by.0, by.1)
             };
             let under_way = self.announced.iter().any(|announced| !over(announced.by))
-                && begun.elapsed() < ERASING_MAX
+                && begun.elapsed() < UNDER_WAY_MAX
                 && is_in_use(self.dir);
             // Looked at after it was asked whether anybody is still at it.
             let mut announced = std::mem::take(&mut self.announced);
@@ -399,10 +397,30 @@ impl<N> Scan<'_, N> {
                 break;
             }
             if !self.announced.is_empty() {
-                std::thread::sleep(ERASING_EVERY);
+                std::thread::sleep(UNDER_WAY_EVERY);
             }
         }
         Ok(())
+    }
+
+    /// Waits until what a running store was writing is written, or cut off because writing it
+    /// failed; whether it is.
+    fn wait_for_write(&self, unfinished: &Finding, later: &mut Later) -> Result<bool, ReadError> {
+        let begun = Instant::now();
+        let (file, offset) = (unfinished.file(), unfinished.offset());
+        loop {
+            let under_way = begun.elapsed() < UNDER_WAY_MAX && is_in_use(self.dir);
+            let len = std::fs::metadata(file).map_err(read_io(file))?.len();
+            later.read_on()?;
+            let is_over = match offset {
+                0 => len >= u64::from(SEGMENT_HEADER),
+                _ => len <= offset || later.is_beyond(self.order.last(), offset),
+            };
+            if is_over || !under_way {
+                return Ok(is_over);
+            }
+            std::thread::sleep(UNDER_WAY_EVERY);
+        }
     }
 
     /// After a part that cannot be read, sequence and heads may jump once.

@@ -8,12 +8,11 @@ use record::authority::{AuthorityEntry, Statement};
 use record::entry::{Entry, RecordEntry, SUITE};
 use record::id::{Origin, RecordId, UnixMillis};
 use registry::audit::realm::{Severity, audit};
-use registry::read::{Comparison, Filter, ReadRequest};
 use registry::session::Session;
 use store::Snapshot;
 
 use crate::realm::forge::{self, keystore};
-use crate::realm::{NOW, PASSPHRASE, Row, Site, kind, origin, purpose};
+use crate::realm::{NOW, PASSPHRASE, Row, Site, origin, reading_person};
 
 /// A closed node's directory verifies, and its audit finds no fault.
 #[track_caller]
@@ -28,11 +27,13 @@ pub fn clean(dir: &Path, now: UnixMillis) {
         .collect();
     assert!(faults.is_empty(), "{}: {faults:#?}", dir.display());
 }
+
 /// Records that a node counts, of whichever division.
 pub fn total(site: &Site) -> u64 {
     let counts = site.registry.counts().unwrap();
     counts.iter().map(|line| line.records).sum()
 }
+
 /// Persons of a division that a node counts.
 pub fn count_at(site: &Site, name: &str) -> u64 {
     let counts = site.registry.counts().unwrap();
@@ -41,35 +42,26 @@ pub fn count_at(site: &Site, name: &str) -> u64 {
         .find(|line| line.origin == origin(name, "person"));
     of.map_or(0, |line| line.records)
 }
+
 /// The node's clerk, logged in.
 pub fn clerk(site: &Site) -> Session {
     site.registry.login("clerk", PASSPHRASE, NOW).unwrap()
 }
+
 /// What a clerk reads of a person.
 pub fn fields(
     site: &Site,
     person: &Row,
     now: UnixMillis,
 ) -> Option<(RecordId, u64, BTreeMap<String, String>)> {
-    let request = ReadRequest {
-        kind: kind("person"),
-        filters: vec![Filter {
-            field: "citizen_number".into(),
-            comparison: Comparison::Equals,
-            value: person["citizen_number"].clone(),
-        }],
-        fields: None,
-        purpose: purpose("registration"),
-        basis: None,
-        closed: true,
-        limit: None,
-    };
+    let request = reading_person(person, "registration");
     let answer = site.registry.read(&clerk(site), &request, now).unwrap();
     let rows = &answer.value().rows;
     assert!(rows.len() <= 1);
     let row = rows.first()?;
     Some((row.record, row.version, row.fields.clone()))
 }
+
 /// The entries of a record in a shard, as a directory has them.
 pub fn entries(dir: &Path, shard: &Origin, record: RecordId) -> Vec<(RecordEntry, bool)> {
     let store = Snapshot::open(dir).unwrap();
@@ -81,6 +73,7 @@ pub fn entries(dir: &Path, shard: &Origin, record: RecordId) -> Vec<(RecordEntry
         })
         .collect()
 }
+
 /// Puts a statement into a closed node's authority ledger, signed with the node's own key; gives
 /// its index.
 pub fn state(dir: &Path, name: &str, statement: Statement) -> u64 {

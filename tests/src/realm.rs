@@ -22,6 +22,7 @@ use registry::keys::Opener;
 use registry::node::{Applicant, NewNode};
 use registry::plan::approve::plan_id;
 use registry::plan::request::PlanRequest;
+use registry::read::{Comparison, Filter, ReadRequest};
 use registry::register::{Amendment, IMPORT_ROWS, ImportChunk, ImportReport, Registered};
 use registry::replicate::NewInvitation;
 use registry::session::{NewOperator, Session};
@@ -62,6 +63,31 @@ pub fn kind(text: &str) -> Kind {
 /// A purpose.
 pub fn purpose(text: &str) -> Purpose {
     Purpose::new(text).unwrap()
+}
+
+/// Asks for every field of every record of a kind, those out of force too.
+pub fn reading(of: &str, why: &str) -> ReadRequest {
+    ReadRequest {
+        kind: kind(of),
+        filters: Vec::new(),
+        fields: None,
+        purpose: purpose(why),
+        basis: None,
+        closed: true,
+        limit: None,
+    }
+}
+
+/// The same of the one person with this number.
+pub fn reading_person(person: &Row, why: &str) -> ReadRequest {
+    ReadRequest {
+        filters: vec![Filter {
+            field: "citizen_number".into(),
+            comparison: Comparison::Equals,
+            value: person["citizen_number"].clone(),
+        }],
+        ..reading("person", why)
+    }
 }
 
 /// A ledger of [`REALM`].
@@ -292,6 +318,26 @@ impl Site {
                 .map(|(field, value)| ((*field).into(), (*value).into()))
                 .collect(),
             close: false,
+            purpose: purpose("correction"),
+        };
+        self.registry.amend(clerk, &amendment, now).unwrap()
+    }
+
+    /// Puts one record out of force.
+    pub fn close_record(
+        &self,
+        clerk: &Session,
+        of: &str,
+        (record, version): (record::id::RecordId, u64),
+        now: UnixMillis,
+    ) -> Registered {
+        let amendment = Amendment {
+            kind: kind(of),
+            record,
+            version,
+            changes: BTreeMap::new(),
+            close: true,
+            reopen: false,
             purpose: purpose("correction"),
         };
         self.registry.amend(clerk, &amendment, now).unwrap()

@@ -17,7 +17,7 @@ use registry::grant::GrantRequest;
 use registry::read::ReadRequest;
 use registry::register::{Amendment, ImportChunk};
 use registry::session::Session;
-use tests::realm::{NOW, REALM, Row, Site, division, kind, purpose, replicate, rows};
+use tests::realm::{NOW, REALM, Row, Site, division, kind, purpose, reading, replicate, rows};
 
 struct World {
     base: tempfile::TempDir,
@@ -76,12 +76,8 @@ fn words_of_a_megabyte_are_refused_and_nothing_is_written() {
     let (access, authority) = (world.size("access"), world.size("authority"));
     let reading = ReadRequest {
         closed: false,
-        kind: kind("person"),
-        filters: Vec::new(),
-        fields: None,
-        purpose: purpose("registration"),
         basis: Some(long.clone()),
-        limit: None,
+        ..reading("person", "registration")
     };
     let registry = &world.community.registry;
     let refused = registry.read(&world.clerk, &reading, NOW).unwrap_err();
@@ -142,12 +138,7 @@ fn an_amendment_that_says_who_is_registered_is_recorded_before_it_is_answered() 
     let registry = &world.community.registry;
     let reading = ReadRequest {
         closed: false,
-        kind: kind("person"),
-        filters: Vec::new(),
-        fields: None,
-        purpose: purpose("registration"),
-        basis: None,
-        limit: None,
+        ..reading("person", "registration")
     };
     let answer = registry.read(&world.clerk, &reading, NOW).unwrap();
     let number = &world.persons[1]["citizen_number"];

@@ -20,8 +20,6 @@ use registry::destroy::{CUT_AT, STEPS};
 use registry::grant::GrantRequest;
 use registry::plan::approve::plan_id;
 use registry::plan::request::PlanRequest;
-use registry::read::{Comparison, Filter, ReadRequest};
-use registry::register::Amendment;
 use registry::session::Session;
 use seal::body::{Body, CellContext, open_cell};
 use seal::derive::{field_key, row_key};
@@ -31,7 +29,9 @@ use seal::secret::{FieldKey, RecordSecret, RowKey};
 use store::Snapshot;
 use store::pages::Pages;
 use tests::realm::forge::{self, keystore};
-use tests::realm::{DAY, NOW, REALM, Row, Site, division, kind, origin, purpose, rows, settle};
+use tests::realm::{
+    DAY, NOW, REALM, Row, Site, division, kind, origin, purpose, reading_person, rows, settle,
+};
 
 const PERSONS: usize = 24;
 const GRANTED: [&str; 4] = ["name", "sex", "birth_date", "residence_kind"];
@@ -155,19 +155,7 @@ impl World {
 }
 
 fn find(community: &Site, clerk: &Session, person: &Row) -> Option<(RecordId, u64)> {
-    let request = ReadRequest {
-        kind: kind("person"),
-        filters: vec![Filter {
-            field: "citizen_number".into(),
-            comparison: Comparison::Equals,
-            value: person["citizen_number"].clone(),
-        }],
-        fields: None,
-        purpose: purpose("registration"),
-        basis: None,
-        closed: true,
-        limit: None,
-    };
+    let request = reading_person(person, "registration");
     let answer = community.registry.read(clerk, &request, NOW).unwrap();
     let rows = &answer.value().rows;
     rows.first().map(|row| (row.record, row.version))
@@ -749,16 +737,9 @@ fn closed_records_past_their_term_are_erased_under_a_standing_order_only() {
     let mut closed = Vec::new();
     for (person, at) in [(2, long_ago), (5, NOW)] {
         let (record, version) = world.find(person).unwrap();
-        let close = Amendment {
-            kind: kind("person"),
-            record,
-            version,
-            changes: BTreeMap::new(),
-            close: true,
-            reopen: false,
-            purpose: purpose("correction"),
-        };
-        registry.amend(&world.clerk, &close, at).unwrap();
+        world
+            .community
+            .close_record(&world.clerk, "person", (record, version), at);
         closed.push(record);
     }
     world.settle(NOW);

@@ -18,10 +18,8 @@ use registry::grant::{GrantLine, GrantRequest};
 use registry::plan::approve::plan_id;
 use registry::plan::request::PlanRequest;
 use registry::published::plan::PublishRequest;
-use registry::read::ReadRequest;
-use registry::register::Amendment;
 use registry::session::Session;
-use tests::realm::{DAY, NOW, REALM, Row, Site, division, kind, purpose, rows, settle};
+use tests::realm::{DAY, NOW, REALM, Row, Site, division, kind, purpose, reading, rows, settle};
 
 const PERSONS: usize = 8;
 
@@ -171,15 +169,7 @@ impl World {
 
     /// What the department reads: the education of each name.
     fn read(&self) -> BTreeMap<String, Option<String>> {
-        let request = ReadRequest {
-            kind: kind("person"),
-            filters: vec![],
-            fields: None,
-            purpose: purpose("welfare"),
-            basis: None,
-            closed: true,
-            limit: None,
-        };
+        let request = reading("person", "welfare");
         let registry = &self.department.registry;
         let answer = registry.read(&self.reader, &request, NOW).unwrap();
         let rows = answer.value().rows.iter();
@@ -301,19 +291,11 @@ fn a_refused_grant_loses_what_is_destroyed_and_an_officer_narrows_it_to_what_is_
     assert_eq!(world.read().into_keys().collect::<BTreeSet<_>>(), left);
     let past = (1..PERSONS).find(|at| left.contains(&world.persons[*at]["name"]));
     let past = past.unwrap();
-    let (record, version) = world.find(past);
-    let close = Amendment {
-        kind: kind("person"),
-        record,
-        version,
-        changes: BTreeMap::new(),
-        close: true,
-        reopen: false,
-        purpose: purpose("correction"),
-    };
     let long_ago = record::id::UnixMillis(NOW.0 - 1000 * DAY);
+    world
+        .community
+        .close_record(&world.clerk, "person", world.find(past), long_ago);
     let registry = &world.community.registry;
-    registry.amend(&world.clerk, &close, long_ago).unwrap();
     world.settle();
     world.run(&PlanRequest::Fields {
         classes: vec![ClassTerm {

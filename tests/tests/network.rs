@@ -213,6 +213,8 @@ fn over_a_line_that_drops(transport: &str, period: (Duration, Duration), whole: 
     let (parent, child) = nodes.start_over(&net, transport);
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        // Also when a check fails: the scope waits for its threads.
+        scopeguard::defer!(stop.store(true, Ordering::Relaxed));
         flapping(scope, &net, period, &stop);
         let began = Instant::now();
         let mut round = 1;
@@ -223,7 +225,6 @@ fn over_a_line_that_drops(transport: &str, period: (Duration, Duration), whole: 
             truthful(&child, &parent);
             std::thread::sleep(Duration::from_millis(500).max(whole / 50));
         }
-        stop.store(true, Ordering::Relaxed);
     });
     converged(&child, &parent);
     sound(&child, &parent);

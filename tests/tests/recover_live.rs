@@ -29,7 +29,7 @@ use sync::Secret;
 use sync::recovery::{RecoveryAsk, RecoveryPiece};
 use tests::realm::proxy::{Fate, Proxy};
 use tests::realm::{
-    NOW, PASSPHRASE, REALM, Site, division, kind, origin, purpose, replicate, rows, settle,
+    NOW, PASSPHRASE, REALM, Site, division, kind, origin, purpose, reading, replicate, rows, settle,
 };
 use tests::trio::converge;
 use tests::{Running, until};
@@ -483,15 +483,7 @@ fn a_station_that_burned_is_fetched_from_its_parent_over_a_bad_line_and_register
     assert!(done.printed().contains("used"), "{}", done.printed());
     assert!(!thief.dir.join("node.json").exists());
 
-    for login in ["anquan", "yi", "dengji"] {
-        let pass = site.dir.join(format!("operators/{login}.pass"));
-        std::fs::write(pass, tests::site::PASSPHRASE).unwrap();
-    }
-    let community = site.start();
-    until("the ledgers are back", || {
-        let status = community.http.status();
-        status["halted"] == json!({}) && tests::site::records_in(&status, "person") == before
-    });
+    let community = returned(&site, before);
     import(&community, 40, 50);
     converge(&community, &district);
     community.stop();
@@ -640,15 +632,7 @@ fn a_rebuilt_station_goes_on_with_an_amended_grant_and_with_the_policies_of_its_
     let args = ["recover", "rebuild", "--share", own, "--share", above];
     site.run(args.into_iter().chain(["--from", file]))
         .expect_code(0);
-    for login in ["anquan", "yi", "dengji"] {
-        let pass = site.dir.join(format!("operators/{login}.pass"));
-        std::fs::write(pass, tests::site::PASSPHRASE).unwrap();
-    }
-    let community = site.start();
-    until("the ledgers are back", || {
-        let status = community.http.status();
-        status["halted"] == json!({}) && tests::site::records_in(&status, "person") == 20
-    });
+    let community = returned(&site, 20);
     // The published policies hold, without anybody's word.
     until("it runs the policies of its realm", || {
         policies_at(&site).as_deref() == Some("2")
@@ -676,16 +660,26 @@ fn a_rebuilt_station_goes_on_with_an_amended_grant_and_with_the_policies_of_its_
     }
 }
 
+/// Starts a rebuilt station, whose officers know their passphrases still, and waits until it has its
+/// ledgers again, with so many persons.
+fn returned(site: &tests::Site, persons: u64) -> Running {
+    for login in ["anquan", "yi", "dengji"] {
+        let pass = site.dir.join(format!("operators/{login}.pass"));
+        std::fs::write(pass, tests::site::PASSPHRASE).unwrap();
+    }
+    let community = site.start();
+    until("the ledgers are back", || {
+        let status = community.http.status();
+        status["halted"] == json!({}) && tests::site::records_in(&status, "person") == persons
+    });
+    community
+}
+
 /// What a department reads of the community by grant: each person's fields.
 fn read(department: &Site, reader: &Session) -> Vec<Vec<String>> {
     let request = ReadRequest {
-        kind: kind("person"),
-        filters: vec![],
-        fields: None,
-        purpose: purpose("welfare"),
-        basis: None,
-        closed: true,
         limit: Some(200),
+        ..reading("person", "welfare")
     };
     let answer = department.registry.read(reader, &request, NOW).unwrap();
     let rows = answer.value().rows.iter();

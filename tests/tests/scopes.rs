@@ -990,16 +990,9 @@ fn a_group_of_fields_past_its_term_is_destroyed_everywhere_and_the_record_stays(
     for (person, at) in [(0, long_ago), (1, NOW)] {
         world.change(person, &[("phone", "15400000099")]);
         let (record, version) = world.find(person);
-        let close = Amendment {
-            kind: kind("person"),
-            record,
-            version,
-            changes: BTreeMap::new(),
-            close: true,
-            reopen: false,
-            purpose: purpose("correction"),
-        };
-        registry.amend(&world.clerk, &close, at).unwrap();
+        world
+            .community
+            .close_record(&world.clerk, "person", (record, version), at);
         closed.push(record);
     }
     world.come_to_rest(NOW);

@@ -16,7 +16,7 @@ use registry::session::Session;
 use registry::verify::{VerifyFinding, verify};
 use store::Snapshot;
 use tests::realm::forge::key;
-use tests::realm::{NOW, REALM, Site, kind, origin, purpose, rows};
+use tests::realm::{NOW, REALM, Site, kind, origin, reading, rows};
 
 const PERSONS: usize = 120;
 /// Rotations that are to be whole before and after the byte is flipped, and verifications.
@@ -44,12 +44,7 @@ impl World {
     fn records(&self) -> Vec<RecordId> {
         let request = ReadRequest {
             closed: false,
-            kind: kind("person"),
-            filters: vec![],
-            fields: None,
-            purpose: purpose("registration"),
-            basis: None,
-            limit: None,
+            ..reading("person", "registration")
         };
         let answer = self.site.registry.read(&self.clerk, &request, NOW).unwrap();
         answer.value().rows.iter().map(|row| row.record).collect()
@@ -104,45 +99,39 @@ fn a_node_that_reseals_and_erases_meanwhile_verifies_and_a_flipped_byte_is_found
     let dir = world.site.dir.clone();
     std::thread::scope(|scope| {
         let worker = scope.spawn(|| world.work());
-        // Whatever fails here, the other thread ends too.
-        let looked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            world.again(|| {
-                let report = verify(&dir).unwrap();
-                assert!(report.ok, "{:#?}", report.findings);
-                assert!(!worker.is_finished(), "the node stopped working");
-            });
-            let report = audit(&dir, NOW).unwrap();
+        // Also when a check fails: the scope waits for its threads.
+        scopeguard::defer!(world.ended.store(true, Ordering::SeqCst));
+        world.again(|| {
+            let report = verify(&dir).unwrap();
             assert!(report.ok, "{:#?}", report.findings);
+            assert!(!worker.is_finished(), "the node stopped working");
+        });
+        let report = audit(&dir, NOW).unwrap();
+        assert!(report.ok, "{:#?}", report.findings);
 
-            // An entry of a ledger that is left alone.
-            let room = origin("jinfu", "room");
-            let (path, offset) = {
-                let snapshot = Snapshot::open(&dir).unwrap();
-                snapshot.place(&key(&room, "entry", 3)).unwrap()
+        // An entry of a ledger that is left alone.
+        let room = origin("jinfu", "room");
+        let (path, offset) = {
+            let snapshot = Snapshot::open(&dir).unwrap();
+            snapshot.place(&key(&room, "entry", 3)).unwrap()
+        };
+        let mut how = std::fs::File::options();
+        let file = how.read(true).write(true).open(&path).unwrap();
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, offset + 90).unwrap();
+        file.write_all_at(&[byte[0] ^ 1], offset + 90).unwrap();
+        world.again(|| {
+            let report = verify(&dir).unwrap();
+            assert!(!report.ok);
+            let places: Vec<_> = report.findings.iter().map(|f| f.offset).collect();
+            assert!(places.contains(&Some(offset)), "{:#?}", report.findings);
+            // What the byte was of is a finding of its ledger, too; nothing else is one.
+            let of_room = |f: &&VerifyFinding| {
+                f.offset == Some(offset) || f.origin.as_deref() == Some(room.as_str())
             };
-            let mut how = std::fs::File::options();
-            let file = how.read(true).write(true).open(&path).unwrap();
-            let mut byte = [0];
-            file.read_exact_at(&mut byte, offset + 90).unwrap();
-            file.write_all_at(&[byte[0] ^ 1], offset + 90).unwrap();
-            world.again(|| {
-                let report = verify(&dir).unwrap();
-                assert!(!report.ok);
-                let places: Vec<_> = report.findings.iter().map(|f| f.offset).collect();
-                assert!(places.contains(&Some(offset)), "{:#?}", report.findings);
-                // What the byte was of is a finding of its ledger, too; nothing else is one.
-                let of_room = |f: &&VerifyFinding| {
-                    f.offset == Some(offset) || f.origin.as_deref() == Some(room.as_str())
-                };
-                let others = report.findings.iter().filter(|f| !of_room(f)).count();
-                assert_eq!(others, 0, "{:#?}", report.findings);
-                assert!(!worker.is_finished(), "the node stopped working");
-            });
-        }));
-        world.ended.store(true, Ordering::SeqCst);
-        worker.join().unwrap();
-        if let Err(panic) = looked {
-            std::panic::resume_unwind(panic);
-        }
+            let others = report.findings.iter().filter(|f| !of_room(f)).count();
+            assert_eq!(others, 0, "{:#?}", report.findings);
+            assert!(!worker.is_finished(), "the node stopped working");
+        });
     });
 }

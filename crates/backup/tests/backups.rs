@@ -114,7 +114,9 @@ fn a_backup_made_while_the_node_writes_and_erases_holds_all_that_was_committed_b
     let store = site.store();
     let (stop, written) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
-        scope.spawn(|| {
+        // Also when a check fails: the scope waits for its threads.
+        scopeguard::defer!(stop.store(true, Ordering::SeqCst));
+        let writer = scope.spawn(|| {
             while !stop.load(Ordering::SeqCst) {
                 let next = written.load(Ordering::SeqCst) + 1;
                 put(&store, next);
@@ -123,6 +125,7 @@ fn a_backup_made_while_the_node_writes_and_erases_holds_all_that_was_committed_b
         });
         for round in 0..4 {
             while written.load(Ordering::SeqCst) < 60 * (round + 1) {
+                assert!(!writer.is_finished(), "the node stopped writing");
                 std::thread::yield_now();
             }
             let before = written.load(Ordering::SeqCst);
@@ -145,7 +148,6 @@ fn a_backup_made_while_the_node_writes_and_erases_holds_all_that_was_committed_b
             assert!(!back.join("run.json").exists());
             assert_eq!(fs::read(back.join("keystore")).unwrap(), b"sealed keys");
         }
-        stop.store(true, Ordering::SeqCst);
     });
 }
 

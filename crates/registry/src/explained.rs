@@ -7,7 +7,6 @@
 
 use ledger::checkpoint::verify_cosignature;
 use ledger::note::Note;
-use record::act::Act;
 use record::entry::Entry;
 use record::id::{Hash, Origin, UnixMillis};
 use record::plan::{Outcome, Work};
@@ -17,10 +16,7 @@ use crate::clock::TOLERANCE_MILLIS;
 use crate::error::{RegistryError, Result};
 use crate::node::Registry;
 use crate::session::BASIS_MAX;
-use crate::table::{self, Head};
-
-/// How many entries are read at a time.
-const SCAN: usize = 1024;
+use crate::table::Head;
 
 /// Acts of one ledger that a plan explains.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,7 +130,10 @@ impl Registry {
             )
         })?;
         let mut late: Option<(u64, u64, UnixMillis)> = None;
-        self.each_act(origin, head.size, |at, act| {
+        crate::chain::each_entry(self.store.as_ref(), origin, |at, _, entry| {
+            let Entry::Act(act) = entry else {
+                return Ok(());
+            };
             let time = act.signed_at;
             if time.0 > cosigned.0.saturating_add(TOLERANCE_MILLIS)
                 && !known.iter().any(|known| known.covers(at, time))
@@ -142,6 +141,7 @@ impl Registry {
                 let (first, _, claimed) = late.unwrap_or((at, at, time));
                 late = Some((first, at + 1, claimed.max(time)));
             }
+            Ok(())
         })?;
         let (first, end, claimed) = late.ok_or_else(|| {
             RegistryError::BadRequest(
@@ -156,23 +156,5 @@ impl Registry {
             cosigned,
             reason: reason.to_owned(),
         })
-    }
-
-    fn each_act(&self, origin: &Origin, size: u64, mut look: impl FnMut(u64, &Act)) -> Result<()> {
-        let mut from = 0u64;
-        while from < size {
-            let key = from.to_be_bytes();
-            let rows = self.store.scan(origin.as_str(), table::ENTRY, &key, SCAN)?;
-            if rows.is_empty() {
-                break;
-            }
-            for (_, bytes) in &rows {
-                if let Ok(Entry::Act(act)) = Entry::decode(bytes) {
-                    look(from, &act);
-                }
-                from += 1;
-            }
-        }
-        Ok(())
     }
 }

@@ -50,6 +50,15 @@ struct Last {
     goes_down: bool,
 }
 
+impl State {
+    fn of_which(&self, which: Which) -> &BTreeMap<u64, String> {
+        match which {
+            Which::Any => &self.order,
+            Which::Downward => &self.downward,
+        }
+    }
+}
+
 impl Moves {
     fn note(&self, shard: &str) {
         let mut state = lock(&self.0);
@@ -79,23 +88,14 @@ impl Moves {
     /// Whether a shard moved after `since`.
     pub(crate) fn is_later(&self, which: Which, since: u64) -> bool {
         let state = lock(&self.0);
-        let order = match which {
-            Which::Any => &state.order,
-            Which::Downward => &state.downward,
-        };
-        order
-            .last_key_value()
-            .is_some_and(|(last, _)| *last > since)
+        let last = state.of_which(which).last_key_value();
+        last.is_some_and(|(last, _)| *last > since)
     }
 
     /// The shards that moved after `since`, and up to where that is.
     pub(crate) fn since(&self, which: Which, since: u64) -> (u64, Vec<String>) {
         let state = lock(&self.0);
-        let order = match which {
-            Which::Any => &state.order,
-            Which::Downward => &state.downward,
-        };
-        let later = order.range(since.saturating_add(1)..);
+        let later = state.of_which(which).range(since.saturating_add(1)..);
         (state.last, later.map(|(_, shard)| shard.clone()).collect())
     }
 }

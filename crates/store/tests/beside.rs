@@ -225,15 +225,6 @@ fn a_file_that_ends_in_its_header_is_unfinished() {
     assert_eq!(Snapshot::open(dir.path()).unwrap().findings(), [unfinished]);
 }
 
-/// Says that it is over when it is dropped.
-struct Ends<'a>(&'a AtomicBool);
-
-impl Drop for Ends<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
-}
-
 #[test]
 fn beside_a_store_that_erases_and_compacts_only_a_flipped_byte_is_found() {
     const KEPT: u64 = 1000;
@@ -244,8 +235,8 @@ fn beside_a_store_that_erases_and_compacts_only_a_flipped_byte_is_found() {
     let (ended, scans) = (AtomicBool::new(false), 60);
     let commits = AtomicU64::new(0);
     std::thread::scope(|scope| {
-        // Told also when a check fails: the scope waits for its writer.
-        let _end = Ends(&ended);
+        // Also when a check fails: the scope waits for its threads.
+        scopeguard::defer!(ended.store(true, Ordering::SeqCst));
         let writer = scope.spawn(|| {
             let mut written = 0;
             while !ended.load(Ordering::SeqCst) {

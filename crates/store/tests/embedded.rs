@@ -397,6 +397,8 @@ fn readers_beside_a_writer_that_replaces_bodies_never_see_damage() {
     write(0);
     let done = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
+        // Also when a check fails: the scope waits for its threads.
+        scopeguard::defer!(done.store(true, std::sync::atomic::Ordering::Relaxed));
         for _ in 0..2 {
             scope.spawn(|| {
                 while !done.load(std::sync::atomic::Ordering::Relaxed) {
@@ -408,7 +410,6 @@ fn readers_beside_a_writer_that_replaces_bodies_never_see_damage() {
             });
         }
         (1..100).for_each(write);
-        done.store(true, std::sync::atomic::Ordering::Relaxed);
     });
 }
 

@@ -12,12 +12,14 @@ use registry::proposals::answer::{Acceptance, Refusal};
 use registry::proposals::send::ProposeRequest;
 use registry::proposals::show::{Opening, ShowRequest};
 use registry::proposals::{DAY_MAX, Line, OPEN_MAX, State};
-use registry::read::{Comparison, Filter, ReadRequest};
+use registry::read::ReadRequest;
 use registry::session::Session;
 use serde_json::{Value, json};
 use store::{Snapshot, Store};
 use tests::realm::forge::{self, keystore};
-use tests::realm::{DAY, NOW, REALM, Row, Site, division, kind, origin, purpose, rows, settle};
+use tests::realm::{
+    DAY, NOW, REALM, Row, Site, division, kind, origin, purpose, reading_person, rows, settle,
+};
 
 const FIELDS: [&str; 4] = ["name", "citizen_number", "phone", "room_code"];
 
@@ -139,17 +141,8 @@ impl World {
     /// A person's record and newest version, as a holder reads it.
     fn person(&self, at: usize) -> RecordId {
         let request = ReadRequest {
-            kind: kind("person"),
-            filters: vec![Filter {
-                field: "citizen_number".into(),
-                comparison: Comparison::Equals,
-                value: self.persons[at]["citizen_number"].clone(),
-            }],
             fields: Some(vec!["name".into()]),
-            purpose: purpose("welfare"),
-            basis: None,
-            closed: true,
-            limit: None,
+            ..reading_person(&self.persons[at], "welfare")
         };
         let registry = &self.department.registry;
         let answer = registry.read(&self.officer, &request, NOW).unwrap();

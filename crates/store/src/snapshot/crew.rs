@@ -18,8 +18,9 @@ use crate::segment::Order;
 const CREW_MAX: usize = 16;
 /// Files of fewer bytes in all are not worth a second thread.
 const ALONE_BYTES: u64 = 1 << 20;
-/// Pieces that wait for their turn: more, and whoever checked one waits too.
-const WAITING_MAX: usize = 32;
+/// Pieces that wait for their turn, for each thread: more, and whoever checked one waits too. Few, so
+/// that the same room is used again while it is in the cache.
+const WAITING_MAX: usize = 2;
 
 /// Values that a piece is expected to have.
 const VALUES: usize = 1024;
@@ -65,6 +66,7 @@ pub(super) fn check_all<L: Look>(
         waiting: Mutex::default(),
         spare: Mutex::default(),
         taking: Mutex::new((0, take)),
+        waiting_max: threads * WAITING_MAX,
     };
     std::thread::scope(|scope| {
         for _ in 1..threads {
@@ -88,6 +90,7 @@ struct Line<'a, N, T> {
     spare: Mutex<Vec<Checked<N>>>,
     /// The serial number whose turn it is, and who takes it.
     taking: Mutex<(u64, T)>,
+    waiting_max: usize,
 }
 
 impl<N, T: FnMut(&mut Checked<N>)> Line<'_, N, T> {
@@ -114,7 +117,7 @@ impl<N, T: FnMut(&mut Checked<N>)> Line<'_, N, T> {
             waiting.len()
         };
         loop {
-            let mut taking = match waiting > WAITING_MAX {
+            let mut taking = match waiting > self.waiting_max {
                 true => lock(&self.taking),
                 false => match self.taking.try_lock() {
                     Ok(taking) => taking,

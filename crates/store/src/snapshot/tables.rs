@@ -59,7 +59,21 @@ impl Deref for Rest<'_> {
 }
 
 /// A table under its name.
-type Named<N> = (Box<[u8]>, Table<N>);
+struct Named<N> {
+    /// What tells it from others at a glance: most names have no more than these bytes.
+    first: u64,
+    name: Box<[u8]>,
+    table: Table<N>,
+}
+
+impl<N> Named<N> {
+    /// Whether it is the table of this name, of which `first` are the first eight bytes.
+    fn is(&self, first: u64, name: &[u8]) -> bool {
+        self.first == first
+            && self.name.len() == name.len()
+            && (name.len() <= 8 || *self.name == *name)
+    }
+}
 
 /// All tables of all shards.
 pub(super) struct Tables<N> {
@@ -90,12 +104,17 @@ impl<N> Tables<N> {
     /// Gives a key of the shard of this number its slot, or takes it away.
     pub(super) fn set(&mut self, shard: usize, table: &[u8], rest: &[u8], slot: Option<Slot<N>>) {
         let tables = &mut self.shards[shard];
-        let at = tables.iter().position(|(name, _)| **name == *table);
+        let first = first_eight(table);
+        let at = tables.iter().position(|named| named.is(first, table));
         let at = at.unwrap_or_else(|| {
-            tables.push((table.into(), Table::new()));
+            tables.push(Named {
+                first,
+                name: table.into(),
+                table: Table::new(),
+            });
             tables.len() - 1
         });
-        tables[at].1.set(rest, slot);
+        tables[at].table.set(rest, slot);
     }
 
     /// The slot of a key, in the bytes that [`crate::Key::as_bytes`] gives.
@@ -106,8 +125,9 @@ impl<N> Tables<N> {
 
     pub(super) fn table(&self, shard: &str, table: &str) -> Option<&Table<N>> {
         let mut tables = self.shards[*self.numbers.get(shard)?].iter();
-        let found = tables.find(|(name, _)| **name == *table.as_bytes());
-        found.map(|(_, table)| table)
+        let first = first_eight(table.as_bytes());
+        let found = tables.find(|named| named.is(first, table.as_bytes()));
+        found.map(|named| &named.table)
     }
 }
 

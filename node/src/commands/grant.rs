@@ -353,9 +353,12 @@ fn verify(command: &GrantVerify, json: bool) -> Result<ExitCode> {
             rests_on = Some(verified.root);
             verified.grants
         }
-        (None, Some(dir)) => {
-            registry::grant::proof::verify_grants_to(dir, command.grant.as_ref(), named)?
-        }
+        (None, Some(dir)) => registry::grant::proof::verify_grants_to(
+            dir,
+            command.grant.as_ref(),
+            named,
+            api::now(),
+        )?,
         (None, None) => {
             return Err(Fault::usage(
                 "给出 `--dir` 或 `--file` / name a directory or a file",

@@ -46,6 +46,9 @@ pub fn run(command: &Grant, json: bool) -> Result<ExitCode> {
                         text(&g["holder"]),
                         state(&g["state"]),
                         time(&g["not_after"]),
+                        g["heartbeat_at"]
+                            .as_u64()
+                            .map_or_else(|| "–".into(), |_| time(&g["heartbeat_at"])),
                         text(&g["purpose"]),
                         g["records"]
                             .as_u64()
@@ -62,6 +65,7 @@ pub fn run(command: &Grant, json: bool) -> Result<ExitCode> {
                     "持有方 holder",
                     "状态 state",
                     "期限 until",
+                    "最近心跳 heartbeat",
                     "用途 purpose",
                     "记录 records",
                     "回执待/逾期 receipts",

@@ -5,10 +5,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use record::authority::{History, Level, Role};
-use record::id::{GrantId, RecordId};
+use record::id::{GrantId, RecordId, UnixMillis};
 use record::plan::ClassTerm;
 use record::published::{SetFile, What};
 use registry::grant::amend::AmendRequest;
@@ -39,6 +40,7 @@ struct World {
     department: Site,
     reader: Session,
     persons: Vec<Row>,
+    now: Cell<UnixMillis>,
 }
 
 impl World {
@@ -64,6 +66,7 @@ impl World {
             department,
             reader,
             persons,
+            now: Cell::new(NOW),
         };
         world.settle();
         world
@@ -75,12 +78,15 @@ impl World {
                 (&self.community, &self.district),
                 (&self.department, &self.district),
             ];
-            settle(&links, NOW);
-            self.community.registry.tend_grants(NOW).unwrap();
-            while self.community.registry.reseal_step(NOW).unwrap() {}
-            self.department.registry.tend_grants(NOW).unwrap();
+            settle(&links, self.now.get());
+            self.community.registry.tend_grants(self.now.get()).unwrap();
+            while self.community.registry.reseal_step(self.now.get()).unwrap() {}
+            self.department
+                .registry
+                .tend_grants(self.now.get())
+                .unwrap();
             for site in [&self.community, &self.district, &self.department] {
-                site.registry.go_on_destroying(NOW);
+                site.registry.go_on_destroying(self.now.get());
             }
         }
     }
@@ -116,19 +122,25 @@ impl World {
             dry_run: false,
         };
         let (registry, officer) = (&self.district.registry, &self.district.officer);
-        let proposed = registry.publish_plan(officer, &request, NOW).unwrap();
+        let proposed = registry
+            .publish_plan(officer, &request, self.now.get())
+            .unwrap();
         let id = plan_id(&proposed.plan.unwrap().id).unwrap();
-        registry.approve(&self.fu, &id, true, NOW).unwrap();
-        registry.run_plan(officer, &id, NOW).unwrap();
+        registry
+            .approve(&self.fu, &id, true, self.now.get())
+            .unwrap();
+        registry.run_plan(officer, &id, self.now.get()).unwrap();
         self.settle();
     }
 
     fn run(&self, request: &PlanRequest) {
         let (registry, officer) = (&self.community.registry, &self.community.officer);
-        let plan = registry.plan(officer, request, NOW).unwrap();
+        let plan = registry.plan(officer, request, self.now.get()).unwrap();
         let id = plan_id(&plan.id).unwrap();
-        registry.approve(&self.second, &id, true, NOW).unwrap();
-        registry.run_plan(officer, &id, NOW).unwrap();
+        registry
+            .approve(&self.second, &id, true, self.now.get())
+            .unwrap();
+        registry.run_plan(officer, &id, self.now.get()).unwrap();
         self.settle();
     }
 
@@ -148,18 +160,27 @@ impl World {
             history: History::Since,
         };
         let officer = &self.community.officer;
-        let id = self.community.registry.grant(officer, &request, NOW);
+        let id = self
+            .community
+            .registry
+            .grant(officer, &request, self.now.get());
         self.settle();
         id.unwrap()
     }
 
     fn line(&self, id: &GrantId) -> GrantLine {
-        let lines = self.community.registry.grants(NOW).unwrap();
+        let lines = self.community.registry.grants(self.now.get()).unwrap();
+        lines.into_iter().find(|line| line.id == *id).unwrap()
+    }
+
+    /// As the department lists it.
+    fn held(&self, id: &GrantId) -> GrantLine {
+        let lines = self.department.registry.grants(self.now.get()).unwrap();
         lines.into_iter().find(|line| line.id == *id).unwrap()
     }
 
     fn warned(&self) -> bool {
-        let checks = self.community.registry.doctor(NOW).unwrap();
+        let checks = self.community.registry.doctor(self.now.get()).unwrap();
         let check = checks.iter().find(|check| check.check == "grants-refused");
         let warned = check.unwrap().health != registry::status::Health::Ok;
         let metrics = self.community.registry.metrics().unwrap();
@@ -171,7 +192,9 @@ impl World {
     fn read(&self) -> BTreeMap<String, Option<String>> {
         let request = reading("person", "welfare");
         let registry = &self.department.registry;
-        let answer = registry.read(&self.reader, &request, NOW).unwrap();
+        let answer = registry
+            .read(&self.reader, &request, self.now.get())
+            .unwrap();
         let rows = answer.value().rows.iter();
         rows.map(|row| {
             let education = row.fields.get("education").cloned();
@@ -181,22 +204,30 @@ impl World {
     }
 
     fn find(&self, person: usize) -> (RecordId, u64) {
-        let found = tests::moved::fields(&self.community, &self.persons[person], NOW).unwrap();
+        let found =
+            tests::moved::fields(&self.community, &self.persons[person], self.now.get()).unwrap();
         (found.0, found.1)
     }
 
     fn change(&self, person: usize, education: &str) {
         let (record, version) = self.find(person);
         let changes = [("education", education)];
-        self.community
-            .amend(&self.clerk, "person", record, version, &changes, NOW);
+        self.community.amend(
+            &self.clerk,
+            "person",
+            record,
+            version,
+            &changes,
+            self.now.get(),
+        );
         self.settle();
     }
 
     fn add(&self, seed: u64) -> Row {
         let mut more = rows("person", seed, 1, 2);
         more.truncate(1);
-        self.community.import(&self.clerk, "person", &more, NOW);
+        self.community
+            .import(&self.clerk, "person", &more, self.now.get());
         self.settle();
         more.remove(0)
     }
@@ -265,6 +296,35 @@ fn a_grant_that_narrower_policies_refuse_gets_nothing_new_is_listed_and_goes_on_
     assert!(proof.ok, "{:?}", proof.findings);
     assert_eq!((proof.records, proof.unvouched), (PERSONS as u64 + 1, 0));
     world.verifies();
+}
+
+/// No statement says that a grant is suspended: its holder sees that heartbeats stop, and since when.
+#[test]
+fn a_holder_lists_when_the_last_heartbeat_of_a_grant_was_and_its_owner_that_it_is_suspended() {
+    let world = World::new();
+    let id = world.grant(&WIDE, &[]);
+    let later = |hours: u64| {
+        let now = UnixMillis(NOW.0 + hours * 3_600_000);
+        world.now.set(now);
+        now
+    };
+    assert_eq!(world.held(&id).heartbeat_at, Some(NOW));
+    let last = later(1);
+    world.change(0, "10");
+    assert_eq!(world.held(&id).heartbeat_at, Some(last));
+    world.publish(2);
+    later(2);
+    world.change(0, "20");
+    for (line, state) in [
+        (world.line(&id), GrantState::Refused),
+        (world.held(&id), GrantState::InForce),
+    ] {
+        assert_eq!((line.state, line.heartbeat_at), (state, Some(last)));
+    }
+    let again = later(3);
+    world.publish(3);
+    assert_eq!(world.held(&id).heartbeat_at, Some(again));
+    assert_eq!(world.line(&id).heartbeat_at, Some(again));
 }
 
 #[test]

@@ -142,15 +142,12 @@ fn a_station_that_burned_is_rebuilt_with_two_of_three_shares_and_registers_again
     district.stop();
 }
 
-#[test]
-fn a_station_under_a_passphrase_starts_locked_and_shares_no_memory() {
-    let base = tempfile::tempdir().unwrap();
-    let base = base.path();
+/// A station whose keys a passphrase opens; the files with that, and with its officer's.
+fn under_passphrase(base: &Path) -> (Site, PathBuf, PathBuf) {
     let pass = base.join("node.pass");
     std::fs::write(&pass, "the passphrase of this node").unwrap();
     let officer = base.join("officer.pass");
     std::fs::write(&officer, PASSPHRASE).unwrap();
-    let (pass, officer) = (pass.to_str().unwrap(), officer.to_str().unwrap());
     let dir = base.join("jinfu");
     let args = [
         "init",
@@ -167,15 +164,23 @@ fn a_station_under_a_passphrase_starts_locked_and_shares_no_memory() {
         "--listen",
         &free_address(),
         "--passphrase-file",
-        pass,
+        pass.to_str().unwrap(),
         "--officer-passphrase-file",
-        officer,
+        officer.to_str().unwrap(),
         "--dir",
         dir.to_str().unwrap(),
     ];
     call(args).expect_code(0);
     let site = Site::at(&dir);
     std::fs::write(dir.join("operators/anquan.pass"), PASSPHRASE).unwrap();
+    (site, pass, officer)
+}
+
+#[test]
+fn a_station_under_a_passphrase_starts_locked_and_shares_no_memory() {
+    let base = tempfile::tempdir().unwrap();
+    let (site, pass, officer) = under_passphrase(base.path());
+    let (pass, officer) = (pass.to_str().unwrap(), officer.to_str().unwrap());
     let node = site.start();
     assert_eq!(node.http.status()["locked"], true);
     assert_eq!(
@@ -204,6 +209,35 @@ fn a_station_under_a_passphrase_starts_locked_and_shares_no_memory() {
     node.http
         .post("/api/v1/read", Some(&token), &grantless)
         .expect_status(401);
+    assert_eq!(
+        site.json(["open", "--passphrase-file", pass])["locked"],
+        false
+    );
+    node.stop();
+}
+
+#[test]
+fn a_station_is_opened_from_its_directory_while_strangers_try_passphrases() {
+    let base = tempfile::tempdir().unwrap();
+    let (site, pass, _) = under_passphrase(base.path());
+    let pass = pass.to_str().unwrap();
+    let node = site.start();
+    let open = |body: &Value| node.http.post("/api/v1/custody/open", None, body);
+    let guess = json!({ "passphrase": "not the passphrase of this node" });
+    // As many at once as may wait. After eleven failures strangers are kept waiting for the longest.
+    let mut failures = 0;
+    until("eleven failures", || {
+        std::thread::scope(|scope| {
+            let tries: Vec<_> = (0..16).map(|_| scope.spawn(|| open(&guess))).collect();
+            let answers = tries.into_iter().map(|one| one.join().unwrap());
+            failures += answers.filter(|answer| answer.status != 429).count();
+        });
+        failures > 10
+    });
+    // So are those who know the passphrase.
+    let right = json!({ "passphrase": std::fs::read_to_string(pass).unwrap() });
+    assert_eq!(open(&right).expect_status(429).json()["code"], "busy");
+    assert_eq!(node.http.status()["locked"], true);
     assert_eq!(
         site.json(["open", "--passphrase-file", pass])["locked"],
         false

@@ -409,6 +409,37 @@ fn offers_that_are_refused_withdrawn_or_past_their_time_end_and_the_record_stays
         .amend(&clerk(&world.old), "person", record, version, &changes, NOW);
 }
 
+/// How many entries the record of accesses at a node has.
+fn accesses(site: &Site) -> u64 {
+    let status = site.registry.status().unwrap();
+    let access = origin(site.registry.config().division.as_str(), "access");
+    let line = status.ledgers.iter().find(|line| line.origin == access);
+    line.map_or(0, |line| line.size)
+}
+
+#[test]
+fn receiving_that_says_who_is_registered_is_recorded_before_it_is_answered() {
+    let world = World::new();
+    // Registered at both, which neither can see of the other.
+    let twin = [world.persons[0].clone()];
+    world.new.import(&clerk(&world.new), "person", &twin, NOW);
+    let known = world.offer(0, "xianfeng").unwrap();
+    let unknown = world.offer(1, "xianfeng").unwrap();
+    world.replicate();
+    let before = accesses(&world.new);
+    let refused = world.accept(&known).unwrap_err();
+    let RegistryError::Invalid(violations) = &refused else {
+        panic!("{refused}");
+    };
+    assert_eq!(violations[0].field, "citizen_number");
+    assert_eq!(accesses(&world.new), before + 2, "the answer and its act");
+    assert_eq!(world.state(&world.new, &known), TransferState::Offered);
+    // What tells nothing of anybody leaves nothing.
+    world.accept(&unknown).unwrap();
+    assert_eq!(accesses(&world.new), before + 2);
+    world.verified();
+}
+
 #[test]
 fn while_a_record_is_offered_nobody_changes_erases_or_offers_it_and_nobody_amends_what_left() {
     let world = World::new();

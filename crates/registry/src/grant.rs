@@ -96,6 +96,9 @@ pub struct GrantLine {
     pub records: Option<u64>,
     /// Entries of its ledger held here.
     pub size: u64,
+    /// When the owner recorded the newest heartbeat that is here: nothing of a later time is known to
+    /// have come whole. Nobody tells a holder that the owner suspended a grant; this stops then.
+    pub heartbeat_at: Option<UnixMillis>,
     /// At the owner: whether the shard was worked through to its newest cosigned checkpoint.
     pub current: bool,
     /// Where it stands.
@@ -716,7 +719,9 @@ impl Registry {
                     _ => None,
                 };
                 let ended = self.authority().grant_ended(&grant.id).cloned();
+                let heartbeat = self.newest_heartbeat(&ledger, head.size)?;
                 Ok(GrantLine {
+                    heartbeat_at: heartbeat.map(|entry| entry.recorded_at),
                     state,
                     reason: ended.map(|ended| ended.reason),
                     refused,

@@ -176,7 +176,7 @@ impl Registry {
                 continue;
             };
             let own_shard = origin.division() == self.config.division && origin.is_shard();
-            let granted = self.holds_grant(&origin);
+            let granted = self.holds_grant_at(&origin, now);
             // A ledger that is lost altogether is opened when its parent has given it back.
             let lost = self.guard.is_halted(&origin)
                 && Head::read(self.store.as_ref(), &origin)?.size == 0;
@@ -198,6 +198,18 @@ impl Registry {
                 && authority.grant_ended(&grant.id).is_none()
                 && !authority.dropped(own, ledger)
         })
+    }
+
+    /// Whether a ledger is of a grant that this node may work through: one that was not dropped, and
+    /// whose time is not over. Of one whose time is over, a node that was stopped while it dropped it
+    /// has a part; what is left goes when grants are tended.
+    pub(crate) fn holds_grant_at(&self, ledger: &Origin, now: UnixMillis) -> bool {
+        let lapsed = |id| {
+            let authority = self.authority();
+            let grant = authority.grant(&id);
+            grant.is_some_and(|grant| grant.not_after <= now)
+        };
+        self.holds_grant(ledger) && !ledger.grant_id().is_some_and(lapsed)
     }
 
     /// Closes a holding and destroys its index.

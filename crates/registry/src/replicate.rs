@@ -806,7 +806,7 @@ impl Registry {
                 |o: &&Origin| o.grant_id().is_some() && o.division() == origin.division();
             ours.extend(held.keys().filter(of_owner).cloned());
         } else {
-            ours.extend(self.holds_grant(origin).then(|| origin.clone()));
+            ours.extend(self.holds_grant_at(origin, now).then(|| origin.clone()));
         }
         if self.keys.is_locked() {
             return;

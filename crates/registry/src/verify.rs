@@ -11,11 +11,12 @@ use std::path::Path;
 use std::time::Instant;
 
 use ledger::frontier::Frontier;
-use record::id::{DivisionId, Hash, Origin};
+use record::id::{DivisionId, Hash, Origin, UnixMillis};
 use serde::Serialize;
 use store::{Snapshot, Store};
 
 use self::look::{Fact, Looking};
+use self::over::Times;
 
 use crate::authority::Authority;
 use crate::config::NodeConfig;
@@ -24,6 +25,7 @@ use crate::table;
 
 mod crew;
 pub(crate) mod look;
+pub(crate) mod over;
 mod read;
 mod walk;
 
@@ -68,6 +70,8 @@ pub struct VerifiedLedger {
     pub acts: u64,
     /// Bodies whose hash holds.
     pub bodies: u64,
+    /// Bodies that are not here because a grant to this node is over.
+    pub dropped: u64,
     /// Signatures on its checkpoint that hold, the log's own among them.
     pub signatures: u64,
 }
@@ -95,14 +99,27 @@ struct Known<'a> {
     authority_roots: &'a BTreeMap<Origin, Vec<Hash>>,
     /// Whose directory it is.
     own: &'a DivisionId,
+    /// What is known of the present.
+    times: Times,
 }
 
 /// Verifies everything in a node's directory, as it was at one moment. Reads only; the node may run
 /// meanwhile, and what it commits, erases and destroys then is no finding.
 ///
+/// Without a clock: that the time of a grant has run out is known by cosignatures alone.
+///
 /// # Errors
 /// When there is no node, or its files cannot be read at all.
 pub fn verify(dir: &Path) -> Result<VerifyReport> {
+    verify_at(dir, UnixMillis(0))
+}
+
+/// Verifies as [`verify`] does, with the clock of whoever verifies: what a holder destroyed of a grant
+/// whose time is over by then is a remark, though nobody signed anything since.
+///
+/// # Errors
+/// As for [`verify`].
+pub fn verify_at(dir: &Path, now: UnixMillis) -> Result<VerifyReport> {
     let start = Instant::now();
     // Read before the segments: a node that runs meanwhile signs more, never less.
     let signed_last = signed_of_all(dir, &NodeConfig::read(dir)?);
@@ -155,9 +172,10 @@ pub fn verify(dir: &Path) -> Result<VerifyReport> {
     let chain = config.charters()?;
     // Whether it is over is not asked; the newest of its charters is the last to begin.
     let begun = chain.iter().map(|charter| charter.not_before).max();
-    let now = begun.unwrap_or(record::id::UnixMillis(0));
+    let begun = begun.unwrap_or(UnixMillis(0));
+    let root = config.root_key()?;
     if let Err(error) =
-        record::authority::verify_chain(&chain, &config.realm, &config.root_key()?, now, |_| false)
+        record::authority::verify_chain(&chain, &config.realm, &root, begun, |_| false)
     {
         note(None, error.to_string());
     }
@@ -202,6 +220,7 @@ pub fn verify(dir: &Path) -> Result<VerifyReport> {
         authority: &authority,
         authority_roots: &authority_roots,
         own: &config.division,
+        times: Times::of(&snapshot, &origins, &config.division, &authority, now),
     };
     let ((walks, stopped), secrets) = std::thread::scope(|scope| {
         let secrets =

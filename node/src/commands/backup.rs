@@ -326,7 +326,7 @@ fn rehearse(command: &Rehearse, json: bool) -> Result<ExitCode> {
 
 /// What of a restored directory does not hold, or does not continue what the set says.
 fn compare(dir: &Path, set: &Set) -> Result<Vec<String>> {
-    let report = registry::verify::verify(dir)?;
+    let report = registry::verify::verify_at(dir, api::now())?;
     let mut findings: Vec<String> = report.findings.iter().map(|f| f.what.clone()).collect();
     let mut heads = Vec::new();
     for ledger in &set.ledgers {

@@ -46,6 +46,9 @@ pub fn run(command: &Grant, json: bool) -> Result<ExitCode> {
                         text(&g["holder"]),
                         state(&g["state"]),
                         time(&g["not_after"]),
+                        g["heartbeat_at"]
+                            .as_u64()
+                            .map_or_else(|| "–".into(), |_| time(&g["heartbeat_at"])),
                         text(&g["purpose"]),
                         g["records"]
                             .as_u64()
@@ -62,6 +65,7 @@ pub fn run(command: &Grant, json: bool) -> Result<ExitCode> {
                     "持有方 holder",
                     "状态 state",
                     "期限 until",
+                    "最近心跳 heartbeat",
                     "用途 purpose",
                     "记录 records",
                     "回执待/逾期 receipts",
@@ -353,9 +357,12 @@ fn verify(command: &GrantVerify, json: bool) -> Result<ExitCode> {
             rests_on = Some(verified.root);
             verified.grants
         }
-        (None, Some(dir)) => {
-            registry::grant::proof::verify_grants_to(dir, command.grant.as_ref(), named)?
-        }
+        (None, Some(dir)) => registry::grant::proof::verify_grants_to(
+            dir,
+            command.grant.as_ref(),
+            named,
+            api::now(),
+        )?,
         (None, None) => {
             return Err(Fault::usage(
                 "给出 `--dir` 或 `--file` / name a directory or a file",

@@ -7,7 +7,7 @@ use crate::fault::{Result, exit};
 use crate::output;
 
 pub fn run(command: &Verify, json: bool) -> Result<ExitCode> {
-    let report = registry::verify::verify(&command.dir)?;
+    let report = registry::verify::verify_at(&command.dir, api::now())?;
     let code = if report.ok {
         ExitCode::SUCCESS
     } else {

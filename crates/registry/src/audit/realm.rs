@@ -15,7 +15,7 @@ use super::history::{Roster, rosters};
 use super::view::View;
 use crate::config::NodeConfig;
 use crate::error::{RegistryError, Result};
-use crate::verify::{VerifyReport, verify};
+use crate::verify::{VerifyReport, verify_at};
 
 mod charters;
 
@@ -147,7 +147,7 @@ struct Auditor<'a> {
 /// # Errors
 /// When there is no node, or its files cannot be read at all.
 pub fn audit(dir: &Path, now: UnixMillis) -> Result<AuditReport> {
-    let verified = verify(dir)?;
+    let verified = verify_at(dir, now)?;
     let config = NodeConfig::read(dir)?;
     let mut report = AuditReport {
         ok: false,
@@ -255,11 +255,13 @@ fn verification(report: &mut AuditReport) {
         ));
     }
     for remark in &report.verify.remarks {
+        // What the store found of its files it says in English alone.
+        let zh = remark.split_once(" / ").map(|(zh, _)| zh);
         found.push(finding(
             Severity::Note,
             "unfinished",
             "node",
-            "有一次写入尚未完成，或正在进行",
+            zh.unwrap_or("有一次写入尚未完成，或正在进行"),
             remark.clone(),
         ));
     }

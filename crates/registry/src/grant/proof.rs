@@ -19,7 +19,8 @@ use crate::authority::Authority;
 use crate::config::NodeConfig;
 use crate::error::{RegistryError, Result};
 use crate::table;
-use crate::verify::{VerifyFinding, verify};
+use crate::verify::over::Times;
+use crate::verify::{VerifyFinding, verify_at};
 
 const SCAN: usize = 1024;
 
@@ -51,7 +52,7 @@ pub struct GrantProof {
     /// was retracted, or the holder signed that it dropped them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<UnixMillis>,
-    /// Whether the grant ended and nothing of it is held any more: there is no subset to prove.
+    /// Whether the grant is over and nothing of it is held any more: there is no subset to prove.
     pub finished: bool,
     /// What does not hold.
     pub findings: Vec<VerifyFinding>,
@@ -90,11 +91,12 @@ pub struct ProvenUpTo {
 /// # Errors
 /// [`RegistryError::NotFound`] when the directory has no such grant; when its files cannot be read.
 pub fn verify_grants(dir: &Path, only: Option<&GrantId>) -> Result<Vec<GrantProof>> {
-    verify_grants_to(dir, only, None)
+    verify_grants_to(dir, only, None, UnixMillis(0))
 }
 
 /// Verifies subsets as [`verify_grants`] does, and that they are current up to a checkpoint of the
-/// shard that the verifier has from elsewhere: a signed note.
+/// shard that the verifier has from elsewhere: a signed note. `now` is the verifier's clock, by which
+/// a grant whose time ran out is over; at 0 cosignatures alone tell that.
 ///
 /// # Errors
 /// As for [`verify_grants`]; [`RegistryError::BadRequest`] when the note is no checkpoint.
@@ -102,6 +104,7 @@ pub fn verify_grants_to(
     dir: &Path,
     only: Option<&GrantId>,
     named: Option<&str>,
+    now: UnixMillis,
 ) -> Result<Vec<GrantProof>> {
     let wanted = named.map(checkpoint_of).transpose().map_err(|error| {
         RegistryError::BadRequest(format!(
@@ -109,14 +112,18 @@ pub fn verify_grants_to(
         ))
     })?;
     let config = NodeConfig::read(dir)?;
-    let report = verify(dir)?;
+    let report = verify_at(dir, now)?;
     let snapshot = Snapshot::open(dir)?;
     let authority = Authority::load(&snapshot, &config)?;
+    let shards = snapshot.shards()?;
+    let origins: Vec<Origin> = shards
+        .iter()
+        .filter_map(|shard| Origin::parse(shard).ok())
+        .collect();
+    let own = &config.division;
+    let times = Times::of(&snapshot, &origins, own, &authority, now);
     let mut proofs = Vec::new();
-    for shard in snapshot.shards()? {
-        let Ok(ledger) = Origin::parse(&shard) else {
-            continue;
-        };
+    for ledger in origins {
         let Some(id) = ledger.grant_id() else {
             continue;
         };
@@ -160,9 +167,14 @@ pub fn verify_grants_to(
         };
         let ended_at = authority.grant_ended(&id).map(|ended| ended.ended_at);
         let dropped = authority.dropped(&grant.holder, &ledger);
-        let finished = dropped || (ended_at.is_some() && walked.records.is_empty());
+        let bodies = || snapshot.scan(ledger.as_str(), table::BODY, b"", 1);
+        let let_go = times.over(&ledger, own, &authority).is_some() && bodies()?.is_empty();
+        let finished = dropped || let_go || (ended_at.is_some() && walked.records.is_empty());
+        // What is half dropped is neither whole nor finished.
+        let verified = report.ledgers.iter().find(|line| line.origin == ledger);
+        let whole = walked.checkpoint.is_some() && verified.is_none_or(|line| line.dropped == 0);
         proofs.push(GrantProof {
-            ok: findings.is_empty() && complete && (finished || walked.checkpoint.is_some()),
+            ok: findings.is_empty() && complete && (finished || whole),
             grant: id,
             owner,
             holder: grant.holder.clone(),

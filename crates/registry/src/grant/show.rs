@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use record::entry::{Entry, GrantOperation};
+use record::entry::{Entry, GrantEntry, GrantOperation};
 use record::id::{DivisionId, GrantId, Kind, Origin, RecordId, UnixMillis};
 use record::schema::{Position, Schema};
 use serde::Serialize;
@@ -220,28 +220,7 @@ impl Registry {
                 next: "see `fangzhi grant list`",
             })?;
         let statements = self.authority().grant_statements(id).to_vec();
-        let mut heartbeat = None;
-        let mut end = line.size;
-        // The newest is near the end.
-        while end > 0 && heartbeat.is_none() {
-            let from = end.saturating_sub(SCAN as u64);
-            let rows = self.store.scan(
-                line.ledger.as_str(),
-                table::ENTRY,
-                &from.to_be_bytes(),
-                SCAN,
-            )?;
-            heartbeat = rows
-                .iter()
-                .rev()
-                .find_map(|(_, bytes)| match Entry::decode(bytes) {
-                    Ok(Entry::Grant(e)) if e.operation == GrantOperation::Heartbeat => {
-                        Some(e.shard_size)
-                    }
-                    _ => None,
-                });
-            end = from;
-        }
+        let heartbeat = self.newest_heartbeat(&line.ledger, line.size)?;
         Ok(GrantDetails {
             assessment: statements
                 .last()
@@ -249,8 +228,35 @@ impl Registry {
                 .unwrap_or_default(),
             epochs: statements.iter().map(|s| s.epoch).collect(),
             line,
-            heartbeat,
+            heartbeat: heartbeat.map(|entry| entry.shard_size),
         })
+    }
+
+    /// The newest heartbeat of a grant's ledger that is here.
+    pub(super) fn newest_heartbeat(
+        &self,
+        ledger: &Origin,
+        size: u64,
+    ) -> Result<Option<GrantEntry>> {
+        // It is near the end, mostly right before the newest act.
+        let (mut end, mut step) = (size, 4);
+        while end > 0 {
+            let from = end.saturating_sub(step);
+            let count = usize::try_from(end - from).unwrap_or(SCAN);
+            let rows =
+                self.store
+                    .scan(ledger.as_str(), table::ENTRY, &from.to_be_bytes(), count)?;
+            let mut entries = rows.iter().rev().map(|(_, bytes)| Entry::decode(bytes));
+            let found = entries.find_map(|entry| match entry {
+                Ok(Entry::Grant(e)) if e.operation == GrantOperation::Heartbeat => Some(e),
+                _ => None,
+            });
+            if found.is_some() {
+                return Ok(found);
+            }
+            (end, step) = (from, SCAN as u64);
+        }
+        Ok(None)
     }
 
     /// Why a holder has a record: every grant whose ledger ever spoke of it.

@@ -16,6 +16,7 @@ use record::id::{Hash, Origin, RecordId};
 use store::{Snapshot, Store};
 
 use super::look::{Fact, Line};
+use super::over::Over;
 use super::read::{End, Stretch};
 use super::{Known, VerifiedLedger, VerifyFinding};
 use crate::chain;
@@ -61,6 +62,10 @@ pub(super) struct Walk<'a> {
     bodies: u64,
     /// Bodies that were destroyed while this ran.
     destroyed: usize,
+    /// Why nothing of it needs to be here, of a grant to this node that is over.
+    over: Option<Over>,
+    /// Bodies that are not here because of that.
+    dropped: u64,
     pub findings: Vec<VerifyFinding>,
     /// What officers explained of its acts' times, and of how many acts each.
     late: Vec<(Explained, u64)>,
@@ -94,6 +99,8 @@ impl<'a> Walk<'a> {
             acts: 0,
             bodies: 0,
             destroyed: 0,
+            over: known.times.over(origin, known.own, known.authority),
+            dropped: 0,
             findings: Vec::new(),
             late: Vec::new(),
             explained: Vec::new(),
@@ -247,15 +254,10 @@ impl<'a> Walk<'a> {
 
     /// A body that is not here, though nothing says that it was to be destroyed.
     fn unaccounted(&mut self, at: u64) {
-        let (authority, own) = (self.known.authority, self.known.own);
-        if let Some(id) = self.origin.grant_id() {
-            // The grant ended, and this node signed that it dropped everything of it, or is about to:
-            // the receipt comes after what it is for.
-            let is_mine = authority.grant(&id).is_some_and(|g| g.holder == *own);
-            let is_over = is_mine && authority.grant_ended(&id).is_some();
-            if is_over || authority.dropped(own, self.origin) {
-                return;
-            }
+        if self.over.is_some() {
+            // A holder drops what it has of a grant that is over, and signs for it afterwards.
+            self.dropped += 1;
+            return;
         }
         self.find(
             Some(at),
@@ -305,7 +307,7 @@ impl<'a> Walk<'a> {
             }
             GrantOperation::Heartbeat => {
                 let Some(body) = stretch.cited.get(&at) else {
-                    if stretch.destroyed.contains(&at) {
+                    if stretch.destroyed.contains(&at) || self.over.is_some() {
                         // What it vouched for cannot be known any more.
                         self.cited.clear();
                     }
@@ -594,12 +596,16 @@ impl<'a> Walk<'a> {
                 self.origin, self.destroyed
             ));
         }
+        let dropped = self.over.filter(|_| self.dropped > 0);
+        let dropped = dropped.and_then(|over| over.words(self.origin, self.dropped));
+        self.remarks.extend(dropped);
         // One that ended gets no heartbeat any more, and its holder dropped those that it had.
         let authority = self.known.authority;
         let grant = self.origin.grant_id();
         let ended = grant.is_some_and(|id| {
             let holder = authority.grant(&id).map(|grant| &grant.holder);
-            authority.grant_ended(&id).is_some()
+            self.over.is_some()
+                || authority.grant_ended(&id).is_some()
                 || holder.is_some_and(|holder| authority.dropped(holder, self.origin))
         });
         if !self.cited.is_empty() && !ended {
@@ -644,6 +650,7 @@ impl<'a> Walk<'a> {
             root: data_encoding::HEXLOWER.encode(&root),
             acts: self.acts,
             bodies: self.bodies,
+            dropped: self.dropped,
             signatures,
         });
     }

@@ -281,7 +281,7 @@ fn the_commands_that_verify_go_by_the_clock_of_their_machine() {
     let gone = world.stopped(&world.department, "gone", all);
     let gone = gone.to_str().unwrap();
     for words in [&["verify"][..], &["audit", "all"], &["grant", "verify"]] {
-        let done = call(&[words, &["--dir", gone, "--json"]].concat());
+        let done = call([words, &["--dir", gone, "--json"]].concat());
         assert_eq!(done.code, 0, "{words:?}: {}", done.stdout);
     }
 }

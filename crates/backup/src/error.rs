@@ -2,16 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
+use store::said::said;
+
 /// Why a backup was not made, checked or restored.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
     /// The operating system refused.
-    #[error("`{}`：{source} / cannot use `{}`: {source}; check permissions and the room on the disk", path.display(), path.display())]
+    #[error("`{0}`：{1} / cannot use `{0}`: {2}", path.display(), said(.error).0, said(.error).1)]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
+        /// What the system said; it is in the message, so it is no source to be walked to.
+        error: std::io::Error,
     },
     /// The folder is of another node.
     #[error("`{}` 是 `{found}` 的备份 / `{}` holds the backups of `{found}`; choose another folder", path.display(), path.display())]
@@ -79,9 +81,9 @@ pub enum BackupError {
 
 impl BackupError {
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
-        move |source| Self::Io {
+        move |error| Self::Io {
             path: path.to_owned(),
-            source,
+            error,
         }
     }
 }

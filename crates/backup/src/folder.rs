@@ -61,7 +61,7 @@ impl Folder {
             Err(fs::TryLockError::WouldBlock) => Err(BackupError::Busy {
                 path: self.path.clone(),
             }),
-            Err(fs::TryLockError::Error(source)) => Err(BackupError::Io { path, source }),
+            Err(fs::TryLockError::Error(error)) => Err(BackupError::Io { path, error }),
         }
     }
 
@@ -175,11 +175,11 @@ impl Folder {
                 out.sync_all()?;
                 Ok(item)
             })
-            .map_err(|source| {
+            .map_err(|error| {
                 let _ = fs::remove_file(&temporary);
                 BackupError::Io {
                     path: temporary.clone(),
-                    source,
+                    error,
                 }
             })?;
         let object = self.object(part, &item);

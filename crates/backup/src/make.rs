@@ -117,7 +117,10 @@ pub fn make(folder: &Folder, wanted: &Wanted<'_>) -> Result<Made> {
     let list = folder.list(made.number);
     store::atomic::replace(&list, &set.encode()).map_err(|e| BackupError::Io {
         path: list.clone(),
-        source: std::io::Error::other(e.to_string()),
+        error: match e {
+            store::atomic::FileError::Io { error, .. } => error,
+            other => std::io::Error::other(other.to_string()),
+        },
     })?;
     made.expired = drop_expired(folder, wanted.now)?;
     Ok(made)
@@ -157,8 +160,8 @@ fn secrets(dir: &Path, mut put: impl FnMut(&str) -> Result<Item>) -> Result<Vec<
             match put(name) {
                 Ok(item) => items.push(item),
                 // Replaced meanwhile: the next try sees what is there.
-                Err(BackupError::Io { source, .. })
-                    if source.kind() == std::io::ErrorKind::NotFound => {}
+                Err(BackupError::Io { error, .. })
+                    if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
         }

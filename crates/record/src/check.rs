@@ -1,7 +1,7 @@
 //! [`Draft::check`]: every value in its one canonical form, or every reason why not.
 //!
-//! Reasons are one Chinese sentence for the clerk. They say what to do and never repeat
-//! the value, so that they may be logged and sent back.
+//! Reasons are for the clerk, in Chinese and then, after ` / `, in English. They say what to do
+//! and never repeat the value, so that they may be logged and sent back.
 
 use std::collections::BTreeMap;
 
@@ -63,7 +63,10 @@ impl Draft {
         rules::apply(&mut review, today);
         for field in schema.fields.iter().filter(|field| field.required) {
             if review.value(&field.id).is_none() && !review.is_refused(&field.id) {
-                review.refuse(&field.id, format!("“{}”为必填项，请填写", field.name));
+                review.refuse(
+                    &field.id,
+                    told(field, "为必填项，请填写", "is required; fill it in"),
+                );
             }
         }
         review.finish()
@@ -126,9 +129,9 @@ impl<'a> Review<'a> {
 
     fn unknown(&mut self, id: &str) {
         let reason = if is_refused(id) {
-            "本系统不登记宗教、生物特征、行踪、风险和评分等内容，请删去该列"
+            "本系统不登记宗教、生物特征、行踪、风险和评分等内容，请删去该列 / the register keeps no religion, biometrics, movements, risks or scores; remove the column"
         } else {
-            "这一类登记没有这个字段，请删去该列或改正列名"
+            "这一类登记没有这个字段，请删去该列或改正列名 / this kind of record has no such field; remove the column, or correct its title"
         };
         self.unknown.push(Violation {
             // A header may be anything; enough of it to be found again.
@@ -177,9 +180,13 @@ pub fn canonical(
 ) -> Result<Option<String>, String> {
     let too_wide = || {
         let characters = usize::from(field.width) / 3;
-        format!(
-            "“{}”过长，最多 {} 字节（约 {characters} 个汉字），请缩短",
-            field.name, field.width
+        let width = field.width;
+        told(
+            field,
+            &format!("过长，最多 {width} 字节（约 {characters} 个汉字），请缩短"),
+            &format!(
+                "is too long: at most {width} bytes, some {characters} Chinese characters; shorten it"
+            ),
         )
     };
     if given.len() > GIVEN_MAX {
@@ -192,9 +199,10 @@ pub fn canonical(
     // Marks that turn the writing direction can make one address look like another.
     let steers = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     if text.chars().any(|c| c.is_control() || steers(c)) {
-        return Err(format!(
-            "“{}”含有换行、制表符或不可见的控制字符，请删去后重填",
-            field.name
+        return Err(told(
+            field,
+            "含有换行、制表符或不可见的控制字符，请删去后重填",
+            "contains a line break, a tab or control characters that nobody sees; remove them",
         ));
     }
     let value = match field.field_type {
@@ -206,19 +214,44 @@ pub fn canonical(
         FieldType::DivisionCode => numbers::division(&text).map_err(|e| e.to_string())?,
         FieldType::Phone => numbers::phone(&text).map_err(|e| e.to_string())?,
         FieldType::Date => dates::canonical(&text).map_err(|e| e.to_string())?,
-        FieldType::Integer => {
-            decimal(&text, false).ok_or_else(|| format!("“{}”应为整数，请只填数字", field.name))?
+        FieldType::Integer => decimal(&text, false).ok_or_else(|| {
+            told(
+                field,
+                "应为整数，请只填数字",
+                "is a whole number; give digits only",
+            )
+        })?,
+        FieldType::Decimal => decimal(&text, true).ok_or_else(|| {
+            told(
+                field,
+                "应为数值，请只填数字和小数点",
+                "is a number; give digits and a decimal point only",
+            )
+        })?,
+        FieldType::Reference => reference(&text).ok_or_else(|| {
+            told(
+                field,
+                "应为 32 位十六进制登记编号，请重新选择",
+                "is a record's number of 32 hexadecimal digits; choose the record again",
+            )
+        })?,
+        FieldType::Positions => {
+            return Err(told(
+                field,
+                "由系统填写，请删去",
+                "is filled in by the system; remove it",
+            ));
         }
-        FieldType::Decimal => decimal(&text, true)
-            .ok_or_else(|| format!("“{}”应为数值，请只填数字和小数点", field.name))?,
-        FieldType::Reference => reference(&text)
-            .ok_or_else(|| format!("“{}”应为 32 位十六进制登记编号，请重新选择", field.name))?,
-        FieldType::Positions => return Err(format!("“{}”由系统填写，请删去", field.name)),
     };
     if value.len() > usize::from(field.width) {
         return Err(too_wide());
     }
     Ok(Some(value))
+}
+
+/// What is wrong with a field, by both of its names.
+fn told(field: &Field, chinese: &str, english: &str) -> String {
+    format!("“{}”{chinese} / `{}` {english}", field.name, field.english)
 }
 
 /// Texts by which records are linked must not differ by full-width characters or spaces.
@@ -233,10 +266,11 @@ fn code(field: &Field, catalogue: &Catalogue, text: &str) -> Result<String, Stri
         .and_then(|name| catalogue.lists.get(name));
     list.and_then(|list| codes::resolve(list, text))
         .ok_or_else(|| {
-            format!(
-                "“{}”不在代码表 {} 中，请填写表中的代码或名称",
-                field.name,
-                field.list.as_deref().unwrap_or_default()
+            let list = field.list.as_deref().unwrap_or_default();
+            told(
+                field,
+                &format!("不在代码表 {list} 中，请填写表中的代码或名称"),
+                &format!("is not in the code list {list}; give a code or a name of that list"),
             )
         })
 }
@@ -372,6 +406,95 @@ mod tests {
                 "employer"
             ]
         );
+    }
+
+    #[test]
+    fn every_reason_is_told_in_chinese_and_then_in_english() {
+        let number = |birth: &str| {
+            let body = format!("110105{birth}001");
+            let end = numbers::citizen_check(&body).unwrap();
+            format!("{body}{end}")
+        };
+        let person = |id: &str, text: &str| {
+            let name = ("name", "王五");
+            let violations = check("person", &[name, (id, text)]).unwrap_err();
+            assert_eq!(violations.len(), 1, "{id}: {violations:?}");
+            violations
+        };
+        let schema = Catalogue::builtin()
+            .schema(&Kind::new("person").unwrap())
+            .unwrap();
+        let typed = |field_type: FieldType, text: &str| {
+            let mut field = schema.field("name").unwrap().clone();
+            field.field_type = field_type;
+            canonical(&field, Catalogue::builtin(), text).unwrap_err()
+        };
+        let mut reasons: Vec<String> = [
+            person("citizen_number", "12345"),
+            person("citizen_number", "1101051949123100XX"),
+            person("citizen_number", "110105194913310021"),
+            person("citizen_number", "110105194912310021"),
+            person("citizen_number", &number("20990101")),
+            person("phone", "5199"),
+            person("birth_date", "九月"),
+            person("birth_date", "1949-02-30"),
+            person("birth_date", "1700-01-01"),
+            person("sex", "丙种"),
+            person("employer", "甲公司\n乙公司"),
+            person("employer", &"字".repeat(400)),
+            person("hobby", "钓鱼"),
+            person("religion", "某某"),
+            check("person", &[]).unwrap_err(),
+            check(
+                "person",
+                &[
+                    ("name", "王五"),
+                    ("citizen_number", "11010519491231002X"),
+                    ("birth_date", "1949-12-30"),
+                    ("sex", "男"),
+                ],
+            )
+            .unwrap_err(),
+            check("unit", &[("credit_code", "1")]).unwrap_err(),
+            check("unit", &[("credit_code", "9150011674286959O8")]).unwrap_err(),
+            check("unit", &[("credit_code", "9150011674286959X9")]).unwrap_err(),
+            check("grid", &[("division_code", "500116004001")]).unwrap_err(),
+            check("grid", &[("division_code", "5001")]).unwrap_err(),
+            check("grid", &[("division_code", "000000")]).unwrap_err(),
+            check("address", &[("longitude", "29.29"), ("latitude", "29")]).unwrap_err(),
+            check(
+                "address",
+                &[
+                    ("longitude", "29.29"),
+                    ("latitude", "106.25"),
+                    ("crs", "wgs84"),
+                ],
+            )
+            .unwrap_err(),
+        ]
+        .into_iter()
+        .flatten()
+        .map(|violation| violation.reason)
+        .collect();
+        for field_type in [
+            FieldType::Integer,
+            FieldType::Decimal,
+            FieldType::Reference,
+            FieldType::Positions,
+        ] {
+            reasons.push(typed(field_type, "某"));
+        }
+        for reason in &reasons {
+            let han = |c: char| ('\u{4e00}'..='\u{9fff}').contains(&c);
+            let (chinese, english) = reason.split_once(" / ").expect(reason);
+            assert!(chinese.contains(han), "{reason}");
+            assert!(
+                !english.contains(han) && !english.contains(" / "),
+                "{reason}"
+            );
+        }
+        let kinds: std::collections::BTreeSet<&String> = reasons.iter().collect();
+        assert!(kinds.len() >= 28, "{kinds:#?}");
     }
 
     #[test]

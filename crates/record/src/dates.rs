@@ -12,13 +12,17 @@ pub const YEARS: RangeInclusive<u32> = 1850..=2100;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DateError {
     /// None of the accepted forms.
-    #[error("日期应写成 2026-01-31 或 20260131 的形式，请改写")]
+    #[error(
+        "日期应写成 2026-01-31 或 20260131 的形式，请改写 / a date is written 2026-01-31 or 20260131; write it so"
+    )]
     Form,
     /// No such day.
-    #[error("日历上没有这一天，请核对日期")]
+    #[error("日历上没有这一天，请核对日期 / there is no such day in the calendar; check the date")]
     Calendar,
     /// Outside [`YEARS`].
-    #[error("年份应在 1850 至 2100 之间，请核对日期")]
+    #[error(
+        "年份应在 1850 至 2100 之间，请核对日期 / the year lies between 1850 and 2100; check the date"
+    )]
     Year,
 }
 

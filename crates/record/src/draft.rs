@@ -22,7 +22,7 @@ pub struct Draft {
 pub struct Violation {
     /// The field's id.
     pub field: String,
-    /// What is wrong and what to do.
+    /// What is wrong and what to do, in Chinese and, after ` / `, in English.
     pub reason: String,
 }
 

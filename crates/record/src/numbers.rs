@@ -7,34 +7,54 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NumberError {
     /// A citizen number has 18 characters, or 15 in the old form.
-    #[error("公民身份号码应为 18 位（旧号码 15 位），请核对位数")]
+    #[error(
+        "公民身份号码应为 18 位（旧号码 15 位），请核对位数 / a citizen number has 18 characters, an old one 15; count them again"
+    )]
     CitizenLength,
     /// Something other than digits, or an X elsewhere than at the end.
-    #[error("公民身份号码只能由数字组成，末位可以是 X，请核对证件")]
+    #[error(
+        "公民身份号码只能由数字组成，末位可以是 X，请核对证件 / a citizen number is digits, and may end in X; compare it with the card"
+    )]
     CitizenCharacter,
     /// Digits 7 to 14 are no day of the calendar.
-    #[error("公民身份号码第 7 至 14 位不是有效的出生日期，请核对证件")]
+    #[error(
+        "公民身份号码第 7 至 14 位不是有效的出生日期，请核对证件 / characters 7 to 14 of the citizen number are no day of birth; compare it with the card"
+    )]
     CitizenBirth,
     /// The check character of GB 11643 does not fit.
-    #[error("公民身份号码校验位不符，可能有一位输错，请核对证件")]
+    #[error(
+        "公民身份号码校验位不符，可能有一位输错，请核对证件 / the check character of the citizen number does not fit, one character may be mistyped; compare it with the card"
+    )]
     CitizenCheck,
     /// A credit code has 18 characters.
-    #[error("统一社会信用代码应为 18 位，请核对营业执照或登记证书")]
+    #[error(
+        "统一社会信用代码应为 18 位，请核对营业执照或登记证书 / a unified social credit code has 18 characters; compare it with the licence or certificate"
+    )]
     CreditLength,
     /// A character outside the alphabet of GB 32100.
-    #[error("统一社会信用代码只能用数字和大写字母，且不含 I、O、S、V、Z，请核对证书")]
+    #[error(
+        "统一社会信用代码只能用数字和大写字母，且不含 I、O、S、V、Z，请核对证书 / a unified social credit code is digits and capitals without I, O, S, V and Z; compare it with the certificate"
+    )]
     CreditCharacter,
     /// The check character of GB 32100 does not fit.
-    #[error("统一社会信用代码校验位不符，可能有一位输错，请核对证书")]
+    #[error(
+        "统一社会信用代码校验位不符，可能有一位输错，请核对证书 / the check character of the unified social credit code does not fit, one character may be mistyped; compare it with the certificate"
+    )]
     CreditCheck,
     /// A division code has 6, 9 or 12 digits.
-    #[error("行政区划代码应为 6、9 或 12 位数字，请查区划代码表")]
+    #[error(
+        "行政区划代码应为 6、9 或 12 位数字，请查区划代码表 / a division code has 6, 9 or 12 digits; look it up in the list of divisions"
+    )]
     DivisionLength,
     /// A segment lies outside the ranges of GB/T 2260 and GB/T 10114.
-    #[error("行政区划代码的某一段超出编码范围，请查区划代码表")]
+    #[error(
+        "行政区划代码的某一段超出编码范围，请查区划代码表 / a part of the division code is outside the range of such codes; look it up in the list of divisions"
+    )]
     DivisionSegment,
     /// Neither a mobile number, nor a landline with its area code, nor a 400 or 800 number.
-    #[error("电话应为 11 位手机号，或带区号的固定电话（如 023-47521234），请核对")]
+    #[error(
+        "电话应为 11 位手机号，或带区号的固定电话（如 023-47521234），请核对 / a telephone number is a mobile number of 11 digits, or a landline with its area code such as 023-47521234; check it"
+    )]
     Phone,
 }
 

@@ -34,7 +34,7 @@ fn citizen_number_agrees(review: &mut Review<'_>) {
             Some(given) if given != birth => {
                 review.refuse(
                     "birth_date",
-                    "出生日期与公民身份号码不一致，请核对证件".to_owned(),
+                    "出生日期与公民身份号码不一致，请核对证件 / the birth date is not that of the citizen number; compare both with the card".to_owned(),
                 );
             }
             _ => review.complete("birth_date", birth),
@@ -43,7 +43,7 @@ fn citizen_number_agrees(review: &mut Review<'_>) {
     if let Some(sex) = numbers::citizen_sex(&number) {
         match review.value("sex") {
             Some(given @ ("1" | "2")) if given != sex => {
-                review.refuse("sex", "性别与公民身份号码不一致，请核对证件".to_owned());
+                review.refuse("sex", "性别与公民身份号码不一致，请核对证件 / the sex is not that of the citizen number; compare both with the card".to_owned());
             }
             // Unknown (0) and not stated (9) contradict nothing.
             _ => review.complete("sex", sex.to_owned()),
@@ -54,7 +54,10 @@ fn citizen_number_agrees(review: &mut Review<'_>) {
 fn past_is_past(review: &mut Review<'_>, today: &str) {
     for id in PAST {
         if review.value(id).is_some_and(|date| date > today) {
-            review.refuse(id, "日期不能晚于今天，请核对".to_owned());
+            review.refuse(
+                id,
+                "日期不能晚于今天，请核对 / the date lies after today; check it".to_owned(),
+            );
         }
     }
 }
@@ -66,7 +69,7 @@ fn division_code_has_its_list(review: &mut Review<'_>) {
     {
         review.refuse(
             "division_scheme",
-            "填写行政区划代码时须注明来源（mca 民政、nbs 统计或 local 本地），请补填".to_owned(),
+            "填写行政区划代码时须注明来源（mca 民政、nbs 统计或 local 本地），请补填 / a division code needs the list that it is from: mca (civil affairs), nbs (statistics) or local; fill that in".to_owned(),
         );
     }
 }
@@ -82,7 +85,7 @@ fn coordinates_are_whole(review: &mut Review<'_>) {
         for (id, _) in parts.iter().zip(&given).filter(|(_, given)| !**given) {
             review.refuse(
                 id,
-                "经度、纬度和坐标系须同时填写，请补齐或一并清空".to_owned(),
+                "经度、纬度和坐标系须同时填写，请补齐或一并清空 / longitude, latitude and coordinate system go together; fill in all three, or none".to_owned(),
             );
         }
     }
@@ -91,7 +94,7 @@ fn coordinates_are_whole(review: &mut Review<'_>) {
         if number.is_some_and(|number: f64| number.abs() > most) {
             review.refuse(
                 id,
-                format!("应在 -{most} 至 {most} 之间，请核对经度和纬度是否填反"),
+                format!("应在 -{most} 至 {most} 之间，请核对经度和纬度是否填反 / it lies between -{most} and {most}; see whether longitude and latitude are exchanged"),
             );
         }
     }

@@ -62,7 +62,7 @@ fn read<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Option<T>> {
     let bytes = store::atomic::read_bounded(path, FILE_MAX).map_err(RegistryError::from)?;
     serde_json::from_slice(&bytes).map(Some).map_err(|e| {
         RegistryError::Directory(format!(
-            "`{}`: {e}; correct it, or run `fangzhi backup configure`",
+            "`{0}` 读不懂，请改正，或重做 `fangzhi backup configure` / `{0}`: {e}; correct it, or run `fangzhi backup configure`",
             path.display()
         ))
     })

@@ -103,13 +103,13 @@ impl NodeConfig {
         let bytes = store::atomic::read_bounded(&path, CONFIG_MAX).map_err(RegistryError::from)?;
         let config: Self = serde_json::from_slice(&bytes).map_err(|e| {
             RegistryError::Directory(format!(
-                "`{}`: {e}; restore the file from a backup",
+                "`{0}` 读不懂，请从备份恢复该文件 / `{0}`: {e}; restore the file from a backup",
                 path.display()
             ))
         })?;
         if config.format != CONFIG_FORMAT {
             return Err(RegistryError::Directory(format!(
-                "`{}` has format {}; this program reads {CONFIG_FORMAT}",
+                "`{0}` 是格式 {1}，本程序只读 {CONFIG_FORMAT}；请用与之相配的程序 / `{0}` has format {1}; this program reads {CONFIG_FORMAT}: use the program that wrote it",
                 path.display(),
                 config.format
             )));

@@ -8,6 +8,14 @@ fn halves(words: &str) -> (&str, &str) {
     words.split_once(" / ").unwrap_or((words, words))
 }
 
+/// What failed, before the words of a layer below: each half before its own, where there are two.
+fn both(chinese: &str, english: &str, words: &str) -> String {
+    match words.split_once(" / ") {
+        Some((zh, en)) => format!("{chinese}：{zh} / {english}{en}"),
+        None => format!("{chinese} / {english}{words}"),
+    }
+}
+
 /// Why a use case did not happen. Nothing was written unless a variant says so.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
@@ -140,13 +148,13 @@ pub enum RegistryError {
         what: String,
     },
     /// The store refused or failed.
-    #[error("存储失败 / the store failed: {0}")]
+    #[error("{}", both("存储失败", "the store failed: ", .0))]
     Store(String),
     /// A file to be carried was not taken in, or not made.
     #[error(transparent)]
     Ferry(#[from] crate::ferry::Refused),
     /// A file could not be read or written.
-    #[error("文件有误 / {0}")]
+    #[error("{}", both("文件有误", "", .0))]
     File(String),
 }
 
@@ -183,7 +191,9 @@ impl RegistryError {
     }
 
     pub(crate) fn file(path: &std::path::Path, source: std::io::Error) -> Self {
-        Self::File(format!("file `{}`: {source}", path.display()))
+        let (chinese, english) = store::said::said(&source);
+        let path = path.display();
+        Self::File(format!("`{path}` {chinese} / file `{path}`: {english}"))
     }
 }
 
@@ -216,6 +226,29 @@ pub type Result<T> = std::result::Result<T, RegistryError>;
 #[cfg(test)]
 mod tests {
     use super::RegistryError;
+
+    #[test]
+    fn a_file_that_fails_is_told_in_chinese_and_then_in_english() {
+        let path = std::path::Path::new("/nowhere/node.json");
+        let bounded = store::atomic::read_bounded(path, 9).unwrap_err();
+        let missing = std::fs::read(path).unwrap_err();
+        let full = store::CommitError::Full { file: path.into() };
+        for error in [
+            RegistryError::from(bounded),
+            RegistryError::file(path, missing),
+            RegistryError::Store(super::words(&full)),
+        ] {
+            let told = error.to_string();
+            let (chinese, english) = told.split_once(" / ").unwrap();
+            assert!(
+                chinese.contains("请") && chinese.contains("/nowhere"),
+                "{told}"
+            );
+            assert!(english.is_ascii() && english.contains("; "), "{told}");
+        }
+        let alone = RegistryError::Store("sled hums".into()).to_string();
+        assert_eq!(alone, "存储失败 / the store failed: sled hums");
+    }
 
     #[test]
     fn a_denial_says_each_half_once() {

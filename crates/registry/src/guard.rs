@@ -183,7 +183,7 @@ impl Guard {
             .max_by_key(|s| s.sequence);
         match newest {
             None if !bytes.is_empty() => Err(RegistryError::File(format!(
-                "`{}` is damaged; if no other copy of this node runs, delete it and start again",
+                "`{0}` 已损坏；确无本节点的其他副本在运行时，删去它再启动 / `{0}` is damaged; if no other copy of this node runs, delete it and start again",
                 path.display()
             ))),
             newest => Ok(newest),

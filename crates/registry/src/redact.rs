@@ -14,7 +14,7 @@ use record::cbor;
 use record::entry::{Entry, Operation, RecordEntry};
 use record::id::{Origin, RecordId, UnixMillis};
 use record::plan::{ClassTerm, Task};
-use record::schema::Position;
+use record::schema::{Position, Schema};
 use seal::body::{Body, Opened, SealedBody};
 
 use crate::book::Leaf;
@@ -40,17 +40,37 @@ struct Rest {
     sealed: SealedBody,
 }
 
+/// Refuses a term that is none, and a group of fields that is not there or stays with its record.
+fn destroyable(schema: &Schema, class: &ClassTerm) -> Result<()> {
+    let ClassTerm { kind, group, days } = class;
+    let words = if *days == 0 {
+        format!(
+            "`{kind}:{group}` 的期限为 0 天，等于没有期限，请写 1 天以上 / the period of `{kind}:{group}` is 0 days, which is none; give at least 1 day"
+        )
+    } else if group.as_str() == CONTROL {
+        format!(
+            "字段组 `{group}` 随记录留存，不能先行销毁，请改选别的字段组 / the group `{group}` stays as long as its record; choose another group of `{kind}`"
+        )
+    } else if !schema.fields.iter().any(|field| field.group == *group) {
+        let groups: BTreeSet<&str> = { schema.fields.iter() }
+            .map(|field| field.group.as_str())
+            .filter(|group| *group != CONTROL)
+            .collect();
+        let groups = Vec::from_iter(groups).join(", ");
+        format!(
+            "类别 `{kind}` 没有字段组 `{group}`，现有 {groups} / kind `{kind}` has no group `{group}` of fields; it has {groups}"
+        )
+    } else {
+        return Ok(());
+    };
+    Err(RegistryError::BadRequest(words))
+}
+
 impl Registry {
     /// The shard of a group of fields that may be destroyed.
     pub(crate) fn class_shard(&self, class: &ClassTerm) -> Result<Origin> {
         let schema = self.schema(&class.kind)?;
-        let known = schema.fields.iter().any(|f| f.group == class.group);
-        if !known || class.group.as_str() == CONTROL || class.days == 0 {
-            return Err(RegistryError::BadRequest(format!(
-                "类别 `{0}` 没有可销毁的字段组 `{1}` / kind `{0}` has no group `{1}` of fields that can be destroyed after so many days; see `fangzhi schema show {0}`",
-                class.kind, class.group
-            )));
-        }
+        destroyable(schema, class)?;
         Ok(self.shard(&class.kind))
     }
 
@@ -251,5 +271,34 @@ impl Registry {
         }
         let sealed = self.sealed_anew(origin, keys, at, &version)?;
         Ok(Rest { version, sealed })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use record::id::Kind;
+    use record::schema::Catalogue;
+
+    use super::*;
+
+    #[test]
+    fn a_class_that_cannot_be_destroyed_is_refused_with_the_true_reason() {
+        let kind = Kind::new("person").unwrap();
+        let schema = Catalogue::builtin().schema(&kind).unwrap();
+        let told = |group: &str, days| {
+            let group = Kind::new(group).unwrap();
+            let kind = kind.clone();
+            destroyable(schema, &ClassTerm { kind, group, days })
+        };
+        assert!(told("contact", 1).is_ok());
+        for (group, days, chinese, english) in [
+            ("contact", 0, "0 天", "at least 1 day"),
+            ("control", 30, "随记录留存", "stays as long as its record"),
+            ("contacts", 30, "没有字段组", "it has care, contact"),
+        ] {
+            let words = told(group, days).unwrap_err().to_string();
+            let (zh, en) = words.split_once(" / ").unwrap();
+            assert!(zh.contains(chinese) && en.contains(english), "{words}");
+        }
     }
 }

@@ -8,18 +8,22 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::fs::{Fs, How, Real};
+use crate::said::said;
 
 /// Why a small file was not read or replaced.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// There is no such file.
-    #[error("`{}` does not exist", path.display())]
+    #[error("没有文件 `{0}`，请核对路径 / `{0}` does not exist; check the path", path.display())]
     Missing {
         /// The file.
         path: PathBuf,
     },
     /// The file is longer than what it can be.
-    #[error("`{}` is longer than {max} bytes; it is not the file expected there", path.display())]
+    #[error(
+        "`{0}` 超过 {max} 字节，不是此处应有的文件 / `{0}` is longer than {max} bytes; it is not the file expected there",
+        path.display()
+    )]
     TooLong {
         /// The file.
         path: PathBuf,
@@ -27,16 +31,27 @@ pub enum FileError {
         max: u64,
     },
     /// The operating system refused.
-    #[error("cannot {action} `{}`; check its permissions and the room on the disk", path.display())]
+    #[error(
+        "{0} `{1}`：{2} / cannot {action} `{1}`: {3}",
+        cannot(.action), path.display(), said(.error).0, said(.error).1
+    )]
     Io {
         /// `read`, `replace` or `destroy`.
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: io::Error,
+        /// What the system said; it is in the message, so it is no source to be walked to.
+        error: io::Error,
     },
+}
+
+/// That something cannot be done, in Chinese.
+fn cannot(action: &str) -> &'static str {
+    match action {
+        "read" => "读不了",
+        "destroy" => "无法销毁",
+        _ => "无法写入",
+    }
 }
 
 /// Puts `bytes` in the place of the file at `path`, readable by its owner only. When this returns
@@ -60,18 +75,18 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
 pub fn destroy(path: &Path) -> Result<(), FileError> {
     crate::fs::destroy(&Real, path)
         .and_then(|()| Real.sync_dir(path.parent().unwrap_or(Path::new("."))))
-        .map_err(|source| FileError::Io {
+        .map_err(|error| FileError::Io {
             action: "destroy",
             path: path.to_owned(),
-            source,
+            error,
         })
 }
 
 pub(crate) fn replace_on(fs: &dyn Fs, path: &Path, bytes: &[u8]) -> Result<(), FileError> {
-    try_replace(fs, path, bytes).map_err(|source| FileError::Io {
+    try_replace(fs, path, bytes).map_err(|error| FileError::Io {
         action: "replace",
         path: path.to_owned(),
-        source,
+        error,
     })
 }
 
@@ -92,10 +107,10 @@ pub fn read_bounded(path: &Path, max: u64) -> Result<Vec<u8>, FileError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(FileError::Missing {
             path: path.to_owned(),
         }),
-        Err(source) => Err(FileError::Io {
+        Err(error) => Err(FileError::Io {
             action: "read",
             path: path.to_owned(),
-            source,
+            error,
         }),
     }
 }
@@ -166,5 +181,31 @@ mod tests {
         fs::create_dir(&path).unwrap();
         assert!(replace(&path, b"x").is_err());
         assert!(path.is_dir());
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_is_told_in_chinese_and_then_in_english() {
+        let dir = tempfile::tempdir().unwrap();
+        let none = dir.path().join("none");
+        fs::write(dir.path().join("f"), b"seven b").unwrap();
+        for (error, why) in [
+            (read_bounded(&none, 6).unwrap_err(), "does not exist"),
+            (
+                read_bounded(&dir.path().join("f"), 6).unwrap_err(),
+                "longer",
+            ),
+            (read_bounded(dir.path(), 6).unwrap_err(), "it is a folder"),
+            (replace(&none.join("f"), b"x").unwrap_err(), "no such file"),
+        ] {
+            let told = error.to_string();
+            let (chinese, english) = told.split_once(" / ").unwrap();
+            let place = dir.path().display().to_string();
+            assert!(!chinese.is_ascii() && english.is_ascii(), "{told}");
+            assert!(
+                chinese.contains(&place) && english.contains(&place),
+                "{told}"
+            );
+            assert!(english.contains(why), "{told}");
+        }
     }
 }

@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::batch::Batch;
-use crate::error::{CommitError, OpenError, ReadError, is_full, open_io};
+use crate::error::{CommitError, Holder, OpenError, ReadError, is_full, open_io};
 use crate::format::Pointer;
 use crate::frame::Held;
 use crate::fs::{Fs, Real};
@@ -387,8 +387,8 @@ fn lock(dir: &Path) -> Result<File, OpenError> {
             // Only to name the holder: what cannot be read is left out.
             let _ = (&file).take(20).read_to_string(&mut pid);
             let holder = match pid.trim().parse::<u32>() {
-                Ok(pid) => format!("process {pid}"),
-                Err(_) => "another process".to_owned(),
+                Ok(pid) => Holder::Process(pid),
+                Err(_) => Holder::Somebody,
             };
             let dir = dir.to_owned();
             return Err(OpenError::Locked { dir, holder });

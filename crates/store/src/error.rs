@@ -8,21 +8,25 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::key::{Key, KeyError};
+use crate::said::said;
 
 /// Why a store did not open.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process has it open.
-    #[error("`{}` is in use by {holder}; stop that process first, or talk to it", dir.display())]
+    #[error(
+        "`{0}` 正被{1}占用，请先停止它，或把命令交给在那里运行的节点 / `{0}` is in use by {2}; stop that first, or give the command to the node that runs there",
+        dir.display(), holder.chinese(), holder.english()
+    )]
     Locked {
         /// The store's folder.
         dir: PathBuf,
-        /// `process N`, or `another process` when it left no number.
-        holder: String,
+        /// Who has it.
+        holder: Holder,
     },
     /// Bytes that were durable fail their check or are gone.
     #[error(
-        "`{}` is damaged at byte {offset}: {what}; restore the file from a backup or the parent, and run `fangzhi verify` to see all damage",
+        "`{0}` 在第 {offset} 字节处损坏，请从备份或上级恢复该文件，并用 `fangzhi verify` 查看全部损坏 / `{0}` is damaged at byte {offset}: {what}; restore the file from a backup or the parent, and run `fangzhi verify` to see all damage",
         file.display()
     )]
     Damaged {
@@ -34,7 +38,10 @@ pub enum OpenError {
         what: &'static str,
     },
     /// Written by a later version of this format.
-    #[error("`{}` has format version {version}, which this program does not know; run the version that wrote it", file.display())]
+    #[error(
+        "`{0}` 是格式第 {version} 版，本程序不识，请用写它的程序版本 / `{0}` has format version {version}, which this program does not know; run the version that wrote it",
+        file.display()
+    )]
     Unsupported {
         /// The segment file.
         file: PathBuf,
@@ -52,7 +59,10 @@ pub enum OpenError {
         range: &'static str,
     },
     /// The index could not be rebuilt.
-    #[error("the index in `{}` cannot be written: {detail}; make room, check the disk, and open again", dir.display())]
+    #[error(
+        "`{0}` 中的索引无法写入，请腾出空间、检查磁盘后再打开 / the index in `{0}` cannot be written: {detail}; make room, check the disk, and open again",
+        dir.display()
+    )]
     Index {
         /// The index's folder.
         dir: PathBuf,
@@ -71,14 +81,45 @@ pub enum OpenError {
         detail: String,
     },
     /// The operating system refused.
-    #[error("cannot open the store at `{}`; check its permissions and the disk", file.display())]
+    #[error(
+        "打不开存储 `{0}`：{1} / cannot open the store at `{0}`: {2}",
+        file.display(), said(.error).0, said(.error).1
+    )]
     Io {
         /// The file or folder.
         file: PathBuf,
-        /// What the system said.
-        #[source]
-        source: io::Error,
+        /// What the system said; it is in the message, so it is no source to be walked to.
+        error: io::Error,
     },
+}
+
+/// Who has a store open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// The process of this number.
+    Process(u32),
+    /// A process that left no number.
+    Somebody,
+    /// A verification, which reads the files.
+    Verification,
+}
+
+impl Holder {
+    fn chinese(self) -> String {
+        match self {
+            Self::Process(number) => format!("进程 {number} "),
+            Self::Somebody => "另一进程".to_owned(),
+            Self::Verification => "一次核验".to_owned(),
+        }
+    }
+
+    fn english(self) -> String {
+        match self {
+            Self::Process(number) => format!("process {number}"),
+            Self::Somebody => "another process".to_owned(),
+            Self::Verification => "a verification".to_owned(),
+        }
+    }
 }
 
 /// Why a reading failed.
@@ -86,7 +127,7 @@ pub enum OpenError {
 pub enum ReadError {
     /// The bytes on disk fail their checksum.
     #[error(
-        "`{}` is damaged at byte {offset}: {what}; restore the file from a backup or the parent, and run `fangzhi verify` to see all damage",
+        "`{0}` 在第 {offset} 字节处损坏，请从备份或上级恢复该文件，并用 `fangzhi verify` 查看全部损坏 / `{0}` is damaged at byte {offset}: {what}; restore the file from a backup or the parent, and run `fangzhi verify` to see all damage",
         file.display()
     )]
     Damaged {
@@ -99,7 +140,7 @@ pub enum ReadError {
     },
     /// The index cannot be read; it is rebuilt when the store is next opened.
     #[error(
-        "the index cannot be read: {detail}; restart the node, which rebuilds it from the segments"
+        "索引读不了，请重启节点，节点会据数据文件重建 / the index cannot be read: {detail}; restart the node, which rebuilds it from the segments"
     )]
     Index {
         /// What sled said.
@@ -109,7 +150,10 @@ pub enum ReadError {
     #[error(transparent)]
     Name(#[from] KeyError),
     /// The operating system refused.
-    #[error("cannot read `{}`; check its permissions and the disk", file.display())]
+    #[error(
+        "读不了 `{0}`：{1} / cannot read `{0}`; check its permissions and the disk",
+        file.display(), said(.source).0
+    )]
     Io {
         /// The file or folder.
         file: PathBuf,
@@ -133,7 +177,10 @@ pub enum CommitError {
         head: u64,
     },
     /// There was no room. Nothing was written, and the store goes on.
-    #[error("there is no room to write to `{}`; nothing was written; make room and commit again", file.display())]
+    #[error(
+        "`{0}` 没有空间可写，没有写入任何内容，请腾出空间再试 / there is no room to write to `{0}`; nothing was written; make room and commit again",
+        file.display()
+    )]
     Full {
         /// The file that could not grow.
         file: PathBuf,
@@ -171,13 +218,18 @@ pub enum CommitError {
     #[error("this store was opened to be verified and takes no batches; open it as `Embedded`")]
     ReadOnly,
     /// An earlier write failed, so what the disk holds is not known. This batch was not written.
-    #[error("the store stopped after an earlier failure: {reason}; reopen it and read the head")]
+    #[error(
+        "此前写入失败，存储已停用，请重启节点 / the store stopped after an earlier failure: {reason}; reopen it and read the head"
+    )]
     Stopped {
         /// The earlier failure.
         reason: String,
     },
     /// The write failed, and whether the batch is durable is not known.
-    #[error("cannot write `{}`; reopen the store and read the head", file.display())]
+    #[error(
+        "写不了 `{0}`：{1}；请重启节点 / cannot write `{0}`; reopen the store and read the head",
+        file.display(), said(.source).0
+    )]
     Io {
         /// The file.
         file: PathBuf,
@@ -186,7 +238,9 @@ pub enum CommitError {
         source: Arc<io::Error>,
     },
     /// The batch may be durable in the segments but did not reach the index.
-    #[error("the index cannot be written: {detail}; reopen the store and read the head")]
+    #[error(
+        "索引写不了，请重启节点 / the index cannot be written: {detail}; reopen the store and read the head"
+    )]
     Index {
         /// What sled said.
         detail: String,
@@ -214,9 +268,9 @@ impl CommitError {
 
 /// Puts the file's name beside what the system said.
 pub(crate) fn open_io(file: &Path) -> impl FnOnce(io::Error) -> OpenError + '_ {
-    move |source| OpenError::Io {
+    move |error| OpenError::Io {
         file: file.to_owned(),
-        source,
+        error,
     }
 }
 

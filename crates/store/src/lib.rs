@@ -10,7 +10,7 @@
 //! head.** One [`suite`] runs on every engine.
 //!
 //! The modules in reading order: [`key`] and [`batch`] say what is written; [`error`] what can go
-//! wrong; [`memory`] is the smallest engine; `format`, `frame`, `segment` and `walk` are the bytes on
+//! wrong, and [`said`] what the system says of a file; [`memory`] is the smallest engine; `format`, `frame`, `segment` and `walk` are the bytes on
 //! disk; `fs` changes files; `index`, `recent`, `cut`, `recover`, `queue` and [`embedded`] are the engine over them; [`snapshot`] verifies
 //! the same files without any of that; [`pages`] and [`atomic`] keep bytes outside the store.
 //!
@@ -31,6 +31,8 @@
 pub mod key;
 
 pub mod batch;
+
+pub mod said;
 
 pub mod error;
 

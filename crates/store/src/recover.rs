@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::embedded::Options;
-use crate::error::{OpenError, open_io};
+use crate::error::{Holder, OpenError, open_io};
 use crate::format::SEGMENT_HEADER;
 use crate::fs::{self as files, Fs};
 use crate::index::{Index, IndexError, Place, SUSPECT};
@@ -164,7 +164,7 @@ fn clear(fs: &dyn Fs, dir: &Path, order: &Order) -> Result<(), OpenError> {
     let Some(_alone) = segment::lock_alone(dir).map_err(io())? else {
         return Err(OpenError::Locked {
             dir: dir.to_owned(),
-            holder: "a verification".to_owned(),
+            holder: Holder::Verification,
         });
     };
     // The name of the finished file may not be durable yet.

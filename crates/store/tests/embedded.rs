@@ -307,9 +307,20 @@ fn a_segment_of_a_later_version_is_refused_by_name() {
 fn a_second_opening_is_refused_and_names_the_holder() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
-    let holder = format!("process {}", std::process::id());
+    let here = format!("process {}", std::process::id());
     match Embedded::open(dir.path(), Options::default()) {
-        Err(OpenError::Locked { holder: named, .. }) => assert_eq!(named, holder),
+        Err(locked @ OpenError::Locked { .. }) => {
+            let told = locked.to_string();
+            let (chinese, english) = told.split_once(" / ").unwrap();
+            assert!(
+                chinese.contains("占用") && chinese.contains("请先停止"),
+                "{told}"
+            );
+            assert!(
+                english.contains(&here) && english.contains("in use by"),
+                "{told}"
+            );
+        }
         other => panic!("{:?}", other.err()),
     }
     drop(store);

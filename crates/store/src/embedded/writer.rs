@@ -93,7 +93,12 @@ impl Writer {
     /// Takes no more batches, and says why from here on.
     pub(super) fn stop(&mut self, error: CommitError) -> CommitError {
         let source = std::error::Error::source(&error).map(|source| format!(" ({source})"));
-        let reason = format!("{error}{}", source.unwrap_or_default());
+        let told = error.to_string();
+        // It is told inside other words, in their English half.
+        let english = told
+            .split_once(" / ")
+            .map_or(told.as_str(), |halves| halves.1);
+        let reason = format!("{english}{}", source.unwrap_or_default());
         tracing::error!(%reason, "the store stopped");
         self.stopped = Some(reason);
         error

@@ -16,7 +16,8 @@ pub mod settle;
 pub mod show;
 pub mod take;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::PoisonError;
 
 use minicbor::{Decode, Encode};
 use record::cbor;
@@ -34,6 +35,8 @@ use crate::session::BASIS_MAX;
 use crate::table;
 use crate::transfer::bad;
 
+/// How many grids are listed to whoever named one that is not there.
+const GRIDS_SHOWN: usize = 40;
 /// The most values that a selection names.
 const VALUES_MAX: usize = 200;
 
@@ -182,6 +185,7 @@ impl Registry {
         }
         let origin = self.shard(&request.kind);
         self.refuse_closed(&origin)?;
+        self.grids_are_there(&origin, &selection.grids)?;
         let hash = self.keys.blind("moving-rows", &cbor::to_vec(&selection))?;
         let plain = zeroize::Zeroizing::new(cbor::to_vec(&selection));
         let key = self.keys.kept_key()?;
@@ -194,6 +198,24 @@ impl Registry {
             closes: request.close,
             basis: basis.to_owned(),
         })
+    }
+
+    /// Refuses a grid in which no record of the shard is: a plan for it would move nothing.
+    fn grids_are_there(&self, origin: &Origin, grids: &[String]) -> Result<()> {
+        let holding = self.holding(origin)?;
+        let holding = holding.read().unwrap_or_else(PoisonError::into_inner);
+        let rows = holding.index.distinct();
+        let known: BTreeSet<&str> = rows.iter().filter_map(|row| row.grid).collect();
+        let unknown = grids.iter().filter(|grid| !known.contains(grid.as_str()));
+        let unknown = Vec::from_iter(unknown.map(String::as_str)).join(", ");
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let shown = Vec::from_iter(known.iter().copied().take(GRIDS_SHOWN)).join(", ");
+        let (all, more) = (known.len(), known.len().saturating_sub(GRIDS_SHOWN));
+        Err(bad(format!(
+            "`{origin}` 没有记录在网格 `{unknown}` 中；有记录的网格共 {all} 个：{shown}（另有 {more} 个未列） / no record of `{origin}` is in the grid `{unknown}`; the {all} grids that have records are: {shown} ({more} more are not listed); name one of them, or leave `--grid` out to move all"
+        )))
     }
 
     /// The work of a plan that takes what another division moves here.

@@ -165,6 +165,9 @@ pub struct Check {
     pub next: String,
 }
 
+/// What `fangzhi_refusals_total` counts.
+const REFUSALS_HELP: &str = "Refusals by this node since the start; the one label, reason, says of what. Of other nodes, over the network and in ferry files (the words in docs/formats/sync.md, Hostile peers): a session, a ledger or entries that it was offered, a frame, a connection beyond a limit; recovery: a piece of a recovery file that it did not give. Of HTTP: http, a connection closed because there were too many; login, a passphrase that was told to wait (429). Not among them: readings denied, wrong passphrases, rows rejected. A reason that did not occur has no line.";
+
 impl Registry {
     /// Who this node is and what it holds.
     ///
@@ -296,7 +299,7 @@ impl Registry {
         metric(
             "fangzhi_refusals_total",
             "counter",
-            "What this node refused of other nodes since the start, by reason.",
+            REFUSALS_HELP,
             lock(&counters.refusals)
                 .iter()
                 .map(|(reason, count)| (format!("{{reason=\"{reason}\"}}"), *count))
@@ -705,5 +708,23 @@ impl Registry {
         checks.extend(store::checks(&status.store));
         checks.extend(self.custody_checks(now)?);
         Ok(checks)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::REFUSALS_HELP;
+
+    #[test]
+    fn the_help_of_the_refusals_names_the_label_and_what_the_manual_names() {
+        let manual = include_str!("../../../docs/formats/sync.md");
+        for word in ["reason", "recovery", "http", "login"] {
+            assert!(REFUSALS_HELP.contains(word), "{word}");
+            assert!(manual.contains(&format!("`{word}`")), "{word}");
+        }
+        assert!(REFUSALS_HELP.contains("docs/formats/sync.md, Hostile peers"));
+        assert!(manual.contains("## Hostile peers"));
+        // A line break would end the comment in Prometheus' text format.
+        assert!(!REFUSALS_HELP.contains(['\n', '\\']));
     }
 }

@@ -116,7 +116,7 @@ pub fn passphrase_file(path: &Path) -> Result<Zeroizing<String>> {
     );
     let text = std::str::from_utf8(&bytes).map_err(|_| {
         Fault::failed(format!(
-            "`{}` is no UTF-8 text; write the passphrase anew",
+            "`{0}` 不是 UTF-8 文字，请重写口令文件 / `{0}` is no UTF-8 text; write the passphrase anew",
             path.display()
         ))
     })?;
@@ -342,7 +342,7 @@ impl Client {
         })
         .map_err(|e| {
             Fault::failed(format!(
-                "the node's answer cannot be read: {e}; are both of one version?"
+                "节点的应答读不懂，请核对命令与节点是否同一版本 / the node's answer cannot be read: {e}; see that command and node are of one version"
             ))
         })
     }

@@ -55,11 +55,14 @@ impl Fault {
 
     /// A file that could not be read or written.
     pub fn file(path: &std::path::Path, error: &std::io::Error) -> Self {
-        Self::new(
-            exit::FAILED,
-            "file",
-            format!("文件 `{0}` / file `{0}`: {error}", path.display()),
-        )
+        Self::new(exit::FAILED, "file", Self::told(path, error))
+    }
+
+    /// Why the system refused a file, with its name, in both languages.
+    fn told(path: &std::path::Path, error: &std::io::Error) -> String {
+        let (chinese, english) = store::said::said(error);
+        let path = path.display();
+        format!("文件 `{path}`：{chinese} / file `{path}`: {english}")
     }
 
     /// The exit code of a failure that the node told by its code.
@@ -108,5 +111,21 @@ impl From<RegistryError> for Fault {
             Self::exit_of(error.code())
         };
         Self::new(exit, error.code(), error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_not_there_is_told_in_chinese_first_with_what_to_do() {
+        let path = std::path::Path::new("/nowhere/persons.csv");
+        let error = std::fs::read(path).unwrap_err();
+        let told = Fault::file(path, &error).message;
+        let (chinese, english) = told.split_once(" / ").unwrap();
+        assert!(chinese.contains("/nowhere/persons.csv") && chinese.contains("请核对路径"));
+        assert!(english.contains("/nowhere/persons.csv") && english.contains("check the path"));
+        assert!(!told.contains("No such file"), "{told}");
     }
 }

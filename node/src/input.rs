@@ -198,10 +198,14 @@ fn conditions(headers: &[String], only: &[String]) -> Result<Vec<(usize, String)
         .map(|condition| {
             let (column, value) = condition
                 .split_once('=')
-                .ok_or_else(|| Fault::usage(format!("`--only {condition}`: use COLUMN=VALUE")))?;
+                .ok_or_else(|| {
+                    Fault::usage(format!(
+                        "`--only {condition}` 应写成 列名=值 / `--only {condition}` is written COLUMN=VALUE"
+                    ))
+                })?;
             let at = headers.iter().position(|h| h == column).ok_or_else(|| {
                 Fault::usage(format!(
-                    "`--only`: the file has no column `{column}`; it has {}",
+                    "`--only`：文件没有 `{column}` 列，请用它有的列：{0} / `--only`: the file has no column `{column}`; it has {0}",
                     headers.join(", ")
                 ))
             })?;
@@ -229,7 +233,7 @@ fn unpack(path: &Path, bytes: &[u8]) -> Result<Vec<u8>> {
     flate2::read::MultiGzDecoder::new(bytes)
         .take(most + 1)
         .read_to_end(&mut unpacked)
-        .map_err(|e| Fault::file(path, &e))?;
+        .map_err(|_| cut_short(path))?;
     if unpacked.len() as u64 > most && most < FILE_BYTES_MAX {
         return Err(Fault::failed(format!(
             "`{0}` 解压后超过自身的 {UNPACKED_TIMES_MAX} 倍，不像表格；请先自行解压核对 / `{0}` unpacks to more than {UNPACKED_TIMES_MAX} times its size, which no table does; unpack it and look at it first",
@@ -237,6 +241,14 @@ fn unpack(path: &Path, bytes: &[u8]) -> Result<Vec<u8>> {
         )));
     }
     whole(path, unpacked)
+}
+
+/// What a packed file says when it does not unpack: it is in memory, so no disk is to blame.
+fn cut_short(path: &Path) -> Fault {
+    Fault::failed(format!(
+        "`{0}` 解不开：压缩内容不完整或已损坏，请重新取得或重新压缩 / `{0}` does not unpack: what is packed in it is cut short or damaged; fetch it again, or pack it again",
+        path.display()
+    ))
 }
 
 /// UTF-8 when it is, else GBK when it is, else an error: never a guess with losses.
@@ -268,7 +280,12 @@ pub fn write_rejects(
     headers: &[String],
     rows: &[(&StringRecord, String)],
 ) -> Result<()> {
-    let broken = |e: csv::Error| Fault::failed(format!("`{}`: {e}", path.display()));
+    let broken = |e: csv::Error| {
+        Fault::failed(format!(
+            "退回文件 `{0}` 写不了 / the reject file `{0}` cannot be written: {e}",
+            path.display()
+        ))
+    };
     let mut bytes = b"\xef\xbb\xbf".to_vec();
     {
         let mut writer = csv::WriterBuilder::new()
@@ -287,4 +304,34 @@ pub fn write_rejects(
         writer.flush().map_err(|e| Fault::file(path, &e))?;
     }
     store::atomic::replace(path, &bytes).map_err(|e| Fault::failed(e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packed_file_that_is_cut_short_is_told_by_name_in_both_languages() {
+        let path = Path::new("persons.csv.gz");
+        let mut packed = Vec::new();
+        let text = b"name\n".repeat(200);
+        flate2::read::GzEncoder::new(text.as_slice(), flate2::Compression::default())
+            .read_to_end(&mut packed)
+            .unwrap();
+        for bytes in [&packed[..packed.len() / 2], &[0x1f, 0x8b, 8, 0, 7]] {
+            let told = unpack(path, bytes).unwrap_err().message;
+            let (chinese, english) = told.split_once(" / ").unwrap();
+            let name = path.display().to_string();
+            assert!(
+                chinese.contains(&name) && chinese.contains("请重新取得"),
+                "{told}"
+            );
+            assert!(
+                english.contains(&name) && english.contains("fetch it again"),
+                "{told}"
+            );
+            assert!(!told.contains("deflate"), "{told}");
+        }
+        assert_eq!(unpack(path, &packed).unwrap(), text);
+    }
 }

@@ -4,6 +4,7 @@
 //! to be near.
 
 use std::error::Error as _;
+use std::num::{IntErrorKind, ParseIntError};
 
 use clap::Error;
 use clap::error::{ContextKind, ErrorKind};
@@ -35,9 +36,10 @@ pub fn fault(error: &Error) -> Fault {
         }
         ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
             let value = named(ContextKind::InvalidValue);
-            let why = error.source().map(ToString::to_string);
-            let why = why.map_or_else(String::new, |why| format!(": {why}"));
-            format!("`{argument}` 不能是 `{value}` / `{argument}` cannot be `{value}`{why}")
+            let (chinese, english) = error.source().map_or_else(Default::default, reason);
+            format!(
+                "`{argument}` 不能是 `{value}`{chinese} / `{argument}` cannot be `{value}`{english}"
+            )
         }
         ErrorKind::ArgumentConflict => {
             let other = named(ContextKind::PriorArg);
@@ -80,6 +82,33 @@ pub fn fault(error: &Error) -> Fault {
     fault
 }
 
+/// Why a value is none, after a colon, in both languages.
+fn reason(why: &(dyn std::error::Error + 'static)) -> (String, String) {
+    let text = why.to_string();
+    if let Some(number) = why.downcast_ref::<ParseIntError>() {
+        let (chinese, english) = match number.kind() {
+            IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => (
+                "数字过大或过小，请改小或改大",
+                "the number is out of range; give one within it",
+            ),
+            IntErrorKind::Empty => ("没有写数字，请填写", "there is no number; give one"),
+            _ => (
+                "应为整数，请只填数字",
+                "it is no whole number; give digits only",
+            ),
+        };
+        return (format!("：{chinese}"), format!(": {english}"));
+    }
+    if let Some((_, range)) = text.split_once(" is not in ") {
+        let chinese = format!("：应在 {range} 之内，请改正");
+        return (chinese, format!(": it lies within {range}; correct it"));
+    }
+    match text.split_once(" / ") {
+        Some((chinese, english)) => (format!("：{chinese}"), format!(": {english}")),
+        None => ("：请按用法改写".to_owned(), format!(": {text}")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -119,6 +148,36 @@ mod tests {
             assert!(told.contains(word), "{line}: {told}");
             assert!(!told.contains('\u{1b}'), "{line}: {told:?}");
             assert_eq!(fault.exit, crate::fault::exit::USAGE);
+        }
+    }
+
+    #[test]
+    fn a_value_that_is_none_is_told_why_in_both_languages() {
+        for (line, chinese, english) in [
+            ("keys order reseal --days x", "应为整数", "no whole number"),
+            (
+                "keys order reseal --days 99999999999",
+                "应在 0..=4294967295",
+                "it lies within 0..=4294967295",
+            ),
+            (
+                "backup configure --keep 0",
+                "应在 1..=10000",
+                "it lies within 1..=10000",
+            ),
+            (
+                "retention fields --class person:contact:x",
+                "类别:字段组:天数",
+                "KIND:GROUP:DAYS",
+            ),
+        ] {
+            let words = ["fangzhi"].into_iter().chain(line.split(' '));
+            let error = Args::try_parse_from(words).unwrap_err();
+            let told = fault(&error).message;
+            let (zh, en) = told.split_once(" / ").unwrap();
+            assert!(zh.contains(chinese), "{told}");
+            assert!(en.contains(english) && en.is_ascii(), "{told}");
+            assert!(!told.contains("invalid digit"), "{told}");
         }
     }
 }

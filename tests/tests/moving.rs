@@ -366,6 +366,24 @@ fn amendment(record: RecordId, version: u64) -> Amendment {
 }
 
 #[test]
+fn a_grid_in_which_nobody_is_makes_no_plan_and_those_that_are_there_are_named() {
+    let world = World::new();
+    let wanted = [world.grid(0), "G-none".into()];
+    let request = move_to("xianfeng", &wanted, false);
+    let old = &world.old;
+    let refused = old.registry.plan(&old.officer, &request, NOW);
+    let refused = refused.err().unwrap();
+    assert_eq!(refused.code(), "bad-request");
+    let told = refused.to_string();
+    let (chinese, english) = told.split_once(" / ").unwrap();
+    assert!(chinese.contains("`G-none`"), "{told}");
+    assert!(english.contains("in the grid `G-none`"), "{told}");
+    for person in [0, FIRST_GRID] {
+        assert!(english.contains(&world.grid(person)), "{told}");
+    }
+}
+
+#[test]
 fn a_split_moves_the_records_of_its_grid_whole_and_leaves_the_others() {
     let world = World::new();
     assert_ne!(world.grid(0), world.grid(FIRST_GRID));

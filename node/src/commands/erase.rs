@@ -65,7 +65,9 @@ fn class(text: &str) -> std::result::Result<ClassTerm, String> {
             .is_none()
             .then_some(ClassTerm { kind, group, days })
     })();
-    parsed.ok_or_else(|| "use KIND:GROUP:DAYS, such as person:care:1096".into())
+    parsed.ok_or_else(|| {
+        "应写成 类别:字段组:天数，天数为整数，如 person:care:1096 / it is written KIND:GROUP:DAYS with a whole number of days, such as person:care:1096".into()
+    })
 }
 
 pub fn erase(command: &Erase, json: bool) -> Result<ExitCode> {

@@ -99,19 +99,27 @@ pub fn send(
             numbers: rows.iter().map(|(number, _)| *number).collect(),
             dry_run,
         };
-        let report: ImportReport =
-            client.post("/api/v1/import", &chunk).map_err(|mut fault| {
-                fault.details.push(format!(
-                    "此前已登记 {0} 行；排除故障后重新导入同一文件即可续完 / {0} rows were registered before this; import the same file again to go on",
-                    total.accepted
-                ));
-                fault
-            })?;
+        let report: ImportReport = client.post("/api/v1/import", &chunk).map_err(|mut fault| {
+            fault.details.push(next(&fault.code, kind, total.accepted));
+            fault
+        })?;
         bar.inc(report.rows);
         add(&mut total, report);
     }
     bar.finish_and_clear();
     Ok(total)
+}
+
+/// What to do when an import stopped: whoever may not import is not told to import again.
+fn next(code: &str, kind: &Kind, accepted: u64) -> String {
+    match code {
+        "denied" => format!(
+            "此前已登记 {accepted} 行；再导也会被拒。登记 `{kind}` 须由登记员（clerk）办理，网格员（grid-worker）只限本网格：用 --as 换有此角色的登录名，或请安全员 `fangzhi operator add LOGIN --role clerk`；规则见 docs/policies.md / {accepted} rows were registered before this, and importing again will be refused again. To register `{kind}` takes a clerk, or a grid worker for the own grid: name a login of that role with --as, or ask the security officer for `fangzhi operator add LOGIN --role clerk`; the rules are in docs/policies.md"
+        ),
+        _ => format!(
+            "此前已登记 {accepted} 行；排除故障后重新导入同一文件即可续完 / {accepted} rows were registered before this; mend what stopped it and import the same file again to go on"
+        ),
+    }
 }
 
 fn add(total: &mut ImportReport, report: ImportReport) {
@@ -238,4 +246,27 @@ fn report(as_json: bool, report: &ImportReport, rejects: Option<&PathBuf>, previ
         "{label}：{} 行 / rows = {} 登记 / accepted（其中 {} 此前已登记 / registered before）+ {} 退回 / rejected",
         report.rows, report.accepted, report.repeated, report.rejected
     ));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_not_import_is_told_whom_to_ask_and_not_to_import_again() {
+        let kind = Kind::new("person").unwrap();
+        let told = next("denied", &kind, 0);
+        let (chinese, english) = told.split_once(" / ").unwrap();
+        assert!(
+            chinese.contains("登记员") && !chinese.contains("续完"),
+            "{told}"
+        );
+        assert!(
+            english.contains("clerk") && english.contains("--as"),
+            "{told}"
+        );
+        assert!(!english.contains("to go on"), "{told}");
+        assert!(next("store", &kind, 256).contains("256 rows"));
+        assert!(next("store", &kind, 256).contains("to go on"));
+    }
 }

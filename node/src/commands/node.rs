@@ -48,7 +48,7 @@ fn codes(texts: &[String]) -> Result<Vec<DivisionCode>> {
             let parts: Vec<&str> = text.splitn(3, ':').collect();
             let [scheme, code, from] = parts.as_slice() else {
                 return Err(Fault::usage(format!(
-                    "`--code {text}`: use SCHEME:CODE:YYYY-MM-DD, such as nbs:500116004:2023-01-01"
+                    "`--code {text}` 应写成 来源:代码:日期 / `--code {text}` is written SCHEME:CODE:YYYY-MM-DD, such as nbs:500116004:2023-01-01"
                 )));
             };
             Ok(DivisionCode {

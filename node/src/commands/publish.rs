@@ -62,9 +62,7 @@ fn plan(command: &Plan, json: bool) -> Result<ExitCode> {
 
 /// The files of a set in a folder; what is none of a set's stays where it is.
 fn files(what: What, from: &Path) -> Result<Vec<SetFile>> {
-    let unreadable = |e: std::io::Error| {
-        Fault::failed(format!("`{}` 读不出 / cannot be read: {e}", from.display()))
-    };
+    let unreadable = |e: std::io::Error| Fault::file(from, &e);
     let mut files = Vec::new();
     let mut room = SET_BYTES_MAX as u64;
     for item in std::fs::read_dir(from).map_err(unreadable)? {
@@ -313,12 +311,7 @@ fn export(command: &Export, json: bool) -> Result<ExitCode> {
     let client = keys::client(&command.whose)?;
     let path = format!("/api/v1/published/files/{}", command.what.as_str());
     let files: Vec<SetFile> = client.get(&path)?;
-    std::fs::create_dir_all(&command.to).map_err(|e| {
-        Fault::failed(format!(
-            "`{}` 无法建立 / cannot be made: {e}",
-            command.to.display()
-        ))
-    })?;
+    std::fs::create_dir_all(&command.to).map_err(|e| Fault::file(&command.to, &e))?;
     for file in &files {
         let path = command.to.join(&file.name);
         store::atomic::replace(&path, file.text.as_bytes())

@@ -219,7 +219,7 @@ pub fn start(plan: &'static Planned, dir: PathBuf) -> Result<Node> {
         .stdout(Stdio::null())
         .stderr(log)
         .spawn()
-        .map_err(|e| Fault::failed(format!("a node could not be started: {e}")))?;
+        .map_err(|e| Fault::failed(format!("节点起不来，请核对程序文件和权限 / a node could not be started: {e}; check the program file and its permissions")))?;
     let mut process = Process(child);
     let run_path = Files::new(&dir).run();
     let start = Instant::now();

@@ -98,7 +98,9 @@ pub struct Receive {
 }
 
 fn condition(text: &str) -> std::result::Result<(String, String), String> {
-    let (field, value) = text.split_once('=').ok_or("use FIELD=VALUE")?;
+    let (field, value) = text
+        .split_once('=')
+        .ok_or("应写成 字段=值 / it is written FIELD=VALUE")?;
     Ok((field.to_owned(), value.to_owned()))
 }
 

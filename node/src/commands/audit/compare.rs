@@ -77,10 +77,36 @@ struct Pairs {
     missing: Vec<Missing>,
 }
 
+/// Refuses a side that is not there, by the name under which it was given.
+fn there(chinese: &str, english: &str, path: &Path) -> Result<()> {
+    match std::fs::metadata(path) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let (zh, en) = store::said::said(&error);
+            let path = path.display();
+            Err(Fault::new(
+                exit::FAILED,
+                "file",
+                format!("{chinese} `{path}`：{zh} / {english}, `{path}`: {en}"),
+            ))
+        }
+    }
+}
+
 /// Two files or ledger folders are one pair; two sites are one for each folder that both have.
 fn pairs(a: &Path, b: &Path, view: Option<&View>) -> Result<Pairs> {
+    there("旧的一边", "the older side", a)?;
+    there("新的一边", "the newer side", b)?;
     let is_site = |path: &Path| path.is_dir() && !path.join("checkpoint").exists();
-    if !is_site(a) || !is_site(b) {
+    if is_site(a) != is_site(b) {
+        let (site, other) = if is_site(a) { (a, b) } else { (b, a) };
+        return Err(Fault::usage(format!(
+            "`{0}` 是站点（其中没有 checkpoint），`{1}` 是一个账本：两边须同为站点，或同为一个账本 / `{0}` is a site, for it has no checkpoint of its own, and `{1}` is one ledger: give two sites, or two ledgers",
+            site.display(),
+            other.display()
+        )));
+    }
+    if !is_site(a) {
         return Ok(Pairs {
             pairs: vec![(a.to_owned(), b.to_owned())],
             alone: Vec::new(),
@@ -241,5 +267,36 @@ fn show(compared: &Compared) {
         Outcome::Unproven { what } => output::line(format!(
             "   不能证明一致；这不是证据 / not proven to be consistent, which is no evidence: {what}"
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_side_that_is_not_there_is_named_and_not_a_checkpoint_in_it() {
+        // The folder of this crate is there, and has no checkpoint.
+        let (none, site) = (Path::new("/nowhere/none"), Path::new("."));
+        for (a, b, side) in [
+            (none, site, "the older side"),
+            (site, none, "the newer side"),
+        ] {
+            let told = pairs(a, b, None).err().unwrap().message;
+            let (chinese, english) = told.split_once(" / ").unwrap();
+            assert!(chinese.contains("`/nowhere/none`"), "{told}");
+            assert!(chinese.contains("请核对路径"), "{told}");
+            assert!(english.contains(side), "{told}");
+            assert!(english.contains("`/nowhere/none`"), "{told}");
+            assert!(!told.contains("none/checkpoint"), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_site_is_not_compared_with_one_ledger() {
+        let (site, file) = (Path::new("."), Path::new("Cargo.toml"));
+        let fault = pairs(site, file, None).err().unwrap();
+        assert_eq!(fault.exit, exit::USAGE);
+        assert!(fault.message.contains("give two sites, or two ledgers"));
     }
 }

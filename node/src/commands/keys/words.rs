@@ -85,6 +85,25 @@ pub fn work(work: &Value) -> String {
             work["version"],
             of("hash")
         ),
+        "move-shard" => format!(
+            "从 {0} 迁往 {1}{2}，依据 {3} / records of {0} move to {1}{4}, on {3}",
+            of("origin"),
+            of("to"),
+            match work["closes"] == json!(true) {
+                true => "，迁完结账",
+                false => "",
+            },
+            of("basis"),
+            match work["closes"] == json!(true) {
+                true => ", and the shard is closed when nothing is left in it",
+                false => "",
+            }
+        ),
+        "receive-shard" => format!(
+            "接收从 {0} 迁来的记录，对方方案 {1} / what moves here from {0} under its plan {1} is registered as it comes",
+            of("origin"),
+            of("plan")
+        ),
         // A newer node knows more than this program.
         _ => work.to_string(),
     }
@@ -212,7 +231,7 @@ mod tests {
 
     #[test]
     fn every_kind_of_work_is_told_in_words_and_an_unknown_one_as_it_came() {
-        use record::id::{GrantId, Kind, OperatorId, Origin, RecordId};
+        use record::id::{DivisionId, GrantId, Kind, OperatorId, Origin, RecordId};
         use record::plan::Work;
         let origin = Origin::parse("a.example/b/person").unwrap();
         let division = origin.division();
@@ -258,6 +277,17 @@ mod tests {
                 claimed: record::id::UnixMillis(2),
                 cosigned: record::id::UnixMillis(1),
                 reason: "battery".into(),
+            },
+            Work::MoveShard {
+                origin: Origin::parse("a.example/b/person").unwrap(),
+                to: DivisionId::new("c").unwrap(),
+                rows: [5; 32],
+                closes: true,
+                basis: "law".into(),
+            },
+            Work::ReceiveShard {
+                origin: Origin::parse("a.example/b/person").unwrap(),
+                plan: [6; 32],
             },
             Work::Officer {
                 operator: OperatorId([3; 16]),

@@ -7,6 +7,7 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use store::embedded::{Embedded, Options};
@@ -50,6 +51,27 @@ fn scanned(dir: &Path, meanwhile: impl FnOnce() + Send) -> Snapshot {
         }
     })
     .unwrap()
+}
+
+/// Scans as beside a store that has the lock, and that does something once the first group was read.
+fn scanned_in_use(dir: &Path, meanwhile: impl FnOnce() + Send) -> Snapshot {
+    let lock = fs::File::open(dir.join("lock")).unwrap();
+    lock.lock().unwrap();
+    let (read, was_read) = mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            // A scan that fails before has nobody to tell.
+            if was_read.recv().is_ok() {
+                meanwhile();
+            }
+        });
+        scanned(dir, move || read.send(()).unwrap())
+    })
+}
+
+fn write_at(path: &Path, bytes: &[u8], at: u64) {
+    let file = fs::File::options().write(true).open(path).unwrap();
+    file.write_all_at(bytes, at).unwrap();
 }
 
 #[test]
@@ -111,8 +133,7 @@ fn half_done(dir: &Path) -> (PathBuf, u64, Vec<u8>) {
     let at = (0..before.len())
         .find(|&at| before[at] != after[at])
         .unwrap();
-    let file = fs::File::options().write(true).open(&path).unwrap();
-    file.write_all_at(&before[at..], at as u64).unwrap();
+    write_at(&path, &before[at..], at as u64);
     (path, at as u64, after[at..before.len()].to_vec())
 }
 
@@ -120,10 +141,7 @@ fn half_done(dir: &Path) -> (PathBuf, u64, Vec<u8>) {
 fn an_erasure_that_is_done_by_the_end_of_the_scan_was_under_way() {
     let dir = tempfile::tempdir().unwrap();
     let (path, at, erased) = half_done(dir.path());
-    let write = || {
-        let file = fs::File::options().write(true).open(&path).unwrap();
-        file.write_all_at(&erased, at).unwrap();
-    };
+    let write = || write_at(&path, &erased, at);
     let not_erased = Snapshot::open(dir.path()).unwrap();
     assert!(matches!(not_erased.findings(), [Finding::NotErased { .. }]));
     drop(not_erased);
@@ -135,24 +153,13 @@ fn an_erasure_that_is_done_by_the_end_of_the_scan_was_under_way() {
 fn an_erasure_that_a_store_in_use_has_announced_is_waited_for() {
     let dir = tempfile::tempdir().unwrap();
     let (path, at, erased) = half_done(dir.path());
-    let lock = fs::File::open(dir.path().join("lock")).unwrap();
-    lock.lock().unwrap();
-    let read = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !read.load(Ordering::SeqCst) {
-                std::thread::yield_now();
-            }
-            let file = fs::File::options().write(true).open(&path).unwrap();
-            // As it is written: not at once.
-            for (offset, byte) in (at..).zip(&erased) {
-                file.write_all_at(&[*byte], offset).unwrap();
-            }
-        });
-        let snapshot = scanned(dir.path(), || read.store(true, Ordering::SeqCst));
-        assert_eq!(snapshot.findings(), []);
+    let snapshot = scanned_in_use(dir.path(), || {
+        // As it is written: not at once.
+        for (offset, byte) in (at..).zip(&erased) {
+            write_at(&path, &[*byte], offset);
+        }
     });
-    drop(lock);
+    assert_eq!(snapshot.findings(), []);
 }
 
 /// The last segment of a store whose last group is not written to its end, and how long the file is
@@ -187,28 +194,16 @@ fn a_group_that_a_store_in_use_is_writing_is_waited_for() {
             bytes: cut - before,
         };
         assert_eq!(Snapshot::open(dir.path()).unwrap().findings(), [unfinished]);
-        let lock = fs::File::open(dir.path().join("lock")).unwrap();
-        lock.lock().unwrap();
-        let read = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !read.load(Ordering::SeqCst) {
-                    std::thread::yield_now();
-                }
-                std::thread::sleep(Duration::from_millis(30));
-                match fails {
-                    true => truncate(&path, before),
-                    false => {
-                        let file = fs::File::options().write(true).open(&path).unwrap();
-                        file.write_all_at(&bytes[cut as usize..], cut).unwrap();
-                    }
-                }
-            });
-            let snapshot = scanned(dir.path(), || read.store(true, Ordering::SeqCst));
-            assert_eq!(snapshot.findings(), []);
-            // It shows the moment when it began.
-            assert_eq!(snapshot.get(&key(1)).unwrap(), None);
+        let snapshot = scanned_in_use(dir.path(), || {
+            std::thread::sleep(Duration::from_millis(30));
+            match fails {
+                true => truncate(&path, before),
+                false => write_at(&path, &bytes[cut as usize..], cut),
+            }
         });
+        assert_eq!(snapshot.findings(), []);
+        // It shows the moment when it began.
+        assert_eq!(snapshot.get(&key(1)).unwrap(), None);
     }
 }
 
@@ -278,8 +273,7 @@ fn beside_a_store_that_erases_and_compacts_only_a_flipped_byte_is_found() {
             let (path, offset) = snapshot.place(&flipped).unwrap();
             if damaged.replace((path.clone(), offset)) != Some((path.clone(), offset)) {
                 assert_eq!(snapshot.findings(), [], "scan {scan}");
-                let file = fs::File::options().write(true).open(&path).unwrap();
-                file.write_all_at(&[0xff], offset + 100).unwrap();
+                write_at(&path, &[0xff], offset + 100);
                 continue;
             }
             let found: Vec<_> = snapshot.findings().iter().map(Finding::offset).collect();

@@ -378,49 +378,38 @@ impl<N> Scan<'_, N> {
 
     /// Waits until the erasures are done that a running store has announced and not done yet.
     fn wait_for_erasures(&mut self, later: &mut Later) -> Result<(), ReadError> {
-        let begun = Instant::now();
-        while !self.announced.is_empty() {
+        let mut announced = std::mem::take(&mut self.announced);
+        if announced.is_empty() {
+            return Ok(());
+        }
+        look_until(self.dir, || {
             later.read_on()?;
             let over = |by: (u32, u32)| {
                 by.0 & segment::KEPT != 0
                     || is_round_over(self.newest, by.0, by.1)
                     || later.is_round_over(by.0, by.1)
             };
-            let under_way = self.announced.iter().any(|announced| !over(announced.by))
-                && begun.elapsed() < UNDER_WAY_MAX
-                && is_in_use(self.dir);
+            let all_over = announced.iter().all(|announced| over(announced.by));
             // Looked at after it was asked whether anybody is still at it.
-            let mut announced = std::mem::take(&mut self.announced);
             announced.retain(|announced| !self.is_erased(announced));
-            self.announced = announced;
-            if !under_way {
-                break;
-            }
-            if !self.announced.is_empty() {
-                std::thread::sleep(UNDER_WAY_EVERY);
-            }
-        }
+            Ok(all_over || announced.is_empty())
+        })?;
+        self.announced = announced;
         Ok(())
     }
 
     /// Waits until what a running store was writing is written, or cut off because writing it
     /// failed; whether it is.
     fn wait_for_write(&self, unfinished: &Finding, later: &mut Later) -> Result<bool, ReadError> {
-        let begun = Instant::now();
         let (file, offset) = (unfinished.file(), unfinished.offset());
-        loop {
-            let under_way = begun.elapsed() < UNDER_WAY_MAX && is_in_use(self.dir);
+        look_until(self.dir, || {
             let len = std::fs::metadata(file).map_err(read_io(file))?.len();
             later.read_on()?;
-            let is_over = match offset {
+            Ok(match offset {
                 0 => len >= u64::from(SEGMENT_HEADER),
                 _ => len <= offset || later.is_beyond(self.order.last(), offset),
-            };
-            if is_over || !under_way {
-                return Ok(is_over);
-            }
-            std::thread::sleep(UNDER_WAY_EVERY);
-        }
+            })
+        })
     }
 
     /// After a part that cannot be read, sequence and heads may jump once.
@@ -444,6 +433,25 @@ impl<N> Scan<'_, N> {
             self.snapshot.findings.push(finding.clone());
         }
         (self.visit)(Seen::Finding(finding));
+    }
+}
+
+/// Looks whether something is over that a running store may be at, again and again while it may
+/// be; whether it was when it was looked at last, which is after nobody was at it any more.
+fn look_until(
+    dir: &Path,
+    mut is_over: impl FnMut() -> Result<bool, ReadError>,
+) -> Result<bool, ReadError> {
+    let begun = Instant::now();
+    loop {
+        let under_way = begun.elapsed() < UNDER_WAY_MAX && is_in_use(dir);
+        if is_over()? {
+            return Ok(true);
+        }
+        if !under_way {
+            return Ok(false);
+        }
+        std::thread::sleep(UNDER_WAY_EVERY);
     }
 }
 

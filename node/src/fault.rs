@@ -55,14 +55,10 @@ impl Fault {
 
     /// A file that could not be read or written.
     pub fn file(path: &std::path::Path, error: &std::io::Error) -> Self {
-        Self::new(exit::FAILED, "file", Self::told(path, error))
-    }
-
-    /// Why the system refused a file, with its name, in both languages.
-    fn told(path: &std::path::Path, error: &std::io::Error) -> String {
         let (chinese, english) = store::said::said(error);
         let path = path.display();
-        format!("文件 `{path}`：{chinese} / file `{path}`: {english}")
+        let message = format!("文件 `{path}`：{chinese} / file `{path}`: {english}");
+        Self::new(exit::FAILED, "file", message)
     }
 
     /// The exit code of a failure that the node told by its code.
